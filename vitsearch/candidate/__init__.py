@@ -1,0 +1,32 @@
+"""The frozen ViT configuration and the torch-free rules that make it valid."""
+
+from vitsearch.candidate.architecture import Architecture, divisors
+from vitsearch.candidate.candidate import Candidate, load_candidate
+from vitsearch.candidate.compression import Precision, Sparsity
+from vitsearch.candidate.tokens import (
+    PPT,
+    TOKEN_RULES,
+    CostKind,
+    EViT,
+    NoReduction,
+    TokenRule,
+    ToMe,
+    max_merges,
+)
+
+__all__ = [
+    "PPT",
+    "TOKEN_RULES",
+    "Architecture",
+    "Candidate",
+    "CostKind",
+    "EViT",
+    "NoReduction",
+    "Precision",
+    "Sparsity",
+    "ToMe",
+    "TokenRule",
+    "divisors",
+    "load_candidate",
+    "max_merges",
+]

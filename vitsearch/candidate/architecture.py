@@ -1,0 +1,95 @@
+"""The dense network before anything is removed from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vitsearch.config.base import Spec
+
+
+class Architecture(Spec):
+    """A plain Vision Transformer in timm's sense.
+
+    Attributes:
+        image_size: Side of the square input in pixels.
+        in_chans: Input channels.
+        num_classes: Outputs of the classifier; 0 leaves the head out.
+        patch_size: Side of a square patch in pixels; divides ``image_size``.
+        depth: Transformer blocks.
+        width: Embedding dimension.
+        heads: Attention heads; divides ``width``.
+        mlp_ratio: Hidden units of an MLP relative to ``width``.
+        class_token: Whether a CLS token leads the sequence.
+        distilled: Whether a distillation token and head follow (DeiT).
+        pool: What the head reads: the CLS ``token`` or the ``avg`` of the patches.
+        pre_norm: LayerNorm before the first block (CLIP).
+        patch_bias: Whether the patch projection has a bias.
+        layer_scale: Whether residual branches have a learned scale (CaiT).
+    """
+
+    image_size: Annotated[int, Field(ge=1, le=4096)]
+    in_chans: Annotated[int, Field(ge=1, le=64)]
+    num_classes: Annotated[int, Field(ge=0, le=1_000_000)]
+    patch_size: Annotated[int, Field(ge=1, le=1024)]
+    depth: Annotated[int, Field(ge=1, le=256)]
+    width: Annotated[int, Field(ge=1, le=16384)]
+    heads: Annotated[int, Field(ge=1, le=1024)]
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = 4.0
+    class_token: bool = True
+    distilled: bool = False
+    pool: Literal["token", "avg"] = "token"
+    pre_norm: bool = False
+    patch_bias: bool = True
+    layer_scale: bool = False
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(
+                f"width must be divisible by heads, but got width={self.width}, heads={self.heads}; "
+                f"choose heads from {set(divisors(self.width))}"
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size must be divisible by patch_size, but got image_size={self.image_size}, "
+                f"patch_size={self.patch_size}; choose patch_size from {set(divisors(self.image_size))}"
+            )
+        if self.pool == "token" and not self.class_token:
+            raise ValueError("pool=token needs class_token=true; choose pool=avg")
+        if self.distilled and not self.class_token:
+            raise ValueError("distilled=true needs class_token=true")
+        if self.mlp_units < 1:
+            raise ValueError(f"mlp_ratio must leave at least one hidden unit, but got {self.mlp_ratio}")
+        return self
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """CLS and distillation tokens."""
+        return int(self.class_token) + int(self.distilled)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that enter the first block."""
+        return self.num_patches + self.num_prefix_tokens
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def mlp_units(self) -> int:
+        """Hidden units of an MLP, rounded down as timm does."""
+        return int(self.width * self.mlp_ratio)
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors of ``number``, ascending."""
+    return [k for k in range(1, number + 1) if number % k == 0]

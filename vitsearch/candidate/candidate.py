@@ -1,0 +1,88 @@
+"""One point of the search: architecture, tokens, sparsity and precision, frozen and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from vitsearch.candidate.architecture import Architecture
+from vitsearch.candidate.compression import Precision, Sparsity
+from vitsearch.candidate.tokens import AnyTokenRule, NoReduction
+from vitsearch.config.base import Spec
+from vitsearch.config.loading import load_json, parse
+
+
+class Candidate(Spec):
+    """A complete description of one model, from which it can be built and its cost computed.
+
+    Attributes:
+        architecture: The dense network.
+        tokens: The token reducer and its settings.
+        sparsity: What structured pruning leaves.
+        precision: Bit-widths.
+    """
+
+    architecture: Architecture
+    tokens: AnyTokenRule = NoReduction()
+    sparsity: Sparsity = Sparsity()
+    precision: Precision = Precision()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        self._resolved_parts()
+        return self
+
+    def canonical(self) -> Candidate:
+        """The one form that all spellings of the same model share: defaults written out, identities removed."""
+        return Candidate.model_validate({"architecture": self.architecture, **self._resolved_parts()})
+
+    def _resolved_parts(self) -> dict[str, Spec]:
+        return {
+            "tokens": self.tokens.resolved(self.architecture),
+            "sparsity": self.sparsity.resolved(self.architecture),
+            "precision": self.precision.resolved(self.architecture),
+        }
+
+    def canonical_json(self) -> str:
+        """JSON of the canonical form, keys sorted; equal models give equal text."""
+        return json.dumps(self.canonical().model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of ``canonical_json``, 16 hex digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
+
+    def summary(self) -> str:
+        """A short line for tables: ``d4 w64 h4 p2 m2 · tome r=3 · mlp 75% · W8A8``."""
+        a = self.architecture
+        parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}"]
+        if self.tokens.reducer != "none":
+            settings = self.tokens.model_dump(exclude={"reducer", "blocks"})
+            numbers = [
+                f"{k}={v:.3g}" for k, v in settings.items() if isinstance(v, int | float) and k != "fuse"
+            ]
+            parts.append(" ".join([self.tokens.reducer, *numbers]))
+        for name, kept, available in (
+            ("mlp", self.sparsity.mlp_units_per_block(a), a.mlp_units),
+            ("heads", self.sparsity.heads_per_block(a), a.heads),
+        ):
+            if min(kept) < available:
+                parts.append(f"{name} {100 * sum(kept) / (available * a.depth):.0f}%")
+        if not self.precision.is_float32:
+            weights = self.precision.weight_bits_per_block(a.depth)
+            activations = self.precision.activation_bits_per_block(a.depth)
+            parts.append(f"W{sum(weights) / a.depth:.3g}A{sum(activations) / a.depth:.3g}")
+        return " · ".join(parts)
+
+
+def load_candidate(path: Path) -> Candidate:
+    """Read ``candidate.json``.
+
+    Raises:
+        InputError: The file is missing, not JSON or breaks a rule.
+    """
+    return parse(Candidate, load_json(path), where=str(path)).canonical()

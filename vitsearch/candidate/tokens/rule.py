@@ -1,0 +1,102 @@
+"""What every token reducer's torch-free half promises."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from vitsearch.candidate.architecture import Architecture
+from vitsearch.config.base import Spec
+
+CostKind = Literal["exact", "bounded", "measured"]
+Blocks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+class TokenRule(Spec):
+    """How many tokens leave after the attention of each block, and what deciding that costs.
+
+    A rule holds a reducer's settings and its arithmetic; the kernel of the same name lives in
+    ``vitsearch.compress.tokens``. Blocks are counted from 1, as papers do.
+
+    Attributes:
+        reducer: The reducer's name; the discriminator in JSON.
+    """
+
+    reducer: str
+
+    @property
+    def cost_kind(self) -> CostKind:
+        """Whether token counts are known before training."""
+        return "exact"
+
+    @abstractmethod
+    def resolved(self, architecture: Architecture) -> Self | NoReduction:
+        """The canonical form: defaults written out; ``NoReduction`` when nothing would be removed.
+
+        Raises:
+            ValueError: The settings do not fit the architecture; the message says what to change.
+        """
+
+    @abstractmethod
+    def active_blocks(self, depth: int) -> tuple[int, ...]:
+        """Blocks after whose attention the reducer runs."""
+
+    @abstractmethod
+    def tokens_after(self, num_tokens: int, architecture: Architecture, block: int) -> int:
+        """Tokens that leave ``block`` when ``num_tokens`` enter it."""
+
+    def extra_macs(self, num_tokens: int, architecture: Architecture, attn_dim: int) -> int:  # noqa: ARG002
+        """MACs of the reducer's own matrix products on ``num_tokens`` tokens, for one image."""
+        return 0
+
+    def token_counts(self, architecture: Architecture) -> list[int]:
+        """Tokens entering block 1, 2, ..., depth, and leaving the last; ``depth + 1`` figures."""
+        active = set(self.active_blocks(architecture.depth))
+        counts = [architecture.num_tokens]
+        for block in range(1, architecture.depth + 1):
+            now = counts[-1]
+            counts.append(self.tokens_after(now, architecture, block) if block in active else now)
+        return counts
+
+
+class NoReduction(TokenRule):
+    """Every token stays; the identity."""
+
+    reducer: Literal["none"] = "none"
+
+    def resolved(self, architecture: Architecture) -> Self:  # noqa: ARG002
+        """Itself."""
+        return self
+
+    def active_blocks(self, depth: int) -> tuple[int, ...]:  # noqa: ARG002
+        """No block."""
+        return ()
+
+    def tokens_after(self, num_tokens: int, architecture: Architecture, block: int) -> int:  # noqa: ARG002
+        """All of them."""
+        return num_tokens
+
+
+def quarter_blocks(depth: int) -> tuple[int, ...]:
+    """Blocks 4, 7, 10 of twelve, and the same places of any other depth."""
+    return tuple(sorted({depth * quarter // 4 + 1 for quarter in (1, 2, 3)}))
+
+
+def check_blocks(blocks: tuple[int, ...], depth: int, reducer: str) -> None:
+    """Refuse block numbers the network does not have.
+
+    Raises:
+        ValueError: A block lies past ``depth``, or stands twice or out of order.
+    """
+    if blocks[-1] > depth or list(blocks) != sorted(set(blocks)):
+        raise ValueError(
+            f"{reducer} blocks must ascend within 1..depth, but got blocks={list(blocks)}, depth={depth}; "
+            f"the default is every quarter: {list(quarter_blocks(depth))}"
+        )
+
+
+def max_merges(num_tokens: int, num_prefix: int) -> int:
+    """Largest number of tokens one bipartite matching can merge: (N - protected) // 2."""
+    return max(0, num_tokens - num_prefix) // 2

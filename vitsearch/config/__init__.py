@@ -1,0 +1,47 @@
+"""The job and its parts: read once at the edge, typed from there on."""
+
+from vitsearch.config.base import Spec
+from vitsearch.config.dataset import DatasetSpec
+from vitsearch.config.job import (
+    ConstraintSpec,
+    EerSpec,
+    EvaluateSpec,
+    FinalSpec,
+    JobSpec,
+    ReferenceSpec,
+    SearchSpec,
+    StorageSpec,
+    TargetSpec,
+    TrackingSpec,
+)
+from vitsearch.config.loading import load_job, load_json, load_yaml, parse
+from vitsearch.config.metrics import METRICS, Metric, MetricName
+from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
+from vitsearch.config.train import RECIPES, TrainSpec
+
+__all__ = [
+    "METRICS",
+    "RECIPES",
+    "ConstraintSpec",
+    "DatasetSpec",
+    "DimensionSpec",
+    "EerSpec",
+    "EvaluateSpec",
+    "FinalSpec",
+    "JobSpec",
+    "Metric",
+    "MetricName",
+    "ReferenceSpec",
+    "SearchSpec",
+    "SpaceSpec",
+    "Spec",
+    "StorageSpec",
+    "TargetSpec",
+    "TrackingSpec",
+    "TrainSpec",
+    "Value",
+    "load_job",
+    "load_json",
+    "load_yaml",
+    "parse",
+]

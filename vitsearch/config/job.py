@@ -1,0 +1,262 @@
+"""The job: one YAML file that says everything about one search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from vitsearch.config.base import Spec
+from vitsearch.config.dataset import DatasetSpec
+from vitsearch.config.metrics import METRICS, MetricName
+from vitsearch.config.space import SpaceSpec
+from vitsearch.config.train import RECIPES, TrainSpec
+
+EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory"]
+SamplerName = Literal["random", "nsga2", "nsga3", "tpe", "gp"]
+RuntimeName = Literal["pytorch", "onnxruntime"]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ConstraintSpec(Spec):
+    """A bound on one metric: ``{metric: eer, max: 5}``.
+
+    Attributes:
+        metric: The metric's name.
+        max: Largest admissible value.
+        min: Smallest admissible value.
+    """
+
+    metric: MetricName
+    max: float | None = None  # the words people write in YAML
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.max is None and self.min is None:
+            raise ValueError(f"the constraint on {self.metric} needs max or min")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"min must not exceed max, but got min={self.min}, max={self.max}")
+        return self
+
+
+class ReferenceSpec(Spec):
+    """The model that EER compares with; the default is ViT-B/16 (survey, Section 5).
+
+    Attributes:
+        name: Shown beside every EER.
+        params_m: Parameters in millions.
+        flops_g: MACs in billions, which the survey calls FLOPs.
+        bits: Mean of weight and activation bits.
+        size_mb: Stored size in MB.
+        latency_ms: Median latency, only for an EER over latency.
+        memory_mb: Peak memory, only for an EER over memory.
+    """
+
+    name: str = "ViT-B/16"
+    params_m: Positive = 86.6
+    flops_g: Positive = 17.6
+    bits: Positive = 32.0
+    size_mb: Positive = 330.0
+    latency_ms: Positive | None = None
+    memory_mb: Positive | None = None
+
+
+class EerSpec(Spec):
+    """Which metrics EER averages, against which reference, with which weights.
+
+    Attributes:
+        metrics: The metrics, each once.
+        reference: The model compared with.
+        weights: Weights that sum to 1 (Eq. 28), one per metric; none gives Eq. 26.
+    """
+
+    metrics: Annotated[tuple[EerMetric, ...], Field(min_length=1)] = ("params", "macs", "bits", "size")
+    reference: ReferenceSpec = ReferenceSpec()
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError(f"each EER metric counts once, but got {list(self.metrics)}")
+        if self.weights is not None:
+            if len(self.weights) != len(self.metrics):
+                raise ValueError(
+                    f"weights must be one per metric, but got {len(self.weights)} for {len(self.metrics)}"
+                )
+            if abs(sum(self.weights) - 1) > 1e-6:
+                raise ValueError(f"weights must sum to 1, but got {sum(self.weights):g}")
+        for metric in ("latency", "memory"):
+            if metric in self.metrics and getattr(self.reference, f"{metric}_{_UNIT[metric]}") is None:
+                raise ValueError(f"an EER over {metric} needs eer.reference.{metric}_{_UNIT[metric]}")
+        return self
+
+
+_UNIT = {"latency": "ms", "memory": "mb"}
+
+
+class SearchSpec(Spec):
+    """How the study is driven.
+
+    Attributes:
+        sampler: Name in ``vitsearch.search.samplers.SAMPLERS``.
+        trials: Candidates to train; rejected and repeated ones do not count.
+        time_limit_s: Wall-clock budget of the search; whichever ends first.
+        workers: Trainer processes; by default one for every two processors, at least two.
+        threads_per_worker: Compute threads of one worker; by default the processors divided among workers.
+        max_retries: Attempts after a lost worker before a trial counts as failed.
+        trial_timeout_s: A trial that reports nothing for this long is given up.
+        population: Population of ``nsga2`` and ``nsga3``; by default a quarter of the trials, 8 to 50.
+    """
+
+    sampler: SamplerName = "nsga2"
+    trials: Annotated[int, Field(ge=1)] = 50
+    time_limit_s: Positive | None = None
+    workers: Annotated[int, Field(ge=1)] | None = None
+    threads_per_worker: Annotated[int, Field(ge=1)] | None = None
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    trial_timeout_s: Positive = 3600.0
+    population: Annotated[int, Field(ge=2)] | None = None
+
+
+class EvaluateSpec(Spec):
+    """How a trained model is scored.
+
+    Attributes:
+        batch_size: Images of one forward pass.
+        calibration_images: Training images that set the ranges of quantised activations.
+    """
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    calibration_images: Annotated[int, Field(ge=1)] = 128
+
+
+class TargetSpec(Spec):
+    """A device and runtime to measure on.
+
+    Attributes:
+        name: Name of the Ray resource ``target_<name>``.
+        runtime: What executes the model.
+        batch_size: Images of one measured call.
+        threads: Compute threads of the runtime.
+        warmup: Calls before the first measured one.
+        repeats: Measured calls.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "local"
+    runtime: RuntimeName = "pytorch"
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    warmup: Annotated[int, Field(ge=0)] = 5
+    repeats: Annotated[int, Field(ge=3)] = 30
+
+
+class FinalSpec(Spec):
+    """What happens to winners after the search.
+
+    The test split is read here and nowhere else.
+
+    Attributes:
+        retrain: Which models are trained again, at full length, and scored on the test split.
+        epochs: Epochs of that training; by default three times the search's.
+    """
+
+    retrain: Literal["none", "knee", "front"] = "knee"
+    epochs: Annotated[int, Field(ge=1)] | None = None
+
+
+class StorageSpec(Spec):
+    """Where the study lives.
+
+    Attributes:
+        url: SQLAlchemy URL; by default an SQLite file in the run's folder.
+        optuna_mirror: Keep an Optuna RDB copy in the run's folder for optuna-dashboard.
+    """
+
+    url: str | None = None
+    optuna_mirror: bool = False
+
+
+class TrackingSpec(Spec):
+    """Where MLflow records go.
+
+    Attributes:
+        enabled: Whether anything is recorded.
+        uri: Tracking server; by default an SQLite store in the run's folder.
+        experiment: MLflow experiment; by default ``vitsearch/<job name>``.
+    """
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class JobSpec(Spec):
+    """Everything about one search; see ``docs/job.md`` for a commented example."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    dataset: DatasetSpec
+    space: SpaceSpec
+    objectives: Annotated[tuple[MetricName, ...], Field(min_length=2)] = ("accuracy", "eer")
+    constraints: tuple[ConstraintSpec, ...] = ()
+    eer: EerSpec = EerSpec()
+    search: SearchSpec = SearchSpec()
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    targets: Annotated[tuple[TargetSpec, ...], Field(min_length=1)] = (TargetSpec(),)
+    final: FinalSpec = FinalSpec()
+    storage: StorageSpec = StorageSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _preset_by_name(cls, value: Any) -> Any:
+        return {"preset": value, "name": value} if isinstance(value, str) else value
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _recipe_fills_gaps(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = value.get("recipe", "plain")
+        if name not in RECIPES:
+            raise ValueError(f"recipe must be one of {sorted(RECIPES)}, but got {name!r}")
+        return {**RECIPES[name].model_dump(), **value}
+
+    @model_validator(mode="after")
+    def _objectives_make_sense(self) -> Self:
+        if len(set(self.objectives)) != len(self.objectives):
+            raise ValueError(f"objectives must differ from each other, but got {list(self.objectives)}")
+        if len({target.name for target in self.targets}) != len(self.targets):
+            raise ValueError("targets must have different names")
+        return self
+
+    @property
+    def needs_profile(self) -> bool:
+        """Whether every trial must be measured: an objective, a constraint or EER asks for it."""
+        named = {*self.objectives, *(c.metric for c in self.constraints), *self.eer.metrics}
+        return any(METRICS[name].origin == "measured" for name in named)
+
+    def with_overrides(
+        self, *, trials: int | None = None, workers: int | None = None, seed: int | None = None
+    ) -> JobSpec:
+        """The same job with the command line's options in place; checked again as a whole."""
+        search = {
+            **({} if trials is None else {"trials": trials}),
+            **({} if workers is None else {"workers": workers}),
+        }
+        data = self.model_dump()
+        data["search"].update(search)
+        if seed is not None:
+            data["seed"] = seed
+        return JobSpec.model_validate(data)
+
+    def resolve_paths(self, folder: Path) -> JobSpec:
+        """The same job with relative data paths made absolute against ``folder``."""
+        path = self.dataset.path
+        if path is None or path.expanduser().is_absolute():
+            return self
+        dataset = self.dataset.model_copy(update={"path": (folder / path).resolve()})
+        return self.model_copy(update={"dataset": dataset})

@@ -1,0 +1,93 @@
+"""Everything vitsearch raises on purpose, in one tree.
+
+::
+
+    VitsearchError                 exit code 1
+    ├── InputError                 exit code 2; what a person wrote cannot be used (also a ValueError)
+    ├── MissingExtraError          exit code 2; an optional dependency is not installed
+    ├── StudyError                 the stored study cannot be used as asked
+    │   └── StudyLockedError       another driver owns the study
+    ├── ExportError                a bundle could not be made or read
+    └── TrialError                 one candidate failed; becomes a ``TrialFailure``, never a crash
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+class VitsearchError(Exception):
+    """Base of the tree; ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+@dataclasses.dataclass(eq=False)
+class InputError(VitsearchError, ValueError):
+    """One thing a person wrote breaks one rule.
+
+    Attributes:
+        rule: What must hold, as a sentence fragment: ``must be a positive integer``.
+        where: File or option the value came from.
+        field: Dotted path inside it, such as ``search.trials``.
+        value: The offending value.
+        remedy: What to do about it.
+    """
+
+    rule: str
+    where: str = ""
+    field: str = ""
+    value: object = None
+    remedy: str = ""
+    more: list[InputError] = dataclasses.field(default_factory=list)
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.field) if part)
+        got = "" if self.value is None else f", but got {_short(self.value)}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        lines = [f"{place}: {self.rule}{got}{remedy}" if place else f"{self.rule}{got}{remedy}"]
+        return "\n".join([*lines, *map(str, self.more)])
+
+
+class MissingExtraError(VitsearchError):
+    """An optional dependency is needed; the message names the extra to install."""
+
+    exit_code = 2
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra; install it with: pip install 'vitsearch[{extra}]'")
+
+
+class StudyError(VitsearchError):
+    """The stored study cannot be used as asked."""
+
+
+class StudyLockedError(StudyError):
+    """Another driver holds the study's lease."""
+
+
+class ExportError(VitsearchError):
+    """A bundle could not be made or read."""
+
+
+class TrialError(VitsearchError):
+    """One candidate failed at a named stage.
+
+    Attributes:
+        stage: ``data``, ``build``, ``train``, ``compress``, ``evaluate`` or ``profile``.
+        kind: A short stable word such as ``nan_loss``, ``out_of_memory``, ``corrupt_image``.
+        retryable: Whether a second attempt can end differently.
+    """
+
+    def __init__(self, stage: str, kind: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.kind = kind
+        self.retryable = retryable
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,190 @@
+"""What crosses between driver and workers: JSON in, JSON out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vitsearch.candidate import Candidate
+from vitsearch.config import EvaluateSpec, Spec, TargetSpec, TrainSpec
+
+Stage = Literal["data", "build", "train", "compress", "evaluate", "profile", "worker"]
+Split = Literal["val", "test"]
+
+
+class TrialRequest(Spec):
+    """Everything a worker needs for one evaluation; the images travel apart.
+
+    Attributes:
+        trial: Number of the trial within its study.
+        attempt: 1 for the first try, one more after each lost worker.
+        candidate: What to build.
+        train: The recipe, with ``autocast`` already chosen.
+        evaluate: How to score.
+        seed: Seed of initialisation, order and augmentation.
+        split: Split that is scored.
+        data_fingerprint: The data set the worker must hold.
+        artifact_dir: Folder for weights and the epoch checkpoint.
+        incumbents: ``(eer_pct, accuracy)`` of the current front, for early stopping; may be empty.
+        eer_pct: Known EER of the candidate, for the comparison with incumbents.
+    """
+
+    trial: int
+    attempt: int = 1
+    candidate: Candidate
+    train: TrainSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
+    seed: int
+    split: Split = "val"
+    data_fingerprint: str
+    artifact_dir: str
+    incumbents: tuple[tuple[float, float], ...] = ()
+    eer_pct: float | None = None
+
+
+class EpochReport(Spec):
+    """Progress of one training epoch.
+
+    Attributes:
+        trial: Number of the trial.
+        epoch: Finished epochs.
+        epochs: Planned epochs.
+        train_loss: Mean loss of the epoch.
+        accuracy: Share of validation images classified correctly; absent when not evaluated.
+        learning_rate: At the end of the epoch.
+        images_per_s: Training throughput of the epoch.
+    """
+
+    trial: int
+    epoch: int
+    epochs: int
+    train_loss: float
+    accuracy: float | None = None
+    learning_rate: float
+    images_per_s: float
+
+
+class Conditions(Spec):
+    """Under what conditions a figure was measured.
+
+    Attributes:
+        target: Name of the target.
+        runtime: ``pytorch 2.15.0``, ``onnxruntime 1.31.1``.
+        device: Processor or accelerator name.
+        dtype: Number format the runtime computed in.
+        batch_size: Images per call.
+        threads: Compute threads.
+        warmup: Calls before the first measured one.
+        repeats: Measured calls.
+        contended: Whether trainers ran on the node meanwhile.
+    """
+
+    target: str
+    runtime: str
+    device: str
+    dtype: str
+    batch_size: int
+    threads: int
+    warmup: int
+    repeats: int
+    contended: bool
+
+
+class Profile(Spec):
+    """One measurement of one model on one target.
+
+    Attributes:
+        latency_ms_p50: Median time of one call in milliseconds.
+        latency_ms_p95: 95th percentile.
+        latency_ms_spread: Interquartile range relative to the median.
+        images_per_s: Images per second at the median.
+        peak_memory_mb: Peak resident memory that running the model added.
+        file_size_mb: Size of the file the runtime loads.
+        conditions: How it was measured.
+    """
+
+    latency_ms_p50: float
+    latency_ms_p95: float
+    latency_ms_spread: float
+    images_per_s: float
+    peak_memory_mb: float
+    file_size_mb: float
+    conditions: Conditions
+
+
+class ProfileRequest(Spec):
+    """A measurement to make.
+
+    Attributes:
+        trial: Number of the trial.
+        artifact_dir: Folder with the trained weights and the candidate.
+        candidate: What the weights belong to.
+        target: Where and how to measure.
+        contended: What to record: whether trainers run meanwhile.
+    """
+
+    trial: int
+    artifact_dir: str
+    candidate: Candidate
+    target: TargetSpec
+    contended: bool = False
+
+
+class TrialResult(Spec):
+    """What one evaluation found.
+
+    Attributes:
+        trial: Number of the trial.
+        accuracy: Share of the scored split classified correctly, 0 to 1.
+        loss: Mean cross-entropy on that split.
+        dense_accuracy: Validation accuracy before anything was compressed.
+        split: The scored split.
+        epochs_run: Epochs trained, fine-tuning excluded.
+        stopped_early: Whether training ended before its planned length.
+        train_s: Seconds of training.
+        total_s: Seconds of the whole evaluation.
+        num_params: Parameters counted on the trained model.
+        weights_file: File inside ``artifact_dir``.
+        weights_sha256: Its checksum.
+        device: What it was trained on.
+        autocast: Number format of training.
+    """
+
+    kind: Literal["result"] = "result"
+    trial: int
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    loss: float
+    dense_accuracy: Annotated[float, Field(ge=0, le=1)]
+    split: Split = "val"
+    epochs_run: int
+    stopped_early: bool = False
+    train_s: float
+    total_s: float
+    num_params: int
+    weights_file: str = ""
+    weights_sha256: str = ""
+    device: str = "cpu"
+    autocast: str = "fp32"
+
+
+class TrialFailure(Spec):
+    """Why one evaluation has no figures.
+
+    Attributes:
+        trial: Number of the trial.
+        stage: Where it failed.
+        failure: A short stable word: ``nan_loss``, ``out_of_memory``, ``worker_lost``.
+        message: A sentence for people.
+        retryable: Whether the candidate itself is innocent.
+    """
+
+    kind: Literal["failure"] = "failure"
+    trial: int
+    stage: Stage
+    failure: str
+    message: str
+    retryable: bool = False
+
+
+Outcome = Annotated[TrialResult | TrialFailure, Field(discriminator="kind")]

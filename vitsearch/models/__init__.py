@@ -1,0 +1,18 @@
+"""Candidates as networks."""
+
+from vitsearch.models.attention import Attention, AttentionState, log_size_bias, set_fused_attention
+from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
+from vitsearch.models.vit import Block, TokenReducer, VisionTransformer
+
+__all__ = [
+    "Attention",
+    "AttentionState",
+    "Block",
+    "TokenReducer",
+    "VisionTransformer",
+    "architecture_of_timm",
+    "build_dense",
+    "build_pruned",
+    "log_size_bias",
+    "set_fused_attention",
+]

@@ -1,0 +1,107 @@
+"""Multi-head self-attention that lets a token reducer look at what it computed.
+
+Shape suffixes: B batch, N tokens, D width, H heads, K width of one head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """What one attention layer leaves for a token reducer.
+
+    Attributes:
+        q_BHNK: Queries, unscaled.
+        k_BHNK: Keys.
+        v_BHNK: Values.
+        scale: What queries are multiplied with before the softmax.
+        bias_B11N: Additive mask on the keys (log of token sizes), or None.
+    """
+
+    q_BHNK: Tensor
+    k_BHNK: Tensor
+    v_BHNK: Tensor
+    scale: float
+    bias_B11N: Tensor | None
+
+    def cls_attention_BHN(self) -> Tensor:
+        """The CLS row of the attention matrix, softmax(q_cls K^T / sqrt(K) + bias); one row, never the matrix."""
+        logits_BH1N = (self.q_BHNK[:, :, :1] * self.scale) @ self.k_BHNK.transpose(-2, -1)
+        if self.bias_B11N is not None:
+            logits_BH1N = logits_BH1N + self.bias_B11N
+        return logits_BH1N.squeeze(2).softmax(dim=-1)
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention with timm's parameter names.
+
+    Args:
+        dim: Width D of the residual stream.
+        num_heads: Heads kept, H.
+        head_dim: Width K of one head; the scale stays 1/sqrt(K) when heads are pruned.
+        dropout: Rate after the output projection.
+    """
+
+    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.scale = head_dim**-0.5
+        self.fused = True
+        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim)
+        self.proj = nn.Linear(num_heads * head_dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x_BND: Tensor, bias_B11N: Tensor | None = None) -> tuple[Tensor, AttentionState]:
+        """Attend; returns the projected output (B, N, D) and the state for a reducer."""
+        state = self.project(x_BND, bias_B11N)
+        return self.finish(self.mix(state)), state
+
+    def project(self, x_BND: Tensor, bias_B11N: Tensor | None) -> AttentionState:
+        """Queries, keys and values."""
+        B, N, _ = x_BND.shape
+        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        return AttentionState(q, k, v, self.scale, bias_B11N)
+
+    def mix(self, state: AttentionState) -> Tensor:
+        """softmax(Q K^T * scale + bias) V, shape (B, H, N, K)."""
+        bias = state.bias_B11N if state.bias_B11N is None else state.bias_B11N.to(state.q_BHNK.dtype)
+        if self.fused:
+            return F.scaled_dot_product_attention(
+                state.q_BHNK, state.k_BHNK, state.v_BHNK, attn_mask=_expanded(bias, state)
+            )
+        logits_BHNN = (state.q_BHNK * self.scale) @ state.k_BHNK.transpose(-2, -1)
+        if bias is not None:
+            logits_BHNN = logits_BHNN + bias
+        return logits_BHNN.softmax(dim=-1) @ state.v_BHNK
+
+    def finish(self, mixed_BHNK: Tensor) -> Tensor:
+        """Join the heads and project back to (B, N, D)."""
+        B, H, N, K = mixed_BHNK.shape
+        return self.proj_drop(self.proj(mixed_BHNK.transpose(1, 2).reshape(B, N, H * K)))
+
+
+def _expanded(bias: Tensor | None, state: AttentionState) -> Tensor | None:
+    if bias is None:
+        return None
+    num_tokens = state.q_BHNK.shape[2]
+    return bias.expand(-1, 1, num_tokens, num_tokens)  # the fused CPU kernel wants the query axis spelled out
+
+
+def set_fused_attention(model: nn.Module, fused: bool) -> None:
+    """Switch every attention layer between the fused kernel and plain matrix products."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused = fused
+
+
+def log_size_bias(size_BN: Tensor | None) -> Tensor | None:
+    """Proportional attention: log of the token sizes, shaped (B, 1, 1, N) to add to logits (ToMe, Section 3)."""
+    return None if size_BN is None else torch.log(size_BN)[:, None, None, :]

@@ -1,0 +1,62 @@
+"""From a candidate's architecture to a network, and from a timm network to an architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vitsearch.candidate import Architecture, Candidate
+from vitsearch.models.vit import VisionTransformer
+
+
+def build_dense(
+    architecture: Architecture, *, drop_path: float = 0.0, dropout: float = 0.0
+) -> VisionTransformer:
+    """The network before compression, freshly initialised from torch's global generator."""
+    return VisionTransformer(architecture, drop_path=drop_path, dropout=dropout)
+
+
+def build_pruned(candidate: Candidate) -> VisionTransformer:
+    """The dense network that structured pruning leaves: fewer heads and hidden units, weights not yet set."""
+    a = candidate.architecture
+    return VisionTransformer(
+        a, heads=candidate.sparsity.heads_per_block(a), mlp_units=candidate.sparsity.mlp_units_per_block(a)
+    )
+
+
+def architecture_of_timm(model: nn.Module) -> Architecture:
+    """The architecture of a timm ``VisionTransformer``.
+
+    Raises:
+        ValueError: The model is not a plain ViT (another block, a hybrid stem, an attention pooling head, ...).
+    """
+    m: Any = model
+    kinds = [type(m.patch_embed), type(m.blocks[0]), type(getattr(m.blocks[0], "attn", None))]
+    kinds.append(type(getattr(m.blocks[0], "mlp", None)))
+    names = [kind.__name__ for kind in kinds]
+    if names != ["PatchEmbed", "Block", "Attention", "Mlp"] or m.attn_pool is not None or m.num_reg_tokens:
+        raise ValueError(
+            f"a plain VisionTransformer has PatchEmbed, Block, Attention and Mlp, no registers and no pooling "
+            f"head, but got {names}; choose a vit_* or deit_* name without a suffix of its own"
+        )
+    height, width = m.patch_embed.img_size
+    block = m.blocks[0]
+    if height != width or not isinstance(m.norm, nn.LayerNorm) or not isinstance(m.fc_norm, nn.Identity):
+        raise ValueError("a plain VisionTransformer has square images and one final LayerNorm")
+    return Architecture(
+        image_size=height,
+        in_chans=m.patch_embed.proj.in_channels,
+        num_classes=m.num_classes,
+        patch_size=m.patch_embed.patch_size[0],
+        depth=len(m.blocks),
+        width=m.embed_dim,
+        heads=block.attn.num_heads,
+        mlp_ratio=block.mlp.fc1.out_features / m.embed_dim,
+        class_token=m.cls_token is not None,
+        distilled=getattr(m, "dist_token", None) is not None,
+        pool=m.global_pool,
+        pre_norm=not isinstance(m.norm_pre, nn.Identity),
+        patch_bias=m.patch_embed.proj.bias is not None,
+        layer_scale=not isinstance(block.ls1, nn.Identity),
+    )

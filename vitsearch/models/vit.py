@@ -1,0 +1,166 @@
+"""The plain Vision Transformer, state-dict compatible with timm's.
+
+Shape suffixes: B batch, N tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from timm.layers import DropPath, LayerScale, Mlp, PatchEmbed, trunc_normal_
+from torch import Tensor, nn
+
+from vitsearch.candidate import Architecture
+from vitsearch.models.attention import Attention, AttentionState, log_size_bias
+
+LAYER_NORM_EPS = 1e-6
+LAYER_SCALE_INIT = 1e-5
+
+
+class TokenReducer(Protocol):
+    """Removes tokens between the attention and the MLP of one block.
+
+    Implementations live in ``vitsearch.compress.tokens``; the model only calls them.
+    """
+
+    def __call__(
+        self, x_BND: Tensor, attention: AttentionState, size_BN: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Reduce.
+
+        Args:
+            x_BND: Tokens after the attention's residual, prefix tokens first.
+            attention: What the block's attention computed.
+            size_BN: How many patches each token stands for; None while every token stands for one.
+
+        Returns:
+            The remaining tokens (B, N', D) and their sizes (B, N'), or None where sizes are not tracked.
+        """
+        ...
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block with an optional token reducer in its middle.
+
+    Args:
+        architecture: The network's shape.
+        num_heads: Heads of this block, after pruning.
+        mlp_units: Hidden units of this block, after pruning.
+        drop_path: Stochastic depth rate of this block.
+        dropout: Dropout rate after the projections.
+    """
+
+    def __init__(
+        self, architecture: Architecture, num_heads: int, mlp_units: int, drop_path: float, dropout: float
+    ) -> None:
+        super().__init__()
+        dim = architecture.width
+        scale = architecture.layer_scale
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads, architecture.head_dim, dropout)
+        self.ls1 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
+        self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(in_features=dim, hidden_features=mlp_units, drop=dropout)
+        self.ls2 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
+        self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
+        self.reducer: TokenReducer | None = None  # a module only when it learns
+
+    def forward(self, x_BND: Tensor, size_BN: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Attend, reduce, and mix channels; returns tokens and their sizes."""
+        mixed_BND, state = self.attn(self.norm1(x_BND), log_size_bias(size_BN))
+        x_BND = x_BND + self.drop_path1(self.ls1(mixed_BND))
+        if self.reducer is not None:
+            x_BND, size_BN = self.reducer(x_BND, state, size_BN)
+        x_BND = x_BND + self.drop_path2(self.ls2(self.mlp(self.norm2(x_BND))))
+        return x_BND, size_BN
+
+
+class VisionTransformer(nn.Module):
+    """A plain ViT; parameter names and arithmetic equal timm's ``VisionTransformer``.
+
+    Args:
+        architecture: The network's shape.
+        heads: Heads of each block after pruning; all by default.
+        mlp_units: Hidden units of each block after pruning; all by default.
+        drop_path: Stochastic depth rate of the last block, rising linearly from 0 at the first.
+        dropout: Dropout rate after the projections.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        heads: Sequence[int] | None = None,
+        mlp_units: Sequence[int] | None = None,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        a = self.architecture = architecture
+        heads = heads or [a.heads] * a.depth
+        mlp_units = mlp_units or [a.mlp_units] * a.depth
+        self.patch_embed = PatchEmbed(
+            img_size=a.image_size,
+            patch_size=a.patch_size,
+            in_chans=a.in_chans,
+            embed_dim=a.width,
+            bias=a.patch_bias,
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, a.width)) if a.class_token else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, a.width)) if a.distilled else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, a.width))
+        self.norm_pre = nn.LayerNorm(a.width, eps=LAYER_NORM_EPS) if a.pre_norm else nn.Identity()
+        rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
+        self.blocks = nn.ModuleList(
+            Block(a, h, m, rate, dropout) for h, m, rate in zip(heads, mlp_units, rates, strict=True)
+        )
+        self.norm = nn.LayerNorm(a.width, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(a.width, a.num_classes) if a.num_classes else nn.Identity()
+        self.head_dist = (
+            (nn.Linear(a.width, a.num_classes) if a.num_classes else nn.Identity()) if a.distilled else None
+        )
+        self._init_weights()
+
+    def set_reducers(self, reducers: Mapping[int, TokenReducer]) -> None:
+        """Install reducers by block number, from 1; blocks not named keep every token."""
+        for number, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, Block)
+            block.reducer = reducers.get(number)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits (B, C); with a distillation head, the mean of both heads (DeiT, Section 3)."""
+        x_BND = self.forward_features(images_BCHW)
+        if self.architecture.pool == "avg":
+            return self.head(x_BND[:, self.architecture.num_prefix_tokens :].mean(dim=1))
+        logits_BC = self.head(x_BND[:, 0])
+        if self.head_dist is None:
+            return logits_BC
+        return (logits_BC + self.head_dist(x_BND[:, 1])) / 2
+
+    def forward_features(self, images_BCHW: Tensor) -> Tensor:
+        """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
+        x_BND = self.norm_pre(self._embed(images_BCHW))
+        size_BN: Tensor | None = None
+        for block in self.blocks:
+            x_BND, size_BN = block(x_BND, size_BN)
+        return self.norm(x_BND)
+
+    def _embed(self, images_BCHW: Tensor) -> Tensor:
+        x_BND = self.patch_embed(images_BCHW)
+        prefix = [
+            t.expand(x_BND.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None
+        ]
+        return torch.cat([*prefix, x_BND], dim=1) + self.pos_embed
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for token in (self.cls_token, self.dist_token, self.pos_embed):
+            if token is not None:
+                trunc_normal_(token, std=0.02)

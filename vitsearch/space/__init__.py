@@ -1,0 +1,17 @@
+"""Dimensions, conditions and repairs; draws become candidates."""
+
+from vitsearch.space.dimension import Dimension
+from vitsearch.space.presets import load_preset, preset_names, resolve_preset
+from vitsearch.space.size import continuous_fields, num_configurations
+from vitsearch.space.space import Draw, SearchSpace
+
+__all__ = [
+    "Dimension",
+    "Draw",
+    "SearchSpace",
+    "continuous_fields",
+    "load_preset",
+    "num_configurations",
+    "preset_names",
+    "resolve_preset",
+]

@@ -1,0 +1,239 @@
+"""From a sampler's draw to a valid candidate.
+
+Every axis is drawn every time, so that evolutionary and model-based samplers see one fixed space; axes whose
+condition does not hold are ignored, and settings that cannot go together are moved to the nearest ones that can
+(heads to a divisor of the width, for example). So each draw is valid by construction, and two draws that mean the
+same model give candidates that hash equally.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cached_property
+
+from pydantic import ValidationError
+
+from vitsearch.candidate import (
+    TOKEN_RULES,
+    Architecture,
+    Candidate,
+    Precision,
+    Sparsity,
+    divisors,
+    max_merges,
+)
+from vitsearch.config import SpaceSpec, Value
+from vitsearch.errors import InputError
+from vitsearch.space.dimension import Dimension, expand
+
+Draw = Mapping[str, Value]
+SPARSITY_RATIOS = ("sparsity.mlp_ratio", "sparsity.heads_ratio")
+GIVEN_BY_DATASET = ("architecture.in_chans", "architecture.num_classes")
+
+
+def known_fields() -> dict[str, bool]:
+    """Every setting a space may fix or vary, and whether it may vary per block."""
+    architecture = {f"architecture.{name}": False for name in Architecture.model_fields}
+    reducers = {f"tokens.{name}": False for rule in TOKEN_RULES.values() for name in rule.model_fields}
+    sparsity = {"sparsity.method": False, **dict.fromkeys(SPARSITY_RATIOS, True)}
+    precision = {
+        "precision.quantizer": False,
+        "precision.calibration": False,
+        "precision.weight_bits": True,
+        "precision.activation_bits": True,
+    }
+    return architecture | reducers | sparsity | precision
+
+
+class SearchSpace:
+    """A checked search space for one data set.
+
+    Args:
+        spec: The space as written; presets already resolved.
+        in_chans: Channels of the images.
+        num_classes: Classes of the data set.
+
+    Raises:
+        InputError: A name is unknown, a value impossible, or a condition refers to nothing.
+    """
+
+    def __init__(self, spec: SpaceSpec, *, in_chans: int, num_classes: int) -> None:
+        self.spec = spec
+        self.fixed: dict[str, Value] = {
+            **spec.fixed,
+            "architecture.in_chans": in_chans,
+            "architecture.num_classes": num_classes,
+        }
+        _check_names(spec)
+        depth = spec.dimensions.get("architecture.depth")
+        depths = expand("architecture.depth", depth, 1)[0].values() if depth else ()
+        self.max_depth = int(max([*depths, self.fixed.get("architecture.depth", 1)], key=float))
+        self.dimensions: tuple[Dimension, ...] = tuple(
+            axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
+        )
+        self._probe()
+
+    @cached_property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.fixed["architecture.image_size"])
+
+    def decode(self, draw: Draw) -> Candidate:
+        """The candidate a draw stands for, in canonical form.
+
+        Args:
+            draw: A value for every axis in ``dimensions``.
+
+        Raises:
+            ValueError: No repair makes the draw valid (a hand-written draw outside the space).
+        """
+        chosen = self._active_values(draw)
+        architecture = self._architecture(chosen)
+        return Candidate(
+            architecture=architecture,
+            tokens=_tokens(chosen, architecture),  # type: ignore[arg-type]  # the union's members, by name
+            sparsity=_sparsity(chosen, architecture),
+            precision=Precision.model_validate(_per_block_part(chosen, "precision.", architecture.depth)),
+        ).canonical()
+
+    def _active_values(self, draw: Draw) -> dict[str, Value]:
+        chosen = dict(self.fixed)
+        for axis in self.dimensions:
+            if all(chosen.get(name) in values for name, values in axis.when):
+                chosen[axis.name] = draw[axis.name]
+        return chosen
+
+    def _architecture(self, chosen: dict[str, Value]) -> Architecture:
+        prefix = "architecture."
+        settings = {
+            name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)
+        }
+        settings["heads"] = _nearest(int(settings["heads"]), divisors(int(settings["width"])))
+        patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
+        settings["patch_size"] = _nearest(int(settings["patch_size"]), patches)
+        return Architecture.model_validate(settings)
+
+    def _probe(self) -> None:
+        """Decode one draw, so that an impossible fixed value is reported now and not in the first trial."""
+        for pick in (0, -1):
+            draw = {axis.name: axis.values()[pick] for axis in self.dimensions}
+            try:
+                self.decode(draw)
+            except KeyError as error:
+                missing = str(error.args[0])
+                name = missing if "." in missing else f"architecture.{missing}"
+                raise InputError(
+                    "needs a value",
+                    where=self.spec.name,
+                    field=f"space.{name}",
+                    remedy="add it under fixed or dimensions",
+                ) from error
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = ".".join(str(part) for part in first["loc"])
+                rule = first["msg"].removeprefix("Value error, ")
+                value = None if first["type"] in {"value_error", "missing"} else first["input"]
+                raise InputError(rule, where=self.spec.name, field=f"space.{field}", value=value) from error
+            except ValueError as error:
+                raise InputError(str(error), where=self.spec.name, field="space") from error
+
+
+def _check_names(spec: SpaceSpec) -> None:
+    known = known_fields()
+    for name in (*spec.fixed, *spec.dimensions):
+        if name not in known or name in GIVEN_BY_DATASET:
+            near = difflib.get_close_matches(name, known, n=1)
+            rule = "follows from the data set" if name in GIVEN_BY_DATASET else "is not a known setting"
+            guess = f"did you mean {near[0]!r}?" if near else f"known settings are {', '.join(sorted(known))}"
+            remedy = "remove it" if name in GIVEN_BY_DATASET else guess
+            raise InputError(rule, where=spec.name, field=f"space.{name}", remedy=remedy)
+    for name, one in spec.dimensions.items():
+        if name in spec.fixed:
+            raise InputError(
+                "is both fixed and a dimension",
+                where=spec.name,
+                field=f"space.{name}",
+                remedy="remove one of the two",
+            )
+        if one.per_block and not known[name]:
+            raise InputError(
+                "cannot vary per block",
+                where=spec.name,
+                field=f"space.{name}",
+                remedy=f"only {', '.join(n for n, varies in known.items() if varies)} can",
+            )
+        earlier = list(spec.dimensions)[: list(spec.dimensions).index(name)]
+        for other, wanted in one.when.items():
+            source = spec.dimensions.get(other)
+            if other not in spec.fixed and other not in earlier:
+                raise InputError(
+                    "a condition refers to a dimension that stands before it",
+                    where=spec.name,
+                    field=f"space.{name}.when.{other}",
+                    remedy="add or move it",
+                )
+            if source is not None and source.choices is not None:
+                for value in wanted if isinstance(wanted, tuple) else (wanted,):
+                    if value not in source.choices:
+                        raise InputError(
+                            f"must be one of {list(source.choices)}",
+                            where=spec.name,
+                            field=f"space.{name}.when.{other}",
+                            value=value,
+                        )
+    if "architecture.image_size" not in spec.fixed:
+        raise InputError(
+            "is required", where=spec.name, field="space.fixed.architecture.image_size", remedy="add it"
+        )
+
+
+def _nearest(value: int, admissible: list[int]) -> int:
+    """The admissible value nearest on a logarithmic scale, the smaller one on a tie."""
+    return min(admissible, key=lambda k: (max(k, value) / min(k, value), k))
+
+
+def _tokens(chosen: dict[str, Value], architecture: Architecture) -> object:
+    name = str(chosen.get("tokens.reducer", "none"))
+    if name not in TOKEN_RULES:
+        raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}")
+    rule = TOKEN_RULES[name]
+    settings = {
+        field: chosen[f"tokens.{field}"] for field in rule.model_fields if f"tokens.{field}" in chosen
+    } | {"reducer": name}
+    if "r" in settings:
+        limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
+        settings["r"] = min(int(settings["r"]), limit)
+    return rule.model_validate(settings)
+
+
+def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
+    """Ratios become counts: a ratio p of n units removes floor(p n), but never the last one."""
+    part = _per_block_part(chosen, "sparsity.", architecture.depth)
+    kept: dict[str, tuple[int, ...]] = {}
+    for ratio_name, field, available in (
+        ("mlp_ratio", "mlp_units", architecture.mlp_units),
+        ("heads_ratio", "heads", architecture.heads),
+    ):
+        ratio = part.get(ratio_name, 0.0)
+        ratios = ratio if isinstance(ratio, tuple) else (ratio,) * architecture.depth
+        for one in ratios:
+            if not 0 <= float(one) < 1:  # type: ignore[arg-type]
+                raise ValueError(f"sparsity.{ratio_name} must lie in [0, 1), but got {one}")
+        kept[field] = tuple(max(1, available - int(float(one) * available + 1e-9)) for one in ratios)  # type: ignore[arg-type]
+    method = part.get("method", "magnitude")
+    return Sparsity.model_validate({"method": method, **kept})
+
+
+def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[str, object]:
+    """The settings under ``prefix``; per-block axes collected into tuples of the network's depth."""
+    part: dict[str, object] = {}
+    for name, value in chosen.items():
+        if not name.startswith(prefix):
+            continue
+        field, bracket, _ = name.removeprefix(prefix).partition("[")
+        if bracket:
+            part[field] = (*part.get(field, ()), value)[:depth]  # type: ignore[misc]
+        else:
+            part[field] = value
+    return part
