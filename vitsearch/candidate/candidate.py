@@ -62,9 +62,7 @@ class Candidate(Spec):
         parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}"]
         if self.tokens.reducer != "none":
             settings = self.tokens.model_dump(exclude={"reducer", "blocks"})
-            numbers = [
-                f"{k}={v:.3g}" for k, v in settings.items() if isinstance(v, int | float) and k != "fuse"
-            ]
+            numbers = [f"{k}={v:.3g}" for k, v in settings.items() if isinstance(v, int | float) and k != "fuse"]
             parts.append(" ".join([self.tokens.reducer, *numbers]))
         for name, kept, available in (
             ("mlp", self.sparsity.mlp_units_per_block(a), a.mlp_units),

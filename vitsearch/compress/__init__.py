@@ -1,0 +1,12 @@
+"""Token reduction, structured pruning and quantisation of trained networks.
+
+A candidate is compressed in a fixed order: tokens, then structure (followed by fine-tuning with tokens already
+removed), then bits.
+"""
+
+from vitsearch.compress.assemble import assemble
+from vitsearch.compress.quantize import calibrate, insert_quantizers
+from vitsearch.compress.tokens import REDUCERS, build_reducers
+from vitsearch.compress.weights import PRUNERS
+
+__all__ = ["PRUNERS", "REDUCERS", "assemble", "build_reducers", "calibrate", "insert_quantizers"]

@@ -49,9 +49,7 @@ class DatasetSpec(Spec):
     @model_validator(mode="after")
     def _source_is_named(self) -> Self:
         if self.kind in NEEDS_PATH and self.path is None:
-            raise ValueError(
-                f"dataset.kind={self.kind} needs dataset.path; give the file or folder of the images"
-            )
+            raise ValueError(f"dataset.kind={self.kind} needs dataset.path; give the file or folder of the images")
         if self.kind == "huggingface" and self.path is None and self.name is None:
             raise ValueError("dataset.kind=huggingface needs dataset.path or dataset.name")
         if self.val_fraction + self.test_fraction >= 0.95:

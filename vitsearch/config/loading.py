@@ -98,9 +98,7 @@ def _as_input_error(error: ValidationError, model: type[BaseModel], where: str) 
         else:
             rule = rule[0].lower() + rule[1:]
             expected = (detail.get("ctx") or {}).get("expected")
-            near = difflib.get_close_matches(
-                str(value), [e.strip("' ") for e in str(expected).split(",")], n=1
-            )
+            near = difflib.get_close_matches(str(value), [e.strip("' ") for e in str(expected).split(",")], n=1)
             remedy = f"did you mean {near[0]!r}?" if expected and near else ""
         found.append(InputError(rule, where=where, field=".".join(location), value=value, remedy=remedy))
     first = found[0]

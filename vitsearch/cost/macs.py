@@ -78,7 +78,7 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
     active = set(candidate.tokens.active_blocks(a.depth))
     found = []
     for block, s in enumerate(block_shapes(candidate), start=1):
-        reducing = candidate.tokens.extra_macs(s.num_tokens, a, s.attn_dim) if block in active else 0
+        reducing = candidate.tokens.extra_macs(s.num_tokens, a, block, s.attn_dim) if block in active else 0
         found.append(
             BlockMacs(
                 linear=4 * s.num_tokens * a.width * s.attn_dim + 2 * s.num_tokens_out * a.width * s.mlp_units,
@@ -107,8 +107,5 @@ def num_macs(candidate: Candidate) -> int:
     final_tokens = candidate.tokens.token_counts(a)[-1]
     norms = LAYER_NORM_MACS_PER_ELEMENT * a.width * (final_tokens + (a.num_tokens if a.pre_norm else 0))
     return (
-        stem_macs(candidate)
-        + sum(block.total for block in block_macs(candidate))
-        + norms
-        + head_macs(candidate)
+        stem_macs(candidate) + sum(block.total for block in block_macs(candidate)) + norms + head_macs(candidate)
     )

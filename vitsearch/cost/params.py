@@ -71,7 +71,6 @@ def activation_bits(candidate: Candidate) -> float:
 def size_mb(candidate: Candidate) -> float:
     """Every parameter at its stored width, in MB of 10^6 bytes."""
     stored_bits = sum(
-        g.weights * g.weight_bits + g.others * (16 if g.weight_bits == 16 else 32)
-        for g in layer_groups(candidate)
+        g.weights * g.weight_bits + g.others * (16 if g.weight_bits == 16 else 32) for g in layer_groups(candidate)
     )
     return stored_bits / 8 / 1e6

@@ -10,9 +10,7 @@ from vitsearch.candidate import Architecture, Candidate
 from vitsearch.models.vit import VisionTransformer
 
 
-def build_dense(
-    architecture: Architecture, *, drop_path: float = 0.0, dropout: float = 0.0
-) -> VisionTransformer:
+def build_dense(architecture: Architecture, *, drop_path: float = 0.0, dropout: float = 0.0) -> VisionTransformer:
     """The network before compression, freshly initialised from torch's global generator."""
     return VisionTransformer(architecture, drop_path=drop_path, dropout=dropout)
 

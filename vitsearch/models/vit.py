@@ -150,9 +150,7 @@ class VisionTransformer(nn.Module):
 
     def _embed(self, images_BCHW: Tensor) -> Tensor:
         x_BND = self.patch_embed(images_BCHW)
-        prefix = [
-            t.expand(x_BND.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None
-        ]
+        prefix = [t.expand(x_BND.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None]
         return torch.cat([*prefix, x_BND], dim=1) + self.pos_embed
 
     def _init_weights(self) -> None:

@@ -80,9 +80,7 @@ def knee(points: Points, maximize: Sequence[bool]) -> int:
         raise ValueError("the knee needs at least one point")
     import moocore
 
-    scaled = (
-        moocore.normalise(values, to_range=[0.0, 1.0], maximise=list(maximize)) if len(values) > 1 else values
-    )
+    scaled = moocore.normalise(values, to_range=[0.0, 1.0], maximise=list(maximize)) if len(values) > 1 else values
     span = values.max(axis=0) - values.min(axis=0)
     scaled = np.where(span > 0, np.abs(scaled), 0.0)
     return int(np.argmin(np.linalg.norm(scaled, axis=1)))

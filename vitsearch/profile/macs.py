@@ -26,6 +26,7 @@ FREE_OPERATORS = frozenset(
         "exp",
         "pow",
         "sqrt",
+        "square",
         "rsqrt",
         "sum",
         "mean",

@@ -106,9 +106,7 @@ class SearchSpace:
 
     def _architecture(self, chosen: dict[str, Value]) -> Architecture:
         prefix = "architecture."
-        settings = {
-            name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)
-        }
+        settings = {name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)}
         settings["heads"] = _nearest(int(settings["heads"]), divisors(int(settings["width"])))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
         settings["patch_size"] = _nearest(int(settings["patch_size"]), patches)
@@ -198,9 +196,9 @@ def _tokens(chosen: dict[str, Value], architecture: Architecture) -> object:
     if name not in TOKEN_RULES:
         raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}")
     rule = TOKEN_RULES[name]
-    settings = {
-        field: chosen[f"tokens.{field}"] for field in rule.model_fields if f"tokens.{field}" in chosen
-    } | {"reducer": name}
+    settings = {field: chosen[f"tokens.{field}"] for field in rule.model_fields if f"tokens.{field}" in chosen} | {
+        "reducer": name
+    }
     if "r" in settings:
         limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
         settings["r"] = min(int(settings["r"]), limit)

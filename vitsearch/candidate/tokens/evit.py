@@ -54,9 +54,10 @@ class EViT(TokenRule):
             return num_tokens
         return architecture.num_prefix_tokens + kept + int(self.fuse)
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, attn_dim: int) -> int:  # noqa: ARG002
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
         """One row of attention, q_cls K^T: N * attn_dim."""
-        return cls_row_macs(num_tokens, attn_dim)
+        removes = self.num_kept(num_tokens, architecture) < num_tokens - architecture.num_prefix_tokens
+        return cls_row_macs(num_tokens, attn_dim) if removes else 0
 
 
 def cls_row_macs(num_tokens: int, attn_dim: int) -> int:

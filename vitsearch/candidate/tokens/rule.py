@@ -47,8 +47,11 @@ class TokenRule(Spec):
     def tokens_after(self, num_tokens: int, architecture: Architecture, block: int) -> int:
         """Tokens that leave ``block`` when ``num_tokens`` enter it."""
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, attn_dim: int) -> int:  # noqa: ARG002
-        """MACs of the reducer's own matrix products on ``num_tokens`` tokens, for one image."""
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
+        """MACs of the reducer's own matrix products after ``block``, for one image of ``num_tokens`` tokens.
+
+        Zero where the reducer bypasses the block because nothing is left to remove.
+        """
         return 0
 
     def token_counts(self, architecture: Architecture) -> list[int]:

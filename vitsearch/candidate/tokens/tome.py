@@ -56,11 +56,12 @@ class ToMe(TokenRule):
         limit = max_merges(num_tokens, architecture.num_prefix_tokens)
         return num_tokens - min(self.rate(block, architecture.depth), limit)
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, attn_dim: int) -> int:
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
         """Similarities of the two halves: ceil(N/2) * floor(N/2) * head_dim."""
-        return matching_macs(num_tokens, architecture, attn_dim)
+        removes = self.tokens_after(num_tokens, architecture, block) < num_tokens
+        return matching_macs(num_tokens, architecture) if removes else 0
 
 
-def matching_macs(num_tokens: int, architecture: Architecture, attn_dim: int) -> int:  # noqa: ARG001
+def matching_macs(num_tokens: int, architecture: Architecture) -> int:
     """MACs of one bipartite matching on keys averaged over heads."""
     return ((num_tokens + 1) // 2) * (num_tokens // 2) * architecture.head_dim

@@ -1,0 +1,27 @@
+"""Token reducers as running code: one kernel file each, one line in ``REDUCERS``."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vitsearch.candidate import Architecture, Candidate
+from vitsearch.compress.tokens.evit import build_evit
+from vitsearch.compress.tokens.ppt import build_ppt
+from vitsearch.compress.tokens.tome import build_tome
+from vitsearch.models import TokenReducer
+
+Builder = Callable[[Any, Architecture], dict[int, TokenReducer]]
+
+REDUCERS: dict[str, Builder] = {
+    "none": lambda rule, architecture: {},  # noqa: ARG005
+    "tome": build_tome,
+    "evit": build_evit,
+    "ppt": build_ppt,
+}
+
+
+def build_reducers(candidate: Candidate) -> dict[int, TokenReducer]:
+    """The candidate's reducers by block number, from 1."""
+    return REDUCERS[candidate.tokens.reducer](candidate.tokens, candidate.architecture)
+
+
+__all__ = ["REDUCERS", "build_reducers"]
