@@ -57,7 +57,12 @@ class MissingExtraError(VitsearchError):
     exit_code = 2
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra; install it with: pip install 'vitsearch[{extra}]'")
+        super().__init__(feature, extra)  # the arguments themselves, so that a copy in another process can be made
+        self.feature = feature
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an extra; install it with: pip install 'vitsearch[{self.extra}]'"
 
 
 class StudyError(VitsearchError):
@@ -82,10 +87,14 @@ class TrialError(VitsearchError):
     """
 
     def __init__(self, stage: str, kind: str, message: str, *, retryable: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(stage, kind, message)
         self.stage = stage
         self.kind = kind
+        self.message = message
         self.retryable = retryable
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def _short(value: object, limit: int = 80) -> str:

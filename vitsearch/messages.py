@@ -26,8 +26,8 @@ class TrialRequest(Spec):
         split: Split that is scored.
         data_fingerprint: The data set the worker must hold.
         artifact_dir: Folder for weights and the epoch checkpoint.
-        incumbents: ``(eer_pct, accuracy)`` of the current front, for early stopping; may be empty.
-        eer_pct: Known EER of the candidate, for the comparison with incumbents.
+        accuracy_to_beat: Best accuracy of a model that is at least as good in every other objective; training may
+            end early when it is out of reach. None while there is no such model.
     """
 
     trial: int
@@ -39,8 +39,7 @@ class TrialRequest(Spec):
     split: Split = "val"
     data_fingerprint: str
     artifact_dir: str
-    incumbents: tuple[tuple[float, float], ...] = ()
-    eer_pct: float | None = None
+    accuracy_to_beat: float | None = None
 
 
 class EpochReport(Spec):

@@ -1,6 +1,6 @@
 """The frozen ViT configuration and the torch-free rules that make it valid."""
 
-from vitsearch.candidate.architecture import Architecture, divisors
+from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
 from vitsearch.candidate.candidate import Candidate, load_candidate
 from vitsearch.candidate.compression import Precision, Sparsity
 from vitsearch.candidate.tokens import (
@@ -29,4 +29,5 @@ __all__ = [
     "divisors",
     "load_candidate",
     "max_merges",
+    "mlp_ratio_of",
 ]

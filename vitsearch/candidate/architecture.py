@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -49,20 +50,26 @@ class Architecture(Spec):
         if self.width % self.heads:
             raise ValueError(
                 f"width must be divisible by heads, but got width={self.width}, heads={self.heads}; "
-                f"choose heads from {set(divisors(self.width))}"
+                f"choose heads from {divisors(self.width)}"
             )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size must be divisible by patch_size, but got image_size={self.image_size}, "
-                f"patch_size={self.patch_size}; choose patch_size from {set(divisors(self.image_size))}"
+                f"patch_size={self.patch_size}; choose patch_size from {divisors(self.image_size)}"
             )
         if self.pool == "token" and not self.class_token:
             raise ValueError("pool=token needs class_token=true; choose pool=avg")
         if self.distilled and not self.class_token:
             raise ValueError("distilled=true needs class_token=true")
+        if self.distilled and self.pool != "token":
+            raise ValueError("distilled=true reads both tokens; choose pool=token")
         if self.mlp_units < 1:
             raise ValueError(f"mlp_ratio must leave at least one hidden unit, but got {self.mlp_ratio}")
         return self
+
+    def resolved(self) -> Architecture:
+        """The canonical form: of all ratios that give the same hidden units, the plainest."""
+        return self.model_copy(update={"mlp_ratio": mlp_ratio_of(self.mlp_units, self.width)})
 
     @property
     def num_patches(self) -> int:
@@ -88,6 +95,12 @@ class Architecture(Spec):
     def mlp_units(self) -> int:
         """Hidden units of an MLP, rounded down as timm does."""
         return int(self.width * self.mlp_ratio)
+
+
+def mlp_ratio_of(mlp_units: int, width: int) -> float:
+    """The ratio from which ``Architecture.mlp_units`` gives these units back; a plain quotient can lose one."""
+    ratio = mlp_units / width
+    return ratio if int(width * ratio) == mlp_units else math.nextafter(ratio, math.inf)
 
 
 def divisors(number: int) -> list[int]:

@@ -38,7 +38,7 @@ class Candidate(Spec):
 
     def canonical(self) -> Candidate:
         """The one form that all spellings of the same model share: defaults written out, identities removed."""
-        return Candidate.model_validate({"architecture": self.architecture, **self._resolved_parts()})
+        return Candidate.model_validate({"architecture": self.architecture.resolved(), **self._resolved_parts()})
 
     def _resolved_parts(self) -> dict[str, Spec]:
         return {

@@ -221,7 +221,7 @@ class JobSpec(Spec):
         if not isinstance(value, dict):
             return value
         name = value.get("recipe", "plain")
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise ValueError(f"recipe must be one of {sorted(RECIPES)}, but got {name!r}")
         return {**RECIPES[name].model_dump(), **value}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,26 @@ from vitsearch.errors import InputError
 
 MAX_FILE_BYTES = 4_000_000
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with 1e-3 a number (YAML 1.2) and a key given twice an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load_job(path: Path) -> JobSpec:
@@ -31,7 +52,7 @@ def load_yaml(path: Path) -> Any:
     """Read one YAML document with the safe loader."""
     text = read_text(path)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506  # derived from the safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -80,13 +101,13 @@ def parse(model: type[ModelT], data: Any, *, where: str) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _as_input_error(error, model, where) from error
+        raise _as_input_error(error, model, data, where) from error
 
 
-def _as_input_error(error: ValidationError, model: type[BaseModel], where: str) -> InputError:
+def _as_input_error(error: ValidationError, model: type[BaseModel], data: Any, where: str) -> InputError:
     found: list[InputError] = []
     for detail in error.errors(include_url=False):
-        location = [str(part) for part in detail["loc"] if not _is_union_tag(str(part))]
+        location = _written_path(detail["loc"], data)
         value = None if detail["type"] in {"missing", "extra_forbidden"} else detail.get("input")
         rule, remedy = detail["msg"].removeprefix("Value error, "), ""
         if detail["type"] == "extra_forbidden":
@@ -96,7 +117,7 @@ def _as_input_error(error: ValidationError, model: type[BaseModel], where: str) 
         elif detail["type"] == "value_error":
             value = None  # our own sentences name the value
         else:
-            rule = rule[0].lower() + rule[1:]
+            rule = _PYTHON_WORDS.sub(_plain_word, rule[0].lower() + rule[1:])
             expected = (detail.get("ctx") or {}).get("expected")
             near = difflib.get_close_matches(str(value), [e.strip("' ") for e in str(expected).split(",")], n=1)
             remedy = f"did you mean {near[0]!r}?" if expected and near else ""
@@ -110,26 +131,51 @@ def _as_input_error(error: ValidationError, model: type[BaseModel], where: str) 
     return first
 
 
-def _is_union_tag(part: str) -> bool:
-    return part.startswith(("function-", "tuple[", "constrained-")) or part in {
-        "int",
-        "float",
-        "str",
-        "bool",
-        "tuple",
-    }
+_PYTHON_WORDS = re.compile(r"(a valid )?tuple|a valid (dictionary or instance of \w+)")
+
+
+def _plain_word(match: re.Match[str]) -> str:
+    if match[2]:
+        return "named fields (key: value)"
+    return "a list" if match[1] else "list"
+
+
+def _written_path(location: tuple[int | str, ...], data: Any) -> list[str]:
+    """The path as the person wrote it: pydantic adds the names of union members, which no file holds."""
+    path: list[str] = []
+    current = data
+    for i, part in enumerate(location):
+        inside = isinstance(current, dict) and part in current
+        if inside or (isinstance(current, list | tuple) and isinstance(part, int)):
+            current = current[part]
+        elif not (isinstance(current, dict) and i == len(location) - 1 and _is_name(part)):
+            continue
+        path.append(str(part))
+    return path
+
+
+def _is_name(part: int | str) -> bool:
+    """Whether a last part is a missing field rather than a union member such as ``int`` or ``tuple[...]``."""
+    return isinstance(part, str) and "[" not in part and part not in {"int", "float", "str", "bool", "tuple"}
 
 
 def _did_you_mean(location: list[str], model: type[BaseModel]) -> str:
-    current: Any = model
+    models = [model]
     for part in location[:-1]:
-        fields = getattr(current, "model_fields", {})
-        current = fields[part].annotation if part in fields else None
-    known = sorted(getattr(current, "model_fields", {}))
+        named = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = [found for annotation in named for found in _models_in(annotation)] if named else models
+    known = sorted({name for m in models for name in m.model_fields})
     near = difflib.get_close_matches(location[-1], known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known fields are {', '.join(known)}" if known else ""
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The record types inside ``tuple[X, ...]``, ``X | None``, ``dict[str, X]`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models_in(inner)]
 
 
 def _siblings(path: Path) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
-from vitsearch.candidate import Architecture, Candidate
+from vitsearch.candidate import Architecture, Candidate, mlp_ratio_of
 from vitsearch.models.vit import VisionTransformer
 
 
@@ -40,9 +41,12 @@ def architecture_of_timm(model: nn.Module) -> Architecture:
         )
     height, width = m.patch_embed.img_size
     block = m.blocks[0]
+    activation = type(block.mlp.act).__name__
+    if activation != "GELU":
+        raise ValueError(f"a plain VisionTransformer has GELU, but got {activation}")
     if height != width or not isinstance(m.norm, nn.LayerNorm) or not isinstance(m.fc_norm, nn.Identity):
         raise ValueError("a plain VisionTransformer has square images and one final LayerNorm")
-    return Architecture(
+    found = Architecture(
         image_size=height,
         in_chans=m.patch_embed.proj.in_channels,
         num_classes=m.num_classes,
@@ -50,7 +54,7 @@ def architecture_of_timm(model: nn.Module) -> Architecture:
         depth=len(m.blocks),
         width=m.embed_dim,
         heads=block.attn.num_heads,
-        mlp_ratio=block.mlp.fc1.out_features / m.embed_dim,
+        mlp_ratio=mlp_ratio_of(block.mlp.fc1.out_features, m.embed_dim),
         class_token=m.cls_token is not None,
         distilled=getattr(m, "dist_token", None) is not None,
         pool=m.global_pool,
@@ -58,3 +62,15 @@ def architecture_of_timm(model: nn.Module) -> Architecture:
         patch_bias=m.patch_embed.proj.bias is not None,
         layer_scale=not isinstance(block.ls1, nn.Identity),
     )
+    with torch.device("meta"):
+        ours = _shapes(build_dense(found))
+    different = sorted({name for name, _ in ours.items() ^ _shapes(model).items()})
+    if different:  # position embeddings without the prefix, no qkv bias, normalised queries, ...
+        raise ValueError(
+            f"a plain VisionTransformer has the parameters of vitsearch's, but these differ: {different[:3]}"
+        )
+    return found
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -130,6 +130,10 @@ class VisionTransformer(nn.Module):
             assert isinstance(block, Block)
             block.reducer = reducers.get(number)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's optimiser factory exempts from weight decay, besides biases and norms."""
+        return {"cls_token", "dist_token", "pos_embed"}
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, C); with a distillation head, the mean of both heads (DeiT, Section 3)."""
         x_BND = self.forward_features(images_BCHW)

@@ -41,6 +41,8 @@ def non_dominated(points: Points, maximize: Sequence[bool]) -> list[int]:
 def reference_point(points: Points, maximize: Sequence[bool], margin: float = 0.1) -> list[float]:
     """The worst value of each objective, moved outwards by ``margin`` of the objective's range."""
     values = _array(points, len(maximize))
+    if len(values) == 0:
+        raise ValueError("a reference point needs at least one point")
     low, high = values.min(axis=0), values.max(axis=0)
     span = np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
     worst = np.where(maximize, low - margin * span, high + margin * span)
@@ -87,7 +89,11 @@ def knee(points: Points, maximize: Sequence[bool]) -> int:
 
 
 def _array(points: Points, num_objectives: int) -> FloatArray:
-    values: Any = np.asarray(points, dtype=float).reshape(-1, num_objectives)
+    values: Any = np.asarray(points, dtype=float)
+    if values.size == 0:
+        return np.empty((0, num_objectives))
+    if values.ndim != 2 or values.shape[1] != num_objectives:
+        raise ValueError(f"points must have shape (n, {num_objectives}), but got {values.shape}")
     if np.isnan(values).any():
         raise ValueError("points must not hold NaN; leave out models without figures")
     return np.ascontiguousarray(values)

@@ -102,12 +102,13 @@ def count_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
     Raises:
         ValueError: The network runs an operator that is neither counted nor on the free list.
     """
-    from fvcore.nn import FlopCountAnalysis
-
     with warnings.catch_warnings():
+        # fvcore is built on torch.jit, which warns of its age: script at fvcore's import, trace in each count
+        warnings.filterwarnings("ignore", r".*torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r".*torch\.jit\.", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # shapes are constants here, on purpose
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit.trace, which fvcore is built on
-        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import FlopCountAnalysis
+
         analysis = FlopCountAnalysis(model, images_BCHW)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)

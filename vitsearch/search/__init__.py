@@ -1,0 +1,35 @@
+"""The search: one driver, its samplers, its study, and what it needs from an executor."""
+
+from vitsearch.search.asker import Asker
+from vitsearch.search.budget import Budget
+from vitsearch.search.driver import Driver, artifact_dir
+from vitsearch.search.executor import (
+    EpochDone,
+    Event,
+    Executor,
+    InlineExecutor,
+    ProfileDone,
+    TrialDone,
+    WorkerLost,
+)
+from vitsearch.search.finish import Finisher, final_dir
+from vitsearch.search.samplers import SAMPLERS
+from vitsearch.search.study import Study
+
+__all__ = [
+    "SAMPLERS",
+    "Asker",
+    "Budget",
+    "Driver",
+    "EpochDone",
+    "Event",
+    "Executor",
+    "Finisher",
+    "InlineExecutor",
+    "ProfileDone",
+    "Study",
+    "TrialDone",
+    "WorkerLost",
+    "artifact_dir",
+    "final_dir",
+]

@@ -10,6 +10,7 @@ from vitsearch.space.dimension import Dimension
 from vitsearch.space.space import SearchSpace
 
 MAX_ENUMERATED = 200_000
+Group = tuple[int, tuple[tuple[str, object], ...]]
 
 
 def continuous_fields(space: SearchSpace) -> list[str]:
@@ -25,27 +26,33 @@ def num_configurations(space: SearchSpace) -> int:
     """
     architecture = [axis for axis in space.dimensions if axis.field.startswith("architecture.")]
     others = [axis for axis in space.dimensions if not axis.field.startswith("architecture.")]
+    governing = {name for axis in others for name, _ in axis.when}
     total = 0
-    for depth, count in _architectures_by_depth(space, architecture).items():
+    for (depth, values), count in _architectures(space, architecture, governing).items():
         alive = [axis for axis in others if axis.block is None or axis.block <= depth]
-        total += count * _count(alive, {name: value for name, value in space.fixed.items()})
+        total += count * _count(alive, {**space.fixed, **dict(values)})
     return total
 
 
-def _architectures_by_depth(space: SearchSpace, axes: list[Dimension]) -> Counter[int]:
-    combinations = math.prod(axis.cardinality or 1 for axis in axes)
+def _architectures(space: SearchSpace, axes: list[Dimension], governing: set[str]) -> Counter[Group]:
+    """Architectures by what the other axes depend on: the depth, and values that conditions name."""
     rest = {axis.name: axis.values()[0] for axis in space.dimensions if axis not in axes}
-    if combinations > MAX_ENUMERATED:  # too many to repair one by one: count the draws
-        depth_axis = next((axis for axis in axes if axis.field == "architecture.depth"), None)
-        if depth_axis is None:
-            return Counter({space.max_depth: combinations})
-        share = combinations // (depth_axis.cardinality or 1)
-        return Counter({int(depth): share for depth in depth_axis.values()})
+    enumerated = axes
+    if math.prod(axis.cardinality or 1 for axis in axes) > MAX_ENUMERATED:  # too many to repair: count the draws
+        enumerated = [axis for axis in axes if axis.field == "architecture.depth" or axis.name in governing]
+        rest |= {axis.name: axis.values()[0] for axis in axes if axis not in enumerated}
+    factor = math.prod(axis.cardinality or 1 for axis in axes if axis not in enumerated)
+    named = [axis.name for axis in enumerated]
     seen = set()
-    for values in itertools.product(*(axis.values() for axis in axes)):
-        drawn = dict(zip((axis.name for axis in axes), values, strict=True))
-        seen.add(space.decode({**rest, **drawn}).architecture)
-    return Counter(architecture.depth for architecture in seen)
+    for drawn in itertools.product(*(axis.values() for axis in enumerated)):
+        draw = {**rest, **dict(zip(named, drawn, strict=True))}
+        active = space.active_values(draw)
+        values = tuple((name, active.get(name)) for name in named if name in governing)
+        seen.add((space.architecture_of(draw), values))
+    groups: Counter[Group] = Counter()
+    for found, values in seen:
+        groups[found.depth, values] += factor
+    return groups
 
 
 def _count(axes: list[Dimension], chosen: dict[str, object]) -> int:

@@ -68,7 +68,8 @@ class SearchSpace:
         _check_names(spec)
         depth = spec.dimensions.get("architecture.depth")
         depths = expand("architecture.depth", depth, 1)[0].values() if depth else ()
-        self.max_depth = int(max([*depths, self.fixed.get("architecture.depth", 1)], key=float))
+        depths = depths or (self.fixed.get("architecture.depth", 1),)
+        self.max_depth = max(self._whole("architecture.depth", value) for value in depths)
         self.dimensions: tuple[Dimension, ...] = tuple(
             axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
         )
@@ -77,7 +78,7 @@ class SearchSpace:
     @cached_property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return int(self.fixed["architecture.image_size"])
+        return self._whole("architecture.image_size", self.fixed["architecture.image_size"])
 
     def decode(self, draw: Draw) -> Candidate:
         """The candidate a draw stands for, in canonical form.
@@ -88,7 +89,7 @@ class SearchSpace:
         Raises:
             ValueError: No repair makes the draw valid (a hand-written draw outside the space).
         """
-        chosen = self._active_values(draw)
+        chosen = self.active_values(draw)
         architecture = self._architecture(chosen)
         return Candidate(
             architecture=architecture,
@@ -97,7 +98,12 @@ class SearchSpace:
             precision=Precision.model_validate(_per_block_part(chosen, "precision.", architecture.depth)),
         ).canonical()
 
-    def _active_values(self, draw: Draw) -> dict[str, Value]:
+    def architecture_of(self, draw: Draw) -> Architecture:
+        """The repaired architecture alone, in canonical form; cheaper than ``decode``."""
+        return self._architecture(self.active_values(draw)).resolved()
+
+    def active_values(self, draw: Draw) -> dict[str, Value]:
+        """The fixed values, and those of the draw whose conditions hold."""
         chosen = dict(self.fixed)
         for axis in self.dimensions:
             if all(chosen.get(name) in values for name, values in axis.when):
@@ -107,34 +113,69 @@ class SearchSpace:
     def _architecture(self, chosen: dict[str, Value]) -> Architecture:
         prefix = "architecture."
         settings = {name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)}
-        settings["heads"] = _nearest(int(settings["heads"]), divisors(int(settings["width"])))
+        width, heads, patch = (self._whole(prefix + n, settings[n]) for n in ("width", "heads", "patch_size"))
+        settings["heads"] = _nearest(heads, divisors(width))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
-        settings["patch_size"] = _nearest(int(settings["patch_size"]), patches)
+        settings["patch_size"] = _nearest(patch, patches)
         return Architecture.model_validate(settings)
 
+    def _whole(self, name: str, value: Value) -> int:
+        if isinstance(value, bool | str) or value < 1 or value != int(value):
+            raise InputError(
+                "must be a whole number of at least 1", where=self.spec.name, field=f"space.{name}", value=value
+            )
+        return int(value)
+
     def _probe(self) -> None:
-        """Decode one draw, so that an impossible fixed value is reported now and not in the first trial."""
+        """Decode some draws, so that an impossible value is reported now and not in some trial.
+
+        Both ends of every axis together, and each choice of a categorical axis beside them.
+        """
         for pick in (0, -1):
             draw = {axis.name: axis.values()[pick] for axis in self.dimensions}
-            try:
-                self.decode(draw)
-            except KeyError as error:
-                missing = str(error.args[0])
-                name = missing if "." in missing else f"architecture.{missing}"
-                raise InputError(
-                    "needs a value",
-                    where=self.spec.name,
-                    field=f"space.{name}",
-                    remedy="add it under fixed or dimensions",
-                ) from error
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                field = ".".join(str(part) for part in first["loc"])
-                rule = first["msg"].removeprefix("Value error, ")
-                value = None if first["type"] in {"value_error", "missing"} else first["input"]
-                raise InputError(rule, where=self.spec.name, field=f"space.{field}", value=value) from error
-            except ValueError as error:
-                raise InputError(str(error), where=self.spec.name, field="space") from error
+            self._try(draw)
+            for axis in self.dimensions:
+                if axis.kind == "categorical" and axis.block in {None, 1}:
+                    for value in axis.choices:
+                        self._try({**draw, axis.name: value})
+
+    def _try(self, draw: Draw) -> None:
+        where = self.spec.name
+        try:
+            self.decode(draw)
+        except InputError:
+            raise
+        except KeyError as error:
+            raise _needs_a_value(where, f"architecture.{error.args[0]}") from error
+        except ValidationError as error:
+            raise _as_input_error(error, where) from error
+        except ValueError as error:
+            raise InputError(str(error), where=where, field="space") from error
+
+
+def _needs_a_value(where: str, name: str) -> InputError:
+    return InputError(
+        "needs a value", where=where, field=f"space.{name}", remedy="add it under fixed or dimensions"
+    )
+
+
+def _as_input_error(error: ValidationError, where: str) -> InputError:
+    """The first broken rule, under the name that the space gives the setting."""
+    first = error.errors(include_url=False)[0]
+    rule = first["msg"].removeprefix("Value error, ")
+    sections = {
+        "Architecture": "architecture.",
+        "Sparsity": "sparsity.",
+        "Precision": "precision.",
+        "Candidate": "",
+    }
+    name = ".".join(str(part) for part in first["loc"][:1])
+    field = (sections.get(error.title, "tokens.") + name).rstrip(".")
+    if first["type"] == "missing":
+        return _needs_a_value(where, field)
+    if first["type"] == "value_error":  # our own sentences name the value
+        return InputError(rule, where=where, field=f"space.{field}".rstrip("."))
+    return InputError(rule[0].lower() + rule[1:], where=where, field=f"space.{field}", value=first["input"])
 
 
 def _check_names(spec: SpaceSpec) -> None:
@@ -170,6 +211,13 @@ def _check_names(spec: SpaceSpec) -> None:
                     where=spec.name,
                     field=f"space.{name}.when.{other}",
                     remedy="add or move it",
+                )
+            if source is not None and source.per_block:
+                raise InputError(
+                    "a condition cannot refer to a per-block dimension",
+                    where=spec.name,
+                    field=f"space.{name}.when.{other}",
+                    remedy="remove per_block there or the condition here",
                 )
             if source is not None and source.choices is not None:
                 for value in wanted if isinstance(wanted, tuple) else (wanted,):

@@ -35,7 +35,8 @@ class ToMe(TokenRule):
             )
         blocks = self.active_blocks(architecture.depth)
         check_blocks(blocks, architecture.depth, "tome")
-        full = self.model_copy(update={"blocks": blocks})
+        schedule = self.schedule if len(blocks) > 1 else "constant"
+        full = self.model_copy(update={"blocks": blocks, "schedule": schedule})
         return full if full.token_counts(architecture)[-1] < architecture.num_tokens else NoReduction()
 
     def active_blocks(self, depth: int) -> tuple[int, ...]:

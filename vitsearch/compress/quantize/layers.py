@@ -17,7 +17,7 @@ OBSERVED_VALUES = 65_536
 class ActivationQuantizer(nn.Module):
     """Quantises one activation tensor; observes it first.
 
-    While ``observing`` values pass unchanged and a sample of them is kept; ``settle`` turns the sample into a step.
+    While ``observing``, values pass unchanged and a sample of them is kept; ``settle`` turns it into a step.
 
     Args:
         bits: Code width; 16 rounds to float16, 32 is the identity.

@@ -84,7 +84,7 @@ def merge_tokens(x_BND: Tensor, size_BN: Tensor, matching: Matching) -> tuple[Te
 
 
 def merge_order(num_kept_even: int, num_prefix: int, num_out: int) -> list[int] | None:
-    """Permutation that puts prefix tokens back in front after ``merge_tokens``; None when they are there already."""
+    """Permutation that puts prefix tokens back in front after ``merge_tokens``; None when they are there."""
     if num_prefix < 2:
         return None
     prefix = [i // 2 if i % 2 == 0 else num_kept_even + i // 2 for i in range(num_prefix)]

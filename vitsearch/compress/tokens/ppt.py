@@ -19,8 +19,8 @@ class PPTReducer:
         score_i = sum_h A[cls, i] * norm(v_i), normalised over patches
         image with var(score) > tau: drop the r lowest;  any other image: ToMe-merge r
 
-    The variance is the unbiased one, over patches. Both branches remove r tokens, so the count is fixed; each image
-    takes its own. Kept tokens stay in their order, where the authors' code sorts them by score.
+    The variance is the unbiased one, over patches. Both branches remove r tokens, so the count is fixed; each
+    image takes its own. Kept tokens stay in their order, where the authors' code sorts them by score.
 
     Args:
         r: Tokens to remove, at most (N - protected) // 2; 0 is the identity.

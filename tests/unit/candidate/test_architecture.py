@@ -1,0 +1,53 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tests.unit.candidate.factory import MICRO, deit_s
+from vitsearch.candidate import Architecture, divisors, mlp_ratio_of
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, r"width=32, heads=3; choose heads from \[1, 2, 4, 8, 16, 32\]"),
+        ({"patch_size": 3}, r"image_size=8, patch_size=3; choose patch_size from \[1, 2, 4, 8\]"),
+        ({"class_token": False}, "choose pool=avg"),
+        ({"class_token": False, "pool": "avg", "distilled": True}, "distilled=true needs class_token=true"),
+        ({"distilled": True, "pool": "avg"}, "choose pool=token"),
+        ({"mlp_ratio": 0.01}, "at least one hidden unit, but got 0.01"),
+        ({"mlp_ratio": 0}, "greater than 0"),
+        ({"depth": 0}, "greater than or equal to 1"),
+        ({"widht": 3}, "Extra inputs"),
+    ],
+)
+def test_impossible_shapes(changes: dict[str, object], message: str):
+    with pytest.raises(ValidationError, match=message):
+        Architecture.model_validate({**MICRO, **changes})
+
+
+def test_token_counts():
+    assert (deit_s().num_patches, deit_s().num_prefix_tokens, deit_s().num_tokens) == (196, 1, 197)
+    assert deit_s(distilled=True).num_tokens == 198
+    assert deit_s(class_token=False, pool="avg").num_tokens == 196
+    assert deit_s(patch_size=32).num_tokens == 50
+
+
+def test_widths():
+    assert (deit_s().head_dim, deit_s().mlp_units) == (64, 1536)
+    assert deit_s(mlp_ratio=3.3).mlp_units == 1267  # 1267.2
+
+
+def test_divisors():
+    assert divisors(12) == [1, 2, 3, 4, 6, 12]
+    assert divisors(1) == [1]
+
+
+@given(width=st.integers(1, 4096), units=st.integers(1, 16384))
+def test_every_number_of_hidden_units_has_a_ratio(width: int, units: int):
+    assert int(width * mlp_ratio_of(units, width)) == units
+
+
+def test_a_plain_quotient_would_lose_a_unit():
+    assert int(49 * (1 / 49)) == 0
+    assert int(49 * mlp_ratio_of(1, 49)) == 1

@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import pytest
+
+from vitsearch.config import Spec, load_job, load_json, load_yaml, parse
+from vitsearch.config.loading import MAX_FILE_BYTES
+from vitsearch.errors import InputError
+
+JOB = "name: first\ndataset: {kind: digits}\nspace: vit_micro_8\n"
+
+
+@pytest.fixture
+def job_file(tmp_path: Path):
+    def write(more: str = "", base: str = JOB) -> Path:
+        path = tmp_path / "job.yaml"
+        path.write_text(base + more, encoding="utf-8")
+        return path
+
+    return write
+
+
+def broken(path: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        load_job(path)
+    return caught.value
+
+
+def test_a_job_of_three_lines_is_enough(job_file):
+    job = load_job(job_file())
+    assert job.name == "first"
+    assert job.objectives == ("accuracy", "eer")
+
+
+def test_unknown_key_is_one_error_with_file_path_rule_and_remedy(job_file):
+    path = job_file("objektives: [accuracy, eer]\n")
+    error = broken(path)
+    assert error.where == str(path)
+    assert error.field == "objektives"
+    assert error.more == []
+    assert str(error) == f"{path}: objektives: is not a known field; did you mean 'objectives'?"
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "guess"),
+    [
+        ("search: {trails: 3}\n", "search.trails", "trials"),
+        ("train: {epoch: 3}\n", "train.epoch", "epochs"),
+        ("targets: [{runtim: pytorch}]\n", "targets.0.runtim", "runtime"),
+        ("constraints: [{metric: eer, max: 3, minn: 2}]\n", "constraints.0.minn", "min"),
+        ("eer: {reference: {flops: 3}}\n", "eer.reference.flops", "flops_g"),
+    ],
+)
+def test_did_you_mean_reaches_into_nested_parts(job_file, line: str, field: str, guess: str):
+    error = broken(job_file(line))
+    assert error.field == field
+    assert error.remedy == f"did you mean {guess!r}?"
+
+
+def test_did_you_mean_inside_a_dimension(job_file):
+    base = "name: a\ndataset: {kind: digits}\nspace:\n  dimensions:\n    tokens.tau: {low: 1, hihg: 2}\n"
+    errors = [error := broken(job_file(base=base)), *error.more]
+    found = {error.field: error.remedy for error in errors}
+    assert found["space.dimensions.tokens.tau.hihg"] == "did you mean 'high'?"
+
+
+def test_a_key_like_no_other_lists_the_known_ones(job_file):
+    assert "known fields are" in broken(job_file("zzz: 1\n")).remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value", "rule"),
+    [
+        ("search: {trials: many}\n", "search.trials", "many", "integer"),
+        ("search: {trials: 2.5}\n", "search.trials", 2.5, "integer"),
+        ("search: {trials: 0}\n", "search.trials", 0, "greater than or equal to 1"),
+        ("train: {lr: -1}\n", "train.lr", -1, "greater than 0"),
+        ("train: {lr: .inf}\n", "train.lr", float("inf"), "finite"),
+        ("objectives: accuracy\n", "objectives", "accuracy", "a list"),
+        ("search: 3\n", "search", 3, "named fields"),
+        ("seed: -1\n", "seed", -1, "greater than or equal to 0"),
+    ],
+)
+def test_wrong_types_and_impossible_values(job_file, line: str, field: str, value: object, rule: str):
+    error = broken(job_file(line))
+    assert (error.field, error.value) == (field, value)
+    assert rule in error.rule
+    assert repr(value) in str(error)
+
+
+def test_a_wrong_word_is_answered_with_the_nearest(job_file):
+    error = broken(job_file("search: {sampler: nsga}\n"))
+    assert error.field == "search.sampler"
+    assert error.remedy.startswith("did you mean 'nsga")
+
+
+def test_all_mistakes_are_told_at_once(job_file):
+    error = broken(job_file("seed: -1\nsearch: {trials: 0}\n"))
+    assert {error.field, *(e.field for e in error.more)} == {"seed", "search.trials"}
+
+
+def test_union_members_do_not_show_in_paths(job_file):
+    base = "name: a\ndataset: {kind: digits}\nspace: {fixed: {architecture.depth: [1]}}\n"
+    error = broken(job_file(base=base))
+    assert error.field == "space.fixed.architecture.depth"
+    assert error.more == []
+
+
+def test_yaml_errors_name_the_line(job_file):
+    error = broken(job_file("search: [1\nseed: 2\n"))
+    assert "must be valid YAML at line 5" in error.rule
+
+
+def test_a_key_given_twice_is_refused(job_file):
+    error = broken(job_file("seed: 1\nseed: 2\n"))
+    assert "line 5" in error.rule
+    assert "'seed' stands twice" in error.rule
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words\n"])
+def test_a_file_without_named_fields(job_file, text: str):
+    assert "named fields" in broken(job_file(base=text)).rule
+
+
+def test_yaml_objects_are_never_built(job_file):
+    assert "must be valid YAML" in broken(job_file("seed: !!python/object/apply:os.getpid []\n")).rule
+
+
+def test_numbers_in_exponent_form_are_numbers(tmp_path: Path):
+    path = tmp_path / "n.yaml"
+    path.write_text("[1e-3, 1E5, -2e+1, 1.5e-3, 12, '1e3', 1e, e3, 0x1e3]", encoding="utf-8")
+    assert load_yaml(path) == [1e-3, 1e5, -20.0, 1.5e-3, 12, "1e3", "1e", "e3", 0x1E3]
+
+
+def test_merge_keys_still_work(tmp_path: Path):
+    path = tmp_path / "m.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  x: 3\n", encoding="utf-8")
+    assert load_yaml(path)["b"] == {"x": 3, "y": 2}
+
+
+def test_a_missing_file_is_answered_with_a_near_name(job_file):
+    path = job_file()
+    error = broken(path.with_name("jobb.yaml"))
+    assert error.rule == "the file does not exist"
+    assert error.remedy == f"did you mean {path}?"
+
+
+def test_a_missing_folder(tmp_path: Path):
+    assert broken(tmp_path / "none" / "job.yaml").remedy == "check the path"
+
+
+def test_a_folder_a_huge_file_and_a_binary_file_are_refused(tmp_path: Path):
+    assert "not a folder" in broken(tmp_path).rule
+    huge = tmp_path / "huge.yaml"
+    huge.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    assert "at most 4 MB" in broken(huge).rule
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in broken(binary).rule
+
+
+def test_json_errors(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="must be valid JSON"):
+        load_json(path)
+
+
+def test_data_paths_are_relative_to_the_job_file(tmp_path: Path):
+    (tmp_path / "jobs").mkdir()
+    path = tmp_path / "jobs" / "job.yaml"
+    path.write_text("name: a\ndataset: {kind: npz, path: ../x.npz}\nspace: vit_micro_8\n", encoding="utf-8")
+    assert load_job(path).dataset.path == tmp_path / "x.npz"
+    path.write_text("name: a\ndataset: {kind: npz, path: /data/x.npz}\nspace: vit_micro_8\n", encoding="utf-8")
+    assert load_job(path).dataset.path == Path("/data/x.npz")
+
+
+class _Inner(Spec):
+    tuple: int = 0  # a field may have a union member's name
+
+
+class _Outer(Spec):
+    int: _Inner = _Inner()
+
+
+def test_fields_named_like_types_keep_their_place_in_the_path():
+    with pytest.raises(InputError) as caught:
+        parse(_Outer, {"int": {"tuple": "x"}}, where="f")
+    assert caught.value.field == "int.tuple"

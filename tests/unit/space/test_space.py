@@ -1,0 +1,200 @@
+from typing import Any
+
+import pytest
+
+from vitsearch.candidate import EViT, NoReduction, ToMe
+from vitsearch.config import SpaceSpec, parse
+from vitsearch.errors import InputError
+from vitsearch.space import SearchSpace
+
+FIXED: dict[str, Any] = {
+    "architecture.image_size": 8,
+    "architecture.patch_size": 2,
+    "architecture.depth": 2,
+    "architecture.width": 24,
+    "architecture.heads": 2,
+}
+
+
+def space(fixed: dict[str, Any] | None = None, /, without: str = "", **dimensions: Any) -> SearchSpace:
+    """A space over ``FIXED``; dimensions are written with ``__`` for the dot."""
+    values = {k: v for k, v in {**FIXED, **(fixed or {})}.items() if k != without}
+    spec = {"name": "s", "fixed": values, "dimensions": {k.replace("__", "."): v for k, v in dimensions.items()}}
+    return SearchSpace(parse(SpaceSpec, spec, where="s.yaml"), in_chans=1, num_classes=10)
+
+
+def refused(field: str, match: str, *args: Any, **kwargs: Any) -> InputError:
+    with pytest.raises(InputError, match=match) as caught:
+        space(*args, **kwargs)
+    assert caught.value.field == field
+    return caught.value
+
+
+def test_fixed_values_make_the_candidate():
+    candidate = space().decode({})
+    a = candidate.architecture
+    assert (a.image_size, a.patch_size, a.depth, a.width, a.heads, a.mlp_ratio) == (8, 2, 2, 24, 2, 4.0)
+    assert (a.in_chans, a.num_classes) == (1, 10)
+    assert candidate.tokens == NoReduction()
+
+
+def test_a_fixed_reducer_with_its_settings():
+    assert space({"tokens.reducer": "evit", "tokens.keep": 0.5, "tokens.fuse": False}).decode({}).tokens == EViT(
+        keep=0.5, fuse=False, blocks=(1, 2)
+    )
+
+
+def test_heads_move_to_the_nearest_divisor_of_the_width():
+    choices = space(architecture__heads={"choices": [1, 2, 5, 7, 9, 11, 20, 100]}, without="architecture.heads")
+    found = [choices.decode({"architecture.heads": h}).architecture.heads for h in (1, 2, 5, 7, 9, 11, 20, 100)]
+    # divisors of 24: 1 2 3 4 6 8 12 24; nearest by ratio: 5/4 > 6/5, 7/6 > 8/7, 9/8 < 12/9, 12/11, 24/20 < 20/12
+    assert found == [1, 2, 6, 8, 8, 12, 24, 24]
+
+
+def test_patches_move_to_the_nearest_divisor_that_leaves_more_than_one():
+    choices = space(architecture__patch_size={"choices": [1, 2, 3, 5, 8, 100]}, without="architecture.patch_size")
+    found = [choices.decode({"architecture.patch_size": p}).architecture.patch_size for p in (1, 2, 3, 5, 8, 100)]
+    assert found == [1, 2, 4, 4, 4, 4]  # 8 itself would leave one patch
+
+
+def test_r_is_held_to_what_the_tokens_allow():
+    one = space({"tokens.reducer": "tome"}, tokens__r={"low": 1, "high": 100})
+    assert one.decode({"tokens.r": 100}).tokens == ToMe(r=8, blocks=(1, 2))
+    assert one.decode({"tokens.r": 3}).tokens == ToMe(r=3, blocks=(1, 2))
+
+
+def test_conditions_chain():
+    one = space(
+        tokens__reducer={"choices": ["none", "tome", "evit"]},
+        tokens__r={"low": 1, "high": 3, "when": {"tokens.reducer": ["tome"]}},
+        tokens__schedule={"choices": ["constant", "decreasing"], "when": {"tokens.r": 3}},
+    )
+    draw = {"tokens.reducer": "tome", "tokens.r": 3, "tokens.schedule": "decreasing"}
+    assert one.decode(draw).tokens == ToMe(r=3, schedule="decreasing", blocks=(1, 2))
+    assert one.decode({**draw, "tokens.r": 2}).tokens == ToMe(r=2, blocks=(1, 2))
+    assert one.decode({**draw, "tokens.reducer": "none"}).tokens == NoReduction()
+    assert one.decode({**draw, "tokens.reducer": "evit"}).tokens == EViT(blocks=(1, 2))
+
+
+def test_per_block_axes_follow_the_depth():
+    one = space(
+        architecture__depth={"low": 1, "high": 3},
+        precision__weight_bits={"choices": [4, 8], "per_block": True},
+        without="architecture.depth",
+    )
+    names = [axis.name for axis in one.dimensions]
+    assert names == ["architecture.depth", *(f"precision.weight_bits[{i}]" for i in (1, 2, 3))]
+    draw = {"precision.weight_bits[1]": 4, "precision.weight_bits[2]": 8, "precision.weight_bits[3]": 4}
+    assert one.decode({**draw, "architecture.depth": 3}).precision.weight_bits == (4, 8, 4)
+    assert one.decode({**draw, "architecture.depth": 2}).precision.weight_bits == (4, 8)
+    assert one.decode({**draw, "architecture.depth": 1}).precision.weight_bits == 4
+
+
+@pytest.mark.parametrize(("ratio", "units"), [(0.0, None), (0.125, 84), (0.25, 72), (0.5, 48), (0.99, 1)])
+def test_sparsity_ratios_remove_the_floor(ratio: float, units: int | None):
+    # 96 units: 12, 24, 48, 95 leave
+    assert space({"sparsity.mlp_ratio": ratio}).decode({}).sparsity.mlp_units == units
+
+
+def test_the_last_head_stays():
+    one = space({"sparsity.heads_ratio": 0.9, "architecture.heads": 1}).decode({})
+    assert one.architecture.heads == 1
+    assert one.sparsity.heads is None
+
+
+def test_sparsity_per_block():
+    one = space(sparsity__heads_ratio={"choices": [0.0, 0.5], "per_block": True})
+    draw = {"sparsity.heads_ratio[1]": 0.5, "sparsity.heads_ratio[2]": 0.0}
+    assert one.decode(draw).sparsity.heads == (1, 2)
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    error = refused("space.architecture.depht", "not a known setting", {"architecture.depht": 3})
+    assert error.remedy == "did you mean 'architecture.depth'?"
+    error = refused("space.tokens.reduser", "not a known setting", tokens__reduser={"choices": ["none"]})
+    assert error.remedy == "did you mean 'tokens.reducer'?"
+    assert error.where == "s"
+    assert "known settings are" in refused("space.zzzzzz", "not a known", {"zzzzzz": 3}).remedy
+
+
+@pytest.mark.parametrize("name", ["architecture.in_chans", "architecture.num_classes"])
+def test_what_the_data_set_decides_cannot_be_set(name: str):
+    assert refused(f"space.{name}", "follows from the data set", {name: 3}).remedy == "remove it"
+    refused(f"space.{name}", "follows from the data set", **{name.replace(".", "__"): {"low": 1, "high": 3}})
+
+
+def test_fixed_and_varying_at_once():
+    refused("space.architecture.depth", "both fixed and a dimension", architecture__depth={"low": 1, "high": 2})
+
+
+def test_conditions_refer_to_what_stands_before():
+    late = {"tokens__r": {"low": 1, "high": 2, "when": {"tokens.reducer": "tome"}}}
+    field = "space.tokens.r.when.tokens.reducer"
+    refused(field, "stands before it", **late, tokens__reducer={"choices": ["none", "tome"]})
+    refused(field, "stands before it", **late)
+    refused(
+        field,
+        r"must be one of \['none', 'tome'\], but got 'tomme'",
+        tokens__reducer={"choices": ["none", "tome"]},
+        tokens__r={"low": 1, "high": 2, "when": {"tokens.reducer": "tomme"}},
+    )
+    refused(
+        "space.precision.activation_bits.when.precision.weight_bits",
+        "per-block",
+        precision__weight_bits={"choices": [4, 8], "per_block": True},
+        precision__activation_bits={"choices": [8, 32], "when": {"precision.weight_bits": 4}},
+    )
+
+
+def test_only_some_settings_vary_per_block():
+    error = refused("space.tokens.r", "cannot vary per block", tokens__r={"low": 1, "high": 2, "per_block": True})
+    assert "precision.weight_bits" in error.remedy
+
+
+@pytest.mark.parametrize("name", ["depth", "width", "heads", "patch_size"])
+def test_required_settings(name: str):
+    error = refused(f"space.architecture.{name}", "needs a value", without=f"architecture.{name}")
+    assert error.remedy == "add it under fixed or dimensions"
+
+
+def test_image_size_is_required():
+    refused("space.fixed.architecture.image_size", "is required; add it", without="architecture.image_size")
+
+
+def test_a_setting_only_some_choice_needs_is_missed_at_once():
+    refused("space.tokens.r", "needs a value", tokens__reducer={"choices": ["none", "tome", "evit"]})
+
+
+@pytest.mark.parametrize("name", ["depth", "width", "heads", "patch_size", "image_size"])
+@pytest.mark.parametrize("value", [0, -1, "six", 2.5, True])
+def test_impossible_sizes(name: str, value: Any):
+    refused(f"space.architecture.{name}", "must be a whole number of at least 1", {f"architecture.{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "field", "match"),
+    [
+        ({"precision.weight_bits": 9}, "space.precision.weight_bits", "but got 9"),
+        ({"sparsity.method": "luck"}, "space.sparsity.method", "'none' or 'magnitude', but got 'luck'"),
+        ({"sparsity.mlp_ratio": 1.0}, "space", r"must lie in \[0, 1\), but got 1.0"),
+        ({"architecture.mlp_ratio": -1.0}, "space.architecture.mlp_ratio", "greater than 0, but got -1.0"),
+        ({"tokens.reducer": "tom"}, "space", r"must be one of \['evit', .*\], but got 'tom'"),
+        ({"tokens.reducer": "evit", "tokens.keep": 2.0}, "space.tokens.keep", "but got 2.0"),
+        (
+            {"tokens.reducer": "evit", "architecture.class_token": False, "architecture.pool": "avg"},
+            "space",
+            "needs a CLS token",
+        ),
+    ],
+)
+def test_impossible_fixed_values(fixed: dict[str, Any], field: str, match: str):
+    refused(field, match, fixed)
+
+
+def test_impossible_choices_in_the_middle_are_found():
+    refused("space.precision.weight_bits", "but got 9", precision__weight_bits={"choices": [4, 9, 8]})
+    refused(
+        "space.precision.weight_bits",
+        r"but got \(9, 4\)",
+        precision__weight_bits={"choices": [4, 9, 8], "per_block": True},
+    )

@@ -1,0 +1,88 @@
+"""``spaces`` and ``doctor``: what there is to search, and what works here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vitsearch.cli.options import JsonFlag, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(spaces)
+    app.command()(doctor)
+
+
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="A preset to show.", show_default=False)] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """List the search spaces, or show one with its size and EER range."""
+    from vitsearch.space import load_preset, preset_names
+
+    if name is None:
+        listed = {preset: load_preset(preset).description for preset in preset_names()}
+        if json_output:
+            print_json(listed)
+        else:
+            for preset, description in listed.items():
+                typer.echo(f"{preset:<14} {description}")
+        return
+    view = _describe(name)
+    if json_output:
+        print_json(view)
+        return
+    typer.echo(f"{name}: {view['description']}")
+    for field, value in view["fixed"].items():
+        typer.echo(f"  {field} = {value}")
+    for field, text in view["dimensions"].items():
+        typer.echo(f"  {field}: {text}")
+    low, high = view["eer_pct"]
+    beside = f" times a continuum of {', '.join(view['continuous'])}" if view["continuous"] else ""
+    typer.echo(f"{view['configurations']:.4g} configurations{beside}; EER {low:.2f} % to {high:.2f} % "
+               f"(3 channels, 10 classes, from {view['sampled']} draws and both corners)")  # fmt: skip
+
+
+def _describe(name: str) -> dict[str, Any]:
+    import random
+
+    from vitsearch.cost import cost_of
+    from vitsearch.space import SearchSpace, continuous_fields, load_preset, num_configurations
+
+    spec = load_preset(name)
+    space = SearchSpace(spec, in_chans=3, num_classes=10)
+    generator, sampled = random.Random(0), 2000
+    draws = [{axis.name: generator.choice(axis.values()) for axis in space.dimensions} for _ in range(sampled)]
+    draws += [{axis.name: axis.values()[end] for axis in space.dimensions} for end in (0, -1)]
+    rates = [cost_of(space.decode(draw)).eer_pct() or 0.0 for draw in draws]
+    dimensions = {}
+    for field, one in spec.dimensions.items():
+        text = f"one of {list(one.choices)}" if one.choices else f"{one.low} to {one.high}"
+        text += f" step {one.step}" if one.step else ""
+        text += " (log)" if one.log else ""
+        text += " per block" if one.per_block else ""
+        text += f", when {one.when}" if one.when else ""
+        dimensions[field] = text
+    return {
+        "name": name, "description": spec.description, "fixed": dict(spec.fixed), "dimensions": dimensions,
+        "configurations": num_configurations(space), "continuous": continuous_fields(space),
+        "eer_pct": [min(rates), max(rates)], "sampled": sampled,
+    }  # fmt: skip
+
+
+def doctor(json_output: JsonFlag = False) -> None:
+    """Say what works on this machine."""
+    from vitsearch.cli.checks import run_checks
+
+    checks = run_checks()
+    if json_output:
+        print_json([{"check": c.name, "ok": c.ok, "detail": c.detail} for c in checks])
+    else:
+        for check in checks:
+            typer.echo(
+                f"{'ok  ' if check.ok else 'MISS' if check.optional else 'FAIL'}  {check.name}: {check.detail}"
+            )
+    if any(not check.ok and not check.optional for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""The command line: ``vitsearch COMMAND``. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from vitsearch import __version__
+from vitsearch.cli import cost, explore, results, run, serve
+from vitsearch.errors import VitsearchError
+
+app = typer.Typer(
+    name="vitsearch",
+    help="Find the best Vision Transformers for your own images, device and budget.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (run, results, cost, explore, serve):
+    module.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vitsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and turn our errors into one message and an exit code."""
+    try:
+        app()
+    except VitsearchError as error:
+        if os.environ.get("VITSEARCH_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has left: nobody to tell
+        sys.exit(1)

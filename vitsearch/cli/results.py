@@ -1,0 +1,152 @@
+"""``pareto``, ``export`` and ``predict``: what a search found, and taking it along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitsearch.cli.options import JsonFlag, RunDir, print_json
+
+if TYPE_CHECKING:
+    from vitsearch.report import StudyReport
+    from vitsearch.storage import TrialRecord
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(pareto)
+    app.command()(export)
+    app.command()(predict)
+
+
+def pareto(
+    folder: RunDir,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the front as a picture.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the front as an interactive page.")] = None,
+    landmarks: Annotated[
+        bool, typer.Option("--landmarks", help="Show published ImageNet models beside it.")
+    ] = False,
+    json_output: JsonFlag = False,
+) -> None:
+    """Show the Pareto front with its hypervolume and knee; also while the search runs."""
+    from vitsearch.cli.session import open_study
+    from vitsearch.report import StudyReport
+
+    report = StudyReport.load(open_study(folder))
+    if png is not None or html is not None:
+        from vitsearch.report.plots import front_html, save_front_png
+
+        if png is not None:
+            save_front_png(report, png, landmarks=landmarks)
+        if html is not None:
+            html.write_text(front_html(report, landmarks=landmarks), encoding="utf-8")
+    if json_output:
+        print_json(front_json(report))
+    elif png is None and html is None:
+        print_front(report)
+
+
+def export(
+    folder: RunDir,
+    out: Annotated[Path, typer.Option("--out", help="New folder for the bundle.", show_default=False)],
+    select: Annotated[
+        str, typer.Option("--select", help="knee, best-accuracy, best-eer or trial=N.", metavar="WHICH")
+    ] = "knee",
+    json_output: JsonFlag = False,
+) -> None:
+    """Write a front member as a bundle: weights, ONNX (checked), preprocessing, metrics, model card."""
+    from vitsearch.cli.exporting import export_trial
+
+    bundle = export_trial(folder, select, out)
+    if json_output:
+        print_json({"bundle": str(bundle.folder), "trial": bundle.metrics.trial,
+                    "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip
+    else:
+        typer.echo(f"{bundle.folder}: trial {bundle.metrics.trial}, {bundle.candidate.summary()}")
+        typer.echo(f"try it: vitsearch predict {bundle.folder} IMAGE")
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by export.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", show_default=False)],
+    json_output: JsonFlag = False,
+) -> None:
+    """Classify images with an exported model."""
+    from vitsearch.export import load
+
+    model = load(bundle)
+    found = [(path, model.predict(path)[0]) for path in images]
+    if json_output:
+        print_json([{"image": str(p), "class": r.class_name, "label": r.label, "probability": r.probability,
+                     "probabilities": dict(zip(model.preprocess.class_names, r.probabilities, strict=True))}
+                    for p, r in found])  # fmt: skip
+        return
+    for path, result in found:
+        typer.echo(f"{path}: {result.class_name} ({100 * result.probability:.1f} %)")
+
+
+def front_json(report: StudyReport) -> dict[str, Any]:
+    """The front for programs."""
+    counts: dict[str, int] = {}
+    for trial in report.trials:
+        counts[trial.kind] = counts.get(trial.kind, 0) + 1
+    return {
+        "study": report.study.name,
+        "objectives": list(report.job.objectives),
+        "front": [_member(trial) for trial in report.front],
+        "knee": report.knee.number if report.knee else None,
+        "hypervolume": report.hypervolume,
+        "reference": dict(zip(report.job.objectives, report.reference, strict=True)),
+        "trials": counts,
+    }
+
+
+def _member(trial: TrialRecord) -> dict[str, Any]:
+    test = getattr(trial.final, "accuracy", None)
+    return {
+        "trial": trial.number,
+        "accuracy": trial.figures.get("accuracy"),
+        "eer_pct": trial.figures.get("eer_pct"),
+        "test_accuracy": test,
+        **{k: v for k, v in trial.figures.items() if k not in {"accuracy", "eer_pct"}},
+        "candidate": trial.candidate.model_dump(mode="json"),
+        "candidate_hash": trial.candidate.hash,
+        "profiles": {name: profile.model_dump(mode="json") for name, profile in trial.profiles.items()},
+    }
+
+
+def print_front(report: StudyReport) -> None:
+    """The front as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Pareto front of {report.study.name}", title_justify="left")
+    for name in ("trial", "accuracy %", "EER %", "params", "FLOPs (MACs)", "bits", "size MB", "p50 ms", "test %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("candidate")
+    knee = report.knee.number if report.knee else None
+    for trial in report.front:
+        f = trial.figures
+        test = getattr(trial.final, "accuracy", None)
+        latency = f.get("latency_ms_p50")
+        table.add_row(
+            f"{trial.number}{' knee' if trial.number == knee else ''}",
+            f"{100 * f['accuracy']:.2f}",
+            f"{f['eer_pct']:.3f}" if "eer_pct" in f else "",
+            f"{f['num_params']:,.0f}",
+            f"{f['num_macs']:,.0f}",
+            f"{f['bits']:.3g}",
+            f"{f['size_mb']:.3g}",
+            "" if latency is None else f"{latency:.3g}",
+            "" if test is None else f"{100 * test:.2f}",
+            trial.candidate.summary(),
+            style="bold" if trial.number == knee else None,
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(table)
+    console.print(f"hypervolume {report.hypervolume:.5g} · {len(report.front)} models · EER against "
+                  f"{report.job.eer.reference.name} over {', '.join(report.job.eer.metrics)}")  # fmt: skip

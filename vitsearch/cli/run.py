@@ -1,0 +1,132 @@
+"""``run``, ``resume``, ``validate`` and ``schema``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitsearch.cli.options import JsonFlag, RunDir, print_json
+
+EXIT_INTERRUPTED = 130
+Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to train.", show_default=False)]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trainer processes.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(resume)
+    app.command()(validate)
+    app.command()(schema)
+
+
+def run(
+    job_or_folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOB.yaml|FOLDER", help="A job, or a folder of images by class.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="New folder for everything the run makes.", show_default=False)
+    ],
+    trials: Trials = None,
+    workers: Workers = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Study seed.", show_default=False)] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Search: train, compress and compare candidates; report the Pareto front.
+
+    Ctrl-C once stops cleanly and reports what was found; `vitsearch resume` goes on later.
+    """
+    from vitsearch.cli.folder_job import job_of_folder
+    from vitsearch.cli.session import load_data, new_study, search
+    from vitsearch.config import load_job
+    from vitsearch.report import space_of
+
+    job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
+    job = job.with_overrides(trials=trials, workers=workers, seed=seed)
+    data = load_data(job)
+    from vitsearch.cli.session import summary_of
+
+    space_of(job, summary_of(data))  # an impossible space is told before anything is created
+    store = new_study(job, out)
+    _drive(store, out, data, json_output=json_output, search=search)
+
+
+def resume(
+    folder: RunDir,
+    trials: Trials = None,
+    workers: Workers = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Go on with a search that was interrupted or killed, or give it a larger budget."""
+    from vitsearch.cli.session import load_data, open_study, search
+
+    store = open_study(folder)
+    job = store.study().job
+    if trials is not None or workers is not None:
+        store.acquire()
+        store.set_job(job.with_overrides(trials=trials, workers=workers))
+        job = store.study().job
+    _drive(store, folder, load_data(job), json_output=json_output, search=search)
+
+
+def validate(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job to check.", show_default=False)],
+    json_output: JsonFlag = False,
+) -> None:
+    """Check a job without running it; nothing is created."""
+    from vitsearch.config import load_job
+    from vitsearch.space import SearchSpace, num_configurations, resolve_preset
+
+    spec = load_job(job)
+    space = SearchSpace(resolve_preset(spec.space), in_chans=spec.dataset.in_chans or 3, num_classes=10)
+    size = num_configurations(space)
+    if json_output:
+        print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size})
+        return
+    typer.echo(
+        f"{job}: valid; {spec.search.trials} trials with {spec.search.sampler} over {len(space.dimensions)} axes "
+        f"({size:.3g} configurations), objectives {', '.join(spec.objectives)}"
+    )
+
+
+def schema() -> None:
+    """Print the JSON schema of job files, for editors."""
+    from vitsearch.config import JobSpec
+
+    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
+
+
+def _drive(store: object, out: Path, data: object, *, json_output: bool, search: object) -> None:
+    from vitsearch.cli.display import make_display
+    from vitsearch.cli.results import front_json, print_front
+
+    with make_display(quiet=json_output) as display:
+        ended = search(store, out, data, display)  # type: ignore[operator]
+    for problem in ended.problems:
+        typer.echo(f"note: {problem}", err=True)
+    if json_output:
+        print_json({**front_json(ended.report), "ended": ended.reason})
+    else:
+        print_front(ended.report)
+        _next_steps(out, ended.reason)
+    if ended.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if not ended.report.front:
+        typer.echo("error: no trial succeeded; see trials.csv for the reasons", err=True)
+        sys.exit(1)
+
+
+def _next_steps(out: Path, reason: str) -> None:
+    typer.echo(
+        f"\nended: {reason}\n"
+        f"picture  {out / 'pareto.png'}   page  {out / 'pareto.html'}   table  {out / 'trials.csv'}\n"
+        f"browse   vitsearch ui {out}\n"
+        f"export   vitsearch export {out} --select knee --out {out / 'bundle'}\n"
+        f"more     vitsearch resume {out} --trials N"
+    )

@@ -1,0 +1,29 @@
+"""``ui``: MLflow on a run's folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from vitsearch.cli.options import RunDir
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(ui)
+
+
+def ui(folder: RunDir, port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000) -> None:
+    """Browse a run in MLflow; serves this machine only, until Ctrl-C."""
+    from vitsearch.cli.session import open_study
+    from vitsearch.tracking import server_command, study_url
+
+    job = open_study(folder).study().job
+    if job.tracking.uri is not None:
+        typer.echo(f"this run is tracked elsewhere: {study_url(job.tracking.uri, folder, job)}")
+        return
+    command = server_command(folder, port)
+    typer.echo(f"open {study_url(f'http://127.0.0.1:{port}', folder, job)}   (Ctrl-C stops)")
+    os.execv(command[0], command)  # noqa: S606 - the server takes this process's place, and its signals

@@ -1,0 +1,228 @@
+"""Putting a search together: folder, data, store, Ray, driver, reports. Used by ``run`` and ``resume``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from vitsearch.candidate import Architecture
+from vitsearch.config import JobSpec, load_job
+from vitsearch.errors import InputError, StudyError
+from vitsearch.report import StudyReport, space_of
+from vitsearch.space import SearchSpace, resolve_preset
+from vitsearch.storage import DATABASE_FILE, DataSummary, StudyStore, database_url, open_engine
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from vitsearch.search import Driver
+    from vitsearch.train.data import ImageData
+
+JOB_FILE = "job.yaml"
+DELIVERY_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """Where a search shows itself.
+
+    Attributes:
+        on_step: Told what happens next, outside the trial loop.
+        on_change: Called after each round of the trial loop.
+    """
+
+    on_step: Callable[[str], None]
+    on_change: Callable[[Driver], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a search ended.
+
+    Attributes:
+        report: What it found.
+        reason: Why it ended.
+        interrupted: Whether a person stopped it.
+        problems: What went wrong on the way without ending it.
+    """
+
+    report: StudyReport
+    reason: str
+    interrupted: bool
+    problems: list[str]
+
+
+def new_study(job: JobSpec, out: Path) -> StudyStore:
+    """Make the run's folder and its study.
+
+    Raises:
+        InputError: The folder holds something already, or cannot be made.
+    """
+    if (out / JOB_FILE).exists() or (out / DATABASE_FILE).exists():
+        raise InputError("the folder holds a study already", where=str(out), field="--out",
+                         remedy=f"continue it with: vitsearch resume {out}, or choose another folder")  # fmt: skip
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        store = StudyStore.create(open_engine(database_url(out, job.storage.url)), job)
+        (out / JOB_FILE).write_text(job_yaml(job), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
+    return store
+
+
+def open_study(folder: Path) -> StudyStore:
+    """The study of a run's folder.
+
+    Raises:
+        InputError: The folder holds no study.
+    """
+    if not (folder / JOB_FILE).is_file():
+        raise InputError(
+            "holds no study (no job.yaml)", where=str(folder), remedy="give the --out folder of a run"
+        )
+    job = load_job(folder / JOB_FILE)
+    url = job.storage.url
+    if url is None and not (folder / DATABASE_FILE).is_file():
+        raise InputError(f"holds no study ({DATABASE_FILE} is missing)", where=str(folder))
+    return StudyStore.find(open_engine(database_url(folder, url)), job.name)
+
+
+def job_yaml(job: JobSpec) -> str:
+    """The job as a file a person can read and run again."""
+    return yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def summary_of(data: ImageData) -> DataSummary:
+    """What the study remembers of its data."""
+    return DataSummary(
+        fingerprint=data.fingerprint,
+        class_names=data.class_names,
+        in_chans=data.in_chans,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        num_train=len(data.train),
+        num_val=len(data.val),
+        num_test=len(data.test),
+        chance_accuracy=data.chance_accuracy,
+        skipped=data.skipped,
+    )
+
+
+def load_data(job: JobSpec) -> ImageData:
+    """Decode the job's images at the search space's size."""
+    from vitsearch.train.data import load_dataset
+
+    size = resolve_preset(job.space).fixed.get("architecture.image_size")
+    if not isinstance(size, int):
+        raise InputError("is required", field="space.fixed.architecture.image_size", remedy="add it")
+    return load_dataset(job.dataset, image_size=size, seed=job.seed)
+
+
+def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> Ended:
+    """Drive the study from wherever it stands to its end; Ray must not be running yet.
+
+    Raises:
+        StudyLockedError: Another driver is alive.
+        StudyError: The data is not what the study began with.
+    """
+    from vitsearch.search import Driver, Finisher, Study
+    from workers import RayExecutor, SharedData, default_workers, local_ray
+
+    store.acquire()
+    study = store.study()
+    job, summary = study.job, summary_of(data)
+    if study.data is not None and study.data.fingerprint != summary.fingerprint:
+        raise StudyError(
+            f"the images have changed since the study began ({study.data.fingerprint} -> {summary.fingerprint}); "
+            f"restore them, or start a new study"
+        )
+    store.set_data(summary)
+    space = space_of(job, summary)
+    workers = job.search.workers or default_workers()
+    threads = job.search.threads_per_worker or max(1, _num_processors() // workers)
+    tracker = None
+    if job.tracking.enabled:
+        from vitsearch.tracking import Tracker
+
+        tracker = Tracker(store, out, job.tracking.uri, job.tracking.experiment)
+        tracker.start()
+    display.on_step(f"starting {workers} workers on Ray")
+    image_mb = data.images_NHWC.nbytes // 2**20
+    with local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100):
+        executor = RayExecutor(SharedData.put(data), workers=workers, threads=threads)
+        try:
+            executor.wait_until_ready()
+            if job.train.autocast == "auto":
+                display.on_step("measuring which number format trains fastest here")
+                mode = executor.fastest_autocast(_typical(space), job.train.batch_size)
+                job = job.model_copy(update={"train": job.train.model_copy(update={"autocast": mode})})
+                store.set_job(job)
+            driver = Driver(Study(store, job, space, summary), executor, out, on_change=display.on_change)
+            finisher = Finisher(driver.study, executor, out, on_step=display.on_step)
+
+            def stop() -> None:
+                driver.request_stop()
+                finisher.stop_requested = True
+
+            with _stop_on_signal(stop, display.on_step):
+                reason = driver.run()
+                problems = [] if driver.stop_requested else finisher.run()
+        finally:
+            executor.close()
+    interrupted = finisher.stop_requested
+    store.release("interrupted" if interrupted else "finished")
+    report = StudyReport.load(store)
+    write_reports(report, out)
+    if tracker is not None:
+        display.on_step("delivering to MLflow")
+        if not tracker.close(DELIVERY_TIMEOUT_S):
+            problems.append("MLflow has not taken everything yet; `vitsearch resume` delivers the rest")
+    return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
+
+
+def write_reports(report: StudyReport, out: Path) -> None:
+    """The front as picture, page and table in the run's folder."""
+    from vitsearch.report.plots import front_html, save_front_png
+    from vitsearch.report.tables import trials_csv
+
+    save_front_png(report, out / "pareto.png")
+    (out / "pareto.html").write_text(front_html(report), encoding="utf-8")
+    (out / "trials.csv").write_text(trials_csv(report), encoding="utf-8")
+
+
+def _typical(space: SearchSpace) -> Architecture:
+    """An architecture in the upper half of a space, where training time is spent."""
+    draw = {axis.name: axis.values()[-1 - len(axis.values()) // 4] for axis in space.dimensions}
+    return space.decode(draw).architecture
+
+
+def _num_processors() -> int:
+    import psutil
+
+    return psutil.cpu_count() or 1
+
+
+@contextmanager
+def _stop_on_signal(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: stop cleanly. Second: stop now."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now")
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""From a network to an ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+OPSET = 18
+
+
+def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int) -> None:
+    """Write ``path`` with input ``images`` (batch, C, H, W) float32 and output ``logits`` (batch, classes).
+
+    The batch is free; token counts per block are fixed.
+
+    Args:
+        model: The network, in evaluation mode, on the CPU.
+        path: File to write; weights are stored inside it.
+        in_chans: Channels.
+        image_size: Side in pixels.
+    """
+    example = torch.zeros(2, in_chans, image_size, image_size)
+    chatter = logging.getLogger("torch.onnx")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter reports its own deprecations, none of them ours
+            torch.onnx.export(
+                model.eval(),
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        chatter.setLevel(level)

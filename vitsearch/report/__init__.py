@@ -1,0 +1,6 @@
+"""What a study found: figures, front, knee, pictures and tables."""
+
+from vitsearch.report.figures import directions, objective_values, violations
+from vitsearch.report.front import StudyReport, front_of, knee_of, space_of
+
+__all__ = ["StudyReport", "directions", "front_of", "knee_of", "objective_values", "space_of", "violations"]

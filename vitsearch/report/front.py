@@ -1,0 +1,131 @@
+"""The front of a study, its knee and its hypervolume, from stored trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vitsearch.config import METRICS, JobSpec, Value
+from vitsearch.cost import cost_of
+from vitsearch.errors import StudyError
+from vitsearch.pareto import hypervolume, knee, non_dominated
+from vitsearch.report.figures import directions, known_figures, objective_values, violations
+from vitsearch.space import Dimension, SearchSpace, resolve_preset
+from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """Everything a display, a file or MLflow needs to know about a study.
+
+    Attributes:
+        study: The study's row.
+        data: Its data set.
+        trials: All trials, by number.
+        front: Non-dominated feasible trials, best first objective first.
+        knee: The front member nearest to the ideal point; None while the front is empty.
+        hypervolume: Volume the front dominates up to ``reference``.
+        reference: Where the hypervolume ends, one figure for each objective.
+    """
+
+    study: StudyRecord
+    data: DataSummary
+    trials: list[TrialRecord]
+    front: list[TrialRecord]
+    knee: TrialRecord | None
+    hypervolume: float
+    reference: list[float]
+
+    @property
+    def job(self) -> JobSpec:
+        """The job as it runs."""
+        return self.study.job
+
+    @classmethod
+    def load(cls, store: StudyStore) -> StudyReport:
+        """Read a study.
+
+        Raises:
+            StudyError: The study ended before it had read its data.
+        """
+        study = store.study()
+        if study.data is None:
+            raise StudyError(f"study {study.name!r} ended before it had read its data; resume or run it again")
+        job, data, trials = study.job, study.data, store.trials()
+        front = front_of(trials, job)
+        reference = reference_of(job, space_of(job, data), data, trials)
+        return cls(
+            study=study, data=data, trials=trials, front=front, knee=knee_of(front, job),
+            hypervolume=hypervolume_of(front, job, reference), reference=reference,
+        )  # fmt: skip
+
+
+def space_of(job: JobSpec, data: DataSummary) -> SearchSpace:
+    """The job's search space for its data."""
+    return SearchSpace(resolve_preset(job.space), in_chans=data.in_chans, num_classes=len(data.class_names))
+
+
+def point_of(trial: TrialRecord, job: JobSpec) -> list[float]:
+    """A trial's objectives; it must have all of them."""
+    values = objective_values(trial.figures, job)
+    assert values is not None, f"trial {trial.number} has no figures"
+    return values
+
+
+def is_candidate_for_front(trial: TrialRecord, job: JobSpec) -> bool:
+    """Whether a trial succeeded, has every objective and breaks no constraint."""
+    has_figures = trial.succeeded and objective_values(trial.figures, job) is not None
+    return has_figures and not violations(trial.figures, job.constraints)
+
+
+def front_of(trials: Iterable[TrialRecord], job: JobSpec) -> list[TrialRecord]:
+    """The non-dominated feasible trials, best first objective first."""
+    rivals = [trial for trial in trials if is_candidate_for_front(trial, job)]
+    best = [rivals[i] for i in non_dominated([point_of(t, job) for t in rivals], directions(job))]
+    sign = -1 if directions(job)[0] else 1
+    return sorted(best, key=lambda t: (sign * point_of(t, job)[0], t.number))
+
+
+def knee_of(front: Sequence[TrialRecord], job: JobSpec) -> TrialRecord | None:
+    """The front member nearest to the ideal point."""
+    return front[knee([point_of(t, job) for t in front], directions(job))] if front else None
+
+
+def hypervolume_of(front: Sequence[TrialRecord], job: JobSpec, reference: Sequence[float]) -> float:
+    """Volume the front dominates up to ``reference``."""
+    return hypervolume([point_of(t, job) for t in front], directions(job), reference)
+
+
+def reference_of(
+    job: JobSpec, space: SearchSpace, data: DataSummary, trials: Iterable[TrialRecord]
+) -> list[float]:
+    """Where the hypervolume ends: chance accuracy, the space's costliest corner, the worst measurement."""
+    corner = costliest_figures(space, job)
+    bounds = []
+    for name in job.objectives:
+        metric = METRICS[name]
+        if name == "accuracy":
+            bounds.append(data.chance_accuracy)
+        elif metric.key in corner:
+            bounds.append(corner[metric.key])
+        else:
+            seen = [t.figures[metric.key] for t in trials if metric.key in t.figures] or [0.0]
+            bounds.append(min(seen) * 0.9 if metric.maximize else max(seen) * 1.1)
+    return bounds
+
+
+def costliest_figures(space: SearchSpace, job: JobSpec) -> dict[str, float]:
+    """Known figures of the space's costliest corner."""
+    draw = {axis.name: _largest(axis) for axis in space.dimensions}
+    return known_figures(cost_of(space.decode(draw)), job)
+
+
+def _largest(axis: Dimension) -> Value:
+    """The costliest value of an axis, as far as its name tells."""
+    values = axis.values()
+    if axis.name == "tokens.reducer":
+        return "none" if "none" in values else values[0]
+    if axis.field in {"architecture.patch_size", "sparsity.mlp_ratio", "sparsity.heads_ratio", "tokens.r"}:
+        return min(values, key=float)
+    numeric = [v for v in values if isinstance(v, int | float)]
+    return max(numeric) if numeric else values[0]

@@ -1,0 +1,321 @@
+"""One driver per study: asks, dispatches, stores, tells, in that order.
+
+Each step of a trial's life is durable before the next begins (``asked``, ``leased``, ``result``, ``told``), so a
+driver that dies at any point is continued by the next one: results are told again to a rebuilt sampler, trials
+without a result run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vitsearch.cost import cost_of
+from vitsearch.messages import EpochReport, ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.report.figures import known_figures, objective_values, violations
+from vitsearch.search.asker import Asked, Asker, Past
+from vitsearch.search.budget import Budget
+from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search.study import Study
+from vitsearch.storage import TrialRecord
+
+POLL_S = 0.5
+RENEW_S = 5.0
+FRUITLESS_PER_DISPATCH = 50
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A trial on a worker.
+
+    Attributes:
+        trial: Its number.
+        since: When it started or last made progress, on the driver's clock.
+        report: Its latest progress.
+    """
+
+    trial: int
+    since: float
+    report: EpochReport | None = None
+
+
+def artifact_dir(out: Path, trial: int) -> Path:
+    """Where a trial keeps its weights."""
+    return out / "artifacts" / "trials" / f"{trial:05d}"
+
+
+class Driver:
+    """Drives one study on one executor.
+
+    Args:
+        study: The study; its store's lease must be held.
+        executor: Runs trials.
+        out: The run's folder.
+        on_change: Called after each round of the loop, for displays.
+        clock: Seconds from any fixed point.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        out: Path,
+        *,
+        on_change: Callable[[Driver], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.study, self.job, self.executor, self.out = study, study.job, executor, out
+        self.running: dict[str, Running] = {}
+        self._on_change, self._clock = on_change, clock
+        self._asker = Asker(study.space, study.job, list(self._past()))
+        self._waiting: deque[int] = deque()
+        self._attached: dict[int, list[int]] = defaultdict(list)
+        self._profiling: set[int] = set()
+        self._front: list[int] = []
+        self._renewed = clock()
+        self.stop_requested = False
+        trained = sum(trial.kind == "evaluate" for trial in study.trials.values())
+        self.budget = Budget(
+            self.job.search, used_trials=trained, used_s=study.store.study().elapsed_s, clock=clock
+        )
+        self._reconcile()
+
+    def run(self) -> str:
+        """Search until the budget is used, the space is exhausted or a stop is requested; says which."""
+        while not self.stop_requested:
+            self._dispatch()
+            if not (self.running or self._waiting or self._profiling) and self.budget.end_reason:
+                break
+            for event in self.executor.poll(POLL_S):
+                self._handle(event)
+            self._give_up_on_hanging()
+            self._renew()
+            self._on_change(self)
+        if self.stop_requested:
+            self._release()
+        self.study.store.renew(self.budget.elapsed_s)
+        return "stopped" if self.stop_requested else (self.budget.end_reason or "done")
+
+    def request_stop(self) -> None:
+        """End the loop soon; running trials go back to the queue, to be resumed from their last epoch."""
+        self.stop_requested = True
+
+    def _past(self) -> Iterator[Past]:
+        for trial in self.study.trials.values():
+            source = self.study.trials[trial.same_as] if trial.same_as is not None else trial
+            told = trial.kind == "rejected" or self._has_all_figures(source)
+            values, violation = self.study.told_values(trial) if told else (None, -1.0)
+            asked = Asked(number=trial.number, draw=trial.draw, sampler_state=trial.sampler_state)
+            yield Past(asked=asked, values=values, violation=violation)
+
+    def _reconcile(self) -> None:
+        """Pick up what an earlier driver left: untold results, unmeasured models, trials without a worker."""
+        for trial in list(self.study.trials.values()):
+            if trial.kind == "duplicate" and trial.same_as is not None:
+                if not self._has_all_figures(self.study.trials[trial.same_as]):
+                    self._attached[trial.same_as].append(trial.number)
+            elif trial.kind != "evaluate":
+                continue
+            elif trial.outcome is None:
+                if trial.state == "leased":  # a driver's death costs the candidate no attempt
+                    self.study.store.unlease_trial(trial.number, max(0, trial.attempts - 1))
+                    self.study.update(trial.number, state="asked", attempts=max(0, trial.attempts - 1))
+                self._waiting.append(trial.number)
+            elif not self._has_all_figures(trial):
+                self._measure(trial.number)
+            elif trial.state == "result":
+                self.study.store.set_told(trial.number)  # the rebuilt sampler knows it already
+                self.study.update(trial.number, state="told")
+        self._front = [trial.number for trial in self.study.front]
+
+    def _dispatch(self) -> None:
+        for worker in self.executor.idle_workers():
+            if worker in self.running:
+                continue
+            number = self._waiting.popleft() if self._waiting else self._ask()
+            if number is None:
+                return
+            self._start(worker, number)
+
+    def _ask(self) -> int | None:
+        """The number of the next candidate to train; None when there is none now."""
+        for _ in range(FRUITLESS_PER_DISPATCH):
+            if self.budget.end_reason or self.stop_requested:
+                return None
+            asked = self._asker.ask()
+            candidate = self.study.space.decode(asked.draw)
+            trial = TrialRecord(
+                number=asked.number,
+                state="asked",
+                kind="evaluate",
+                candidate=candidate,
+                cost=cost_of(candidate),
+                draw=asked.draw,
+                sampler_state=asked.sampler_state,
+                asked_at=time.time(),
+            )
+            broken = violations(known_figures(trial.cost, self.job), self.job.constraints)
+            before = self.study.trained_before(candidate.hash)
+            if broken:
+                self._reject(trial, broken)
+            elif before is not None:
+                self._repeat(trial, before)
+            else:
+                self.budget.count_trial()
+                self.study.add(trial)
+                return trial.number
+        return None
+
+    def _reject(self, trial: TrialRecord, broken: dict[str, float]) -> None:
+        self.budget.count_fruitless()
+        self.study.add(trial.model_copy(update={"kind": "rejected", "state": "told", "note": "; ".join(broken)}))
+        self._asker.tell(trial.number, *self.study.told_values(self.study.trials[trial.number]))
+
+    def _repeat(self, trial: TrialRecord, before: TrialRecord) -> None:
+        self.budget.count_fruitless()
+        self.study.add(trial.model_copy(update={"kind": "duplicate", "state": "told", "same_as": before.number}))
+        if self._has_all_figures(before):
+            self._asker.tell(trial.number, *self.study.told_values(self.study.trials[trial.number]))
+        else:
+            self._attached[before.number].append(trial.number)
+
+    def _start(self, worker: str, number: int) -> None:
+        trial = self.study.trials[number]
+        attempt = trial.attempts + 1
+        self.study.store.lease_trial(number, worker, attempt)
+        self.study.update(number, state="leased", worker=worker, attempts=attempt)
+        self.running[worker] = Running(trial=number, since=self._clock())
+        self.executor.submit(
+            worker,
+            TrialRequest(
+                trial=number,
+                attempt=attempt,
+                candidate=trial.candidate,
+                train=self.job.train,
+                evaluate=self.job.evaluate,
+                seed=trial_seed(self.job.seed, number),
+                data_fingerprint=self.study.data.fingerprint,
+                artifact_dir=str(artifact_dir(self.out, number)),
+                accuracy_to_beat=self.study.accuracy_to_beat(trial),
+            ),
+        )
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, EpochDone):
+            running = self.running.get(event.worker)
+            if running is not None and running.trial == event.report.trial:
+                running.report, running.since = event.report, self._clock()
+        elif isinstance(event, TrialDone):
+            self.running.pop(event.worker, None)
+            outcome = event.outcome
+            if isinstance(outcome, TrialFailure) and outcome.retryable and self._may_retry(outcome.trial):
+                self._requeue(outcome.trial)
+            else:
+                self._finish(outcome)
+        elif isinstance(event, WorkerLost):
+            self.running.pop(event.worker, None)
+            if self._may_retry(event.trial):
+                self._requeue(event.trial)
+            else:
+                self._finish(
+                    TrialFailure(trial=event.trial, stage="worker", failure="worker_lost", message=event.reason)
+                )
+        else:
+            self._profiled(event)
+
+    def _may_retry(self, number: int) -> bool:
+        return self.study.trials[number].attempts <= self.job.search.max_retries
+
+    def _requeue(self, number: int) -> None:
+        attempts = self.study.trials[number].attempts
+        self.study.store.unlease_trial(number, attempts)
+        self.study.update(number, state="asked", worker="")
+        self._waiting.append(number)
+
+    def _finish(self, outcome: TrialResult | TrialFailure) -> None:
+        """Store, measure if an objective needs it, tell."""
+        if not self.study.store_outcome(outcome.trial, outcome):
+            return
+        if self._has_all_figures(self.study.trials[outcome.trial]):
+            self._tell(outcome.trial)
+        else:
+            self._measure(outcome.trial)
+
+    def _measure(self, number: int) -> None:
+        self._profiling.add(number)
+        self.executor.submit_profile(
+            ProfileRequest(
+                trial=number,
+                artifact_dir=str(artifact_dir(self.out, number)),
+                candidate=self.study.trials[number].candidate,
+                target=self.job.targets[0],
+            )
+        )
+
+    def _profiled(self, event: ProfileDone) -> None:
+        self._profiling.discard(event.trial)
+        if event.profile is not None:
+            self.study.store_profile(event.trial, event.profile)
+        self._tell(event.trial)
+
+    def _tell(self, number: int) -> None:
+        values, violation = self.study.told_values(self.study.trials[number])
+        for one in (number, *self._attached.pop(number, [])):
+            self._asker.tell(one, values, violation)
+        self.study.store.set_told(number)
+        self.study.update(number, state="told")
+        front = [trial.number for trial in self.study.front]
+        if front != self._front:
+            self._front = front
+            self.study.store.enqueue("front", {"members": front})
+        self._drop_dominated_weights()
+
+    def _drop_dominated_weights(self) -> None:
+        """Keep weights of front members only; dominated models can be trained again from their seed."""
+        keep = {artifact_dir(self.out, n).name for n in self._front}
+        keep |= {artifact_dir(self.out, r.trial).name for r in self.running.values()}
+        keep |= {artifact_dir(self.out, n).name for n in (*self._waiting, *self._profiling)}
+        folder = self.out / "artifacts" / "trials"
+        for old in folder.iterdir() if folder.is_dir() else ():
+            if old.name not in keep:
+                for file in ("model.safetensors", "model.onnx", "epoch.pt"):
+                    (old / file).unlink(missing_ok=True)
+
+    def _has_all_figures(self, trial: TrialRecord) -> bool:
+        """Whether nothing about the trial is still to be measured."""
+        if trial.outcome is None:
+            return False
+        if not trial.succeeded or not self.job.needs_profile:
+            return True
+        return objective_values(trial.figures, self.job) is not None and bool(trial.profiles)
+
+    def _give_up_on_hanging(self) -> None:
+        limit = self.job.search.trial_timeout_s
+        for worker, running in list(self.running.items()):
+            if self._clock() - running.since > limit:
+                message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"
+                del self.running[worker]
+                self.executor.restart(worker, message)
+                self._finish(TrialFailure(trial=running.trial, stage="train", failure="timeout", message=message))
+
+    def _renew(self) -> None:
+        if self._clock() - self._renewed > RENEW_S:
+            self.study.store.renew(self.budget.elapsed_s)
+            self._renewed = self._clock()
+
+    def _release(self) -> None:
+        """Put running trials back; their epoch checkpoints stay."""
+        for running in self.running.values():
+            trial = self.study.trials[running.trial]
+            self.study.store.unlease_trial(running.trial, max(0, trial.attempts - 1))
+        self.running.clear()
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Seed of one trial, from (study seed, trial number)."""
+    return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0] % 2**31)

@@ -1,0 +1,131 @@
+"""What the driver needs from whoever runs trials, and the simplest one: here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from vitsearch.candidate import Architecture
+from vitsearch.config.train import Autocast
+from vitsearch.messages import EpochReport, Profile, ProfileRequest, TrialFailure, TrialRequest, TrialResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialDone:
+    """A trial ended on its worker."""
+
+    worker: str
+    outcome: TrialResult | TrialFailure
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker died, taking its trial with it; a new one of the same name takes its place."""
+
+    worker: str
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochDone:
+    """A trial made progress."""
+
+    worker: str
+    report: EpochReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileDone:
+    """A measurement ended; ``profile`` is None where it failed, for the given reason."""
+
+    trial: int
+    target: str
+    profile: Profile | None
+    reason: str = ""
+
+
+Event = TrialDone | WorkerLost | EpochDone | ProfileDone
+
+
+class Executor(Protocol):
+    """Runs trials and measurements somewhere.
+
+    One trial runs on one worker at a time. Every submitted trial ends in exactly one ``TrialDone`` or
+    ``WorkerLost``, every measurement in exactly one ``ProfileDone``, unless the executor is closed first.
+    """
+
+    def idle_workers(self) -> list[str]:
+        """Names of workers that could take a trial now."""
+        ...
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        """Start a trial on an idle worker; returns at once."""
+        ...
+
+    def submit_profile(self, request: ProfileRequest) -> None:
+        """Queue a measurement; returns at once. The target is held exclusively while measuring."""
+        ...
+
+    def restart(self, worker: str, reason: str) -> None:
+        """Give up on a worker that hangs; its trial ends in ``WorkerLost``."""
+        ...
+
+    def fastest_autocast(self, architecture: Architecture, batch_size: int) -> Autocast:
+        """The number format in which a worker trains such a network fastest; measured, takes seconds."""
+        ...
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What has happened since the last call; waits up to ``timeout_s`` for something to."""
+        ...
+
+    def close(self) -> None:
+        """Stop workers; trials still running are abandoned."""
+        ...
+
+
+class InlineExecutor:
+    """One worker in the calling process, for tests and for looking at a trial with a debugger.
+
+    Args:
+        run: Turns a request into an outcome.
+        profile: Turns a profile request into a profile.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[TrialRequest], TrialResult | TrialFailure],
+        profile: Callable[[ProfileRequest], Profile] | None = None,
+    ) -> None:
+        self._run = run
+        self._profile = profile
+        self._events: list[Event] = []
+
+    def idle_workers(self) -> list[str]:
+        """The one worker, once its last outcome has been fetched."""
+        return [] if self._events else ["inline"]
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        """Run the trial to its end."""
+        self._events.append(TrialDone(worker=worker, outcome=self._run(request)))
+
+    def submit_profile(self, request: ProfileRequest) -> None:
+        """Measure to the end."""
+        profile = self._profile(request) if self._profile else None
+        self._events.append(ProfileDone(trial=request.trial, target=request.target.name, profile=profile))
+
+    def restart(self, worker: str, reason: str) -> None:
+        """Nothing hangs here."""
+
+    def fastest_autocast(self, architecture: Architecture, batch_size: int) -> Autocast:  # noqa: ARG002
+        """Plain float32."""
+        return "fp32"
+
+    def poll(self, timeout_s: float) -> list[Event]:  # noqa: ARG002
+        """What ``submit`` has found."""
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Nothing to stop."""

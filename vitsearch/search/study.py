@@ -1,0 +1,150 @@
+"""The study in memory: its trials, its front, its counts. Every change is stored before it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vitsearch.config import METRICS, JobSpec
+from vitsearch.messages import Profile, TrialFailure, TrialResult
+from vitsearch.report.figures import (
+    all_figures,
+    infeasible_values,
+    known_figures,
+    objective_values,
+    violations,
+)
+from vitsearch.report.front import front_of, hypervolume_of, is_candidate_for_front, knee_of, reference_of
+from vitsearch.space import SearchSpace
+from vitsearch.storage import DataSummary, StudyStore, TrialRecord
+
+
+class Study:
+    """What is known about one search.
+
+    Args:
+        store: Where everything is persisted.
+        job: The job as it runs.
+        space: The search space.
+        data: What is known about the images.
+    """
+
+    def __init__(self, store: StudyStore, job: JobSpec, space: SearchSpace, data: DataSummary) -> None:
+        self.store, self.job, self.space, self.data = store, job, space, data
+        self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in store.trials()}
+        self._by_hash: dict[str, int] = {}
+        for trial in self.trials.values():
+            if trial.kind == "evaluate":
+                self._by_hash.setdefault(trial.candidate.hash, trial.number)
+        self._front = [trial.number for trial in front_of(self.trials.values(), job)]
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The non-dominated feasible trials, best first objective first."""
+        return [self.trials[number] for number in self._front]
+
+    def trained_before(self, candidate_hash: str) -> TrialRecord | None:
+        """The trial that trained, or is training, this very candidate."""
+        number = self._by_hash.get(candidate_hash)
+        return None if number is None else self.trials[number]
+
+    def add(self, trial: TrialRecord) -> None:
+        """Persist an ask."""
+        self.store.add_trial(trial)
+        self.trials[trial.number] = trial
+        if trial.kind == "evaluate":
+            self._by_hash.setdefault(trial.candidate.hash, trial.number)
+
+    def update(self, number: int, **changes: object) -> TrialRecord:
+        """Replace fields of a trial in memory; callers persist first."""
+        self.trials[number] = self.trials[number].model_copy(update=changes)
+        return self.trials[number]
+
+    def store_outcome(self, number: int, outcome: TrialResult | TrialFailure) -> bool:
+        """Persist an outcome with the figures known so far.
+
+        Returns:
+            Whether it was the trial's first.
+        """
+        trial = self.trials[number]
+        figures = self.figures_of(trial, outcome)
+        if not self.store.store_outcome(number, outcome, figures):
+            return False
+        self._consider(self.update(number, outcome=outcome, figures=figures, state="result"))
+        return True
+
+    def store_profile(self, number: int, profile: Profile) -> None:
+        """Persist a measurement and the figures that follow from it."""
+        trial = self.trials[number]
+        profiles = {**trial.profiles, profile.conditions.target: profile}
+        trial = trial.model_copy(update={"profiles": profiles})
+        figures = self.figures_of(trial, trial.outcome)
+        self.store.add_profiles(number, [profile], figures)
+        self._consider(self.update(number, profiles=profiles, figures=figures))
+
+    def figures_of(self, trial: TrialRecord, outcome: TrialResult | TrialFailure | None) -> dict[str, float]:
+        """Every figure of a trial that is known now."""
+        if isinstance(outcome, TrialResult):
+            return all_figures(trial.cost, outcome, trial.profiles, self.job)
+        return known_figures(trial.cost, self.job)
+
+    def told_values(self, trial: TrialRecord) -> tuple[list[float], float]:
+        """What the sampler is told about a finished, rejected or repeated trial: objectives and violation."""
+        source = self.trials[trial.same_as] if trial.same_as is not None else trial
+        known = known_figures(source.cost, self.job)
+        figures = source.figures or known
+        excess = sum(violations(figures, self.job.constraints).values())
+        values = objective_values(figures, self.job) if source.succeeded else None
+        if values is None:
+            values = infeasible_values(known, self.job, self.data.chance_accuracy, self._seen())
+            excess = excess or 1.0
+        return values, excess if excess > 0 else -1.0
+
+    def accuracy_to_beat(self, trial: TrialRecord) -> float | None:
+        """Best accuracy on the front at the same or lower cost in every other objective, if those are known."""
+        known = known_figures(trial.cost, self.job)
+        others = [METRICS[name] for name in self.job.objectives if name != "accuracy"]
+        if "accuracy" not in self.job.objectives or any(metric.key not in known for metric in others):
+            return None
+        beaten = [
+            member.figures["accuracy"]
+            for member in self.front
+            if all(_no_worse(member.figures[m.key], known[m.key], m.maximize) for m in others)
+        ]
+        return max(beaten, default=None)
+
+    def counts(self) -> Counter[str]:
+        """Trials by what became of them: done, failed, infeasible, running, waiting, rejected, duplicate."""
+        return Counter(_fate(trial, self.job) for trial in self.trials.values())
+
+    def knee(self) -> TrialRecord | None:
+        """The front member nearest to the ideal point."""
+        return knee_of(self.front, self.job)
+
+    def hypervolume(self) -> float:
+        """Volume the front dominates."""
+        reference = reference_of(self.job, self.space, self.data, self.trials.values())
+        return hypervolume_of(self.front, self.job, reference)
+
+    def _seen(self) -> list[list[float]]:
+        found = (objective_values(t.figures, self.job) for t in self.trials.values() if t.succeeded)
+        return [point for point in found if point is not None]
+
+    def _consider(self, trial: TrialRecord) -> None:
+        """Let a trial onto the front if it belongs there; only the front itself is compared."""
+        if is_candidate_for_front(trial, self.job):
+            rivals = [self.trials[n] for n in self._front if n != trial.number]
+            self._front = [t.number for t in front_of([*rivals, trial], self.job)]
+
+
+def _fate(trial: TrialRecord, job: JobSpec) -> str:
+    if trial.kind != "evaluate":
+        return trial.kind
+    if isinstance(trial.outcome, TrialFailure):
+        return "failed"
+    if trial.outcome is None:
+        return "running" if trial.state == "leased" else "waiting"
+    return "infeasible" if violations(trial.figures, job.constraints) else "done"
+
+
+def _no_worse(value: float, than: float, maximize: bool) -> bool:
+    return value >= than if maximize else value <= than

@@ -1,0 +1,78 @@
+"""Opening a database: SQLite tuned for one driver and many readers, or any SQLAlchemy URL."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import DBAPIError
+
+from vitsearch.errors import StudyError
+
+DATABASE_FILE = "study.db"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def database_url(folder: Path, url: str | None = None) -> str:
+    """``url``, or the SQLite file of a run's folder."""
+    return url or f"sqlite:///{(folder / DATABASE_FILE).resolve()}"
+
+
+def open_engine(url: str) -> Engine:
+    """Connect and bring the schema up to date.
+
+    Raises:
+        StudyError: The database cannot be reached, or was written by a newer vitsearch.
+    """
+    parsed = make_url(url)
+    try:
+        engine = create_engine(url, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+    except ModuleNotFoundError as error:
+        raise StudyError(
+            f"the database driver {error.name!r} is not installed; for PostgreSQL: "
+            f"pip install 'vitsearch[postgres]' and a postgresql+psycopg:// URL"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _tune_sqlite)
+    try:
+        _upgrade(engine)
+    except DBAPIError as error:
+        shown = parsed.render_as_string(hide_password=True)
+        raise StudyError(f"cannot open the database {shown}: {error.orig}") from error
+    return engine
+
+
+def _tune_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers never wait for the driver
+    cursor.execute("PRAGMA synchronous=NORMAL")  # a commit costs a millisecond instead of fifty
+    cursor.execute("PRAGMA busy_timeout=15000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _upgrade(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with engine.begin() as connection:
+        if inspect(connection).has_table("alembic_version") and _is_current(connection, config):
+            return
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _is_current(connection: Any, config: Config) -> bool:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise StudyError(f"the database has schema {current!r}, newer than this vitsearch; upgrade vitsearch")
+    return current == scripts.get_current_head()

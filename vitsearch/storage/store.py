@@ -1,0 +1,314 @@
+"""Reading and writing one study.
+
+Each method is one transaction. Methods that write take part in the driver's lease: under a stale epoch they raise
+``StudyLockedError`` and change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from vitsearch.candidate import Candidate
+from vitsearch.config import JobSpec
+from vitsearch.cost import Cost
+from vitsearch.errors import StudyError
+from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
+from vitsearch.storage.lease import hold_lease, take_lease, this_driver
+from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
+from vitsearch.storage.tables import FinalTable, OutboxTable, ProfileTable, ResultTable, StudyTable, TrialTable
+
+_OUTCOME: TypeAdapter[TrialResult | TrialFailure] = TypeAdapter(Outcome)
+
+
+class StudyStore:
+    """One study in one database.
+
+    Args:
+        engine: From ``open_engine``.
+        study_id: Row id.
+    """
+
+    def __init__(self, engine: Engine, study_id: int) -> None:
+        self._engine = engine
+        self.study_id = study_id
+        self._epoch: int | None = None
+
+    @classmethod
+    def create(cls, engine: Engine, job: JobSpec) -> StudyStore:
+        """Add a study.
+
+        Raises:
+            StudyError: The database has one of that name already.
+        """
+        row = StudyTable(name=job.name, job=job.model_dump_json(), created_at=time.time())
+        try:
+            with Session(engine) as session, session.begin():
+                session.add(row)
+                session.flush()
+                study_id = row.id
+        except IntegrityError as error:
+            raise StudyError(
+                f"the database already has a study named {job.name!r}; resume it, or change the job's name"
+            ) from error
+        return cls(engine, study_id)
+
+    @classmethod
+    def find(cls, engine: Engine, name: str | None = None) -> StudyStore:
+        """The study of that name, or the only one.
+
+        Raises:
+            StudyError: There is none, or no name was given and there are several.
+        """
+        with Session(engine) as session:
+            rows = session.execute(select(StudyTable.id, StudyTable.name)).all()
+        found = [row.id for row in rows if name is None or row.name == name]
+        if len(found) != 1:
+            names = ", ".join(row.name for row in rows) or "none"
+            raise StudyError(f"no single study matches; the database holds: {names}")
+        return cls(engine, found[0])
+
+    def study(self) -> StudyRecord:
+        """The study's own row."""
+        with Session(self._engine) as session:
+            row = session.get_one(StudyTable, self.study_id)
+            return StudyRecord.model_validate(
+                {
+                    "id": row.id,
+                    "name": row.name,
+                    "job": JobSpec.model_validate_json(row.job),
+                    "state": row.state,
+                    "data": DataSummary.model_validate_json(row.data) if row.data != "{}" else None,
+                    "elapsed_s": row.elapsed_s,
+                }
+            )
+
+    def acquire(self) -> None:
+        """Become the driver; see ``take_lease``."""
+        self._epoch = take_lease(self._engine, self.study_id, this_driver())
+
+    def release(self, state: StudyState) -> None:
+        """Give the lease back and leave the study in ``state``."""
+        with self._writing() as session:
+            session.execute(
+                update(StudyTable)
+                .where(StudyTable.id == self.study_id)
+                .values(owner="", lease_until=0.0, state=state)
+            )
+        self._epoch = None
+
+    def renew(self, elapsed_s: float) -> None:
+        """Keep the lease alive and note the search time used."""
+        with self._writing() as session:
+            session.execute(
+                update(StudyTable)
+                .where(StudyTable.id == self.study_id)
+                .values(elapsed_s=elapsed_s, state="running")
+            )
+
+    def set_job(self, job: JobSpec) -> None:
+        """Replace the job, for a resume with a larger budget."""
+        self._update_study(job=job.model_dump_json())
+
+    def set_data(self, data: DataSummary) -> None:
+        """Remember the data set."""
+        self._update_study(data=data.model_dump_json())
+
+    def add_trial(self, trial: TrialRecord) -> None:
+        """Store an ask before anything is done about it."""
+        with self._writing() as session:
+            session.execute(
+                insert(TrialTable).values(
+                    study_id=self.study_id,
+                    number=trial.number,
+                    state=trial.state,
+                    kind=trial.kind,
+                    candidate_hash=trial.candidate.hash,
+                    candidate=trial.candidate.model_dump_json(),
+                    cost=trial.cost.model_dump_json(),
+                    draw=json.dumps(dict(trial.draw)),
+                    sampler_state=trial.sampler_state,
+                    note=trial.note,
+                    same_as=trial.same_as,
+                    attempts=trial.attempts,
+                    worker=trial.worker,
+                    lease_until=0.0,
+                    asked_at=time.time(),
+                    finished_at=time.time() if trial.state == "told" else None,
+                )
+            )
+
+    def lease_trial(self, number: int, worker: str, attempt: int) -> None:
+        """Note who trains a trial."""
+        self._update_trial(number, state="leased", worker=worker, attempts=attempt)
+
+    def unlease_trial(self, number: int, attempts: int) -> None:
+        """Queue a trial again."""
+        self._update_trial(number, state="asked", worker="", attempts=attempts)
+
+    def store_outcome(
+        self,
+        number: int,
+        outcome: TrialResult | TrialFailure,
+        figures: Mapping[str, float],
+        profiles: Sequence[Profile] = (),
+    ) -> bool:
+        """Persist what a trial found, before anybody is told.
+
+        Returns:
+            Whether this was the first outcome of the trial; a second one is dropped.
+        """
+        with self._writing() as session:
+            if session.get(ResultTable, (self.study_id, number)) is not None:
+                return False
+            session.execute(
+                insert(ResultTable).values(
+                    study_id=self.study_id,
+                    trial=number,
+                    outcome=outcome.model_dump_json(),
+                    figures=json.dumps(dict(figures)),
+                )
+            )
+            self._insert_profiles(session, number, profiles)
+            session.execute(self._trial_update(number, state="result", finished_at=time.time()))
+        return True
+
+    def add_profiles(self, number: int, profiles: Sequence[Profile], figures: Mapping[str, float]) -> None:
+        """Add measurements made after the search, and the figures that follow from them."""
+        with self._writing() as session:
+            self._insert_profiles(session, number, profiles)
+            session.execute(
+                update(ResultTable)
+                .where(ResultTable.study_id == self.study_id, ResultTable.trial == number)
+                .values(figures=json.dumps(dict(figures)))
+            )
+
+    def set_told(self, number: int) -> None:
+        """Note that Optuna knows the outcome."""
+        self._update_trial(number, state="told")
+
+    def store_final(self, number: int, outcome: TrialResult | TrialFailure) -> None:
+        """Persist the full-length retraining of a winner."""
+        with self._writing() as session:
+            session.merge(FinalTable(study_id=self.study_id, trial=number, outcome=outcome.model_dump_json()))
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        with Session(self._engine) as session:
+            return [self._record(*row) for row in self._rows(session)]
+
+    def num_trials(self) -> int:
+        """Asks so far."""
+        with Session(self._engine) as session:
+            query = select(func.count()).select_from(TrialTable).where(TrialTable.study_id == self.study_id)
+            return int(session.execute(query).scalar_one())
+
+    def enqueue(self, kind: str, payload: Mapping[str, object]) -> None:
+        """Put a message for MLflow into the outbox."""
+        with self._writing() as session:
+            session.execute(
+                insert(OutboxTable).values(
+                    study_id=self.study_id, kind=kind, payload=json.dumps(payload), created_at=time.time()
+                )
+            )
+
+    def undelivered(self, limit: int = 50) -> list[OutboxRecord]:
+        """The oldest messages MLflow has not seen."""
+        query = (
+            select(OutboxTable)
+            .where(OutboxTable.study_id == self.study_id, OutboxTable.delivered_at.is_(None))
+            .order_by(OutboxTable.id)
+            .limit(limit)
+        )
+        with Session(self._engine) as session:
+            return [OutboxRecord(id=row.id, kind=row.kind, payload=row.payload) for row in session.scalars(query)]
+
+    def mark_delivered(self, message_ids: Sequence[int]) -> None:
+        """Note deliveries; needs no lease, since delivering twice is harmless."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(OutboxTable).where(OutboxTable.id.in_(message_ids)).values(delivered_at=time.time())
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        if self._epoch is None:
+            raise StudyError("only the driver that holds the study's lease may write")
+        with Session(self._engine) as session, session.begin():
+            hold_lease(session, self.study_id, self._epoch)
+            yield session
+
+    def _update_study(self, **values: Any) -> None:
+        with self._writing() as session:
+            session.execute(update(StudyTable).where(StudyTable.id == self.study_id).values(**values))
+
+    def _update_trial(self, number: int, **values: Any) -> None:
+        with self._writing() as session:
+            session.execute(self._trial_update(number, **values))
+
+    def _trial_update(self, number: int, **values: Any) -> Any:
+        where = (TrialTable.study_id == self.study_id, TrialTable.number == number)
+        return update(TrialTable).where(*where).values(**values)
+
+    def _insert_profiles(self, session: Session, number: int, profiles: Sequence[Profile]) -> None:
+        for profile in profiles:
+            target = profile.conditions.target
+            values = {"study_id": self.study_id, "trial": number, "target": target}
+            session.execute(insert(ProfileTable).values(**values, profile=profile.model_dump_json()))
+
+    def _rows(
+        self, session: Session
+    ) -> Iterator[tuple[TrialTable, str | None, str | None, str | None, list[str]]]:
+        profiles: dict[int, list[str]] = {}
+        of_study = select(ProfileTable).where(ProfileTable.study_id == self.study_id).order_by(ProfileTable.id)
+        for profile in session.scalars(of_study):
+            profiles.setdefault(profile.trial, []).append(profile.profile)
+        query = (
+            select(TrialTable, ResultTable.outcome, ResultTable.figures, FinalTable.outcome)
+            .outerjoin(
+                ResultTable,
+                (ResultTable.study_id == TrialTable.study_id) & (ResultTable.trial == TrialTable.number),
+            )
+            .outerjoin(
+                FinalTable, (FinalTable.study_id == TrialTable.study_id) & (FinalTable.trial == TrialTable.number)
+            )
+            .where(TrialTable.study_id == self.study_id)
+            .order_by(TrialTable.number)
+        )
+        for row, outcome, figures, final in session.execute(query):
+            yield row, outcome, figures, final, profiles.get(row.number, [])
+
+    @staticmethod
+    def _record(
+        row: TrialTable, outcome: str | None, figures: str | None, final: str | None, profiles: list[str]
+    ) -> TrialRecord:
+        measured = [Profile.model_validate_json(text) for text in profiles]
+        return TrialRecord.model_validate(
+            {
+                "number": row.number,
+                "state": row.state,
+                "kind": row.kind,
+                "candidate": Candidate.model_validate_json(row.candidate),
+                "cost": Cost.model_validate_json(row.cost),
+                "draw": json.loads(row.draw),
+                "sampler_state": row.sampler_state,
+                "note": row.note,
+                "same_as": row.same_as,
+                "attempts": row.attempts,
+                "worker": row.worker,
+                "outcome": None if outcome is None else _OUTCOME.validate_json(outcome),
+                "figures": json.loads(figures) if figures else {},
+                "profiles": {profile.conditions.target: profile for profile in measured},
+                "final": None if final is None else _OUTCOME.validate_json(final),
+                "asked_at": row.asked_at,
+                "finished_at": row.finished_at,
+            }
+        )

@@ -1,0 +1,210 @@
+"""The training loop: timm's optimisers, schedules and mixup around batches of tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitsearch.config import TrainSpec
+from vitsearch.errors import TrialError
+from vitsearch.messages import EpochReport
+from vitsearch.models import set_fused_attention
+from vitsearch.train.augment import Augmenter
+from vitsearch.train.checkpoint import EpochCheckpoint, Progress
+from vitsearch.train.early_stop import out_of_reach
+from vitsearch.train.evaluate import evaluate
+from vitsearch.train.tensors import TensorData
+
+
+class LossTerm(Protocol):
+    """One summand of the training loss; distillation and learned reducers add theirs."""
+
+    def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
+        """A scalar.
+
+        Args:
+            logits_BK: Outputs of the network.
+            targets: Class indices (B,), or class probabilities (B, K) under mixup.
+            images_BCHW: The augmented, normalised batch.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What a training run tells its surroundings.
+
+    Attributes:
+        on_epoch: Called after each epoch.
+        on_batch: Called between batches; may block (a paused worker) or raise.
+        checkpoint: Where epochs are saved, if anywhere.
+        accuracy_to_beat: Below it the run may end early.
+    """
+
+    on_epoch: Callable[[EpochReport], None] = lambda _: None
+    on_batch: Callable[[], None] = lambda: None
+    checkpoint: EpochCheckpoint | None = None
+    accuracy_to_beat: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """How a run ended.
+
+    Attributes:
+        epochs_run: Epochs trained.
+        accuracy: Validation accuracy after the last.
+        stopped_early: Whether planned epochs were left out.
+    """
+
+    epochs_run: int
+    accuracy: float
+    stopped_early: bool
+
+
+def classification_loss(label_smoothing: float) -> LossTerm:
+    """Cross-entropy with label smoothing, for class indices and for the soft targets of mixup alike."""
+
+    def loss(logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:  # noqa: ARG001
+        smoothing = label_smoothing if targets.dim() == 1 else 0.0  # timm's Mixup has smoothed its targets already
+        return F.cross_entropy(logits_BK, targets, label_smoothing=smoothing)
+
+    return loss
+
+
+def train(
+    model: nn.Module,
+    data: TensorData,
+    spec: TrainSpec,
+    *,
+    seed: int,
+    trial: int = 0,
+    epochs: int | None = None,
+    loss_terms: tuple[LossTerm, ...] | None = None,
+    hooks: Hooks = Hooks(),
+    eval_batch_size: int = 256,
+) -> TrainOutcome:
+    """Train in place on the training split, scoring the validation split after each epoch.
+
+    The run is a function of its arguments: each epoch seeds order, augmentation and dropout from (seed, epoch), so
+    a run resumed from its checkpoint ends with the weights of one never interrupted (same machine, same threads).
+
+    Args:
+        model: The network, on ``data``'s device.
+        data: The data set.
+        spec: The recipe; ``autocast`` must be resolved (not ``auto``).
+        seed: Seed of order, augmentation and dropout.
+        trial: Number quoted in reports.
+        epochs: Overrides the recipe's.
+        loss_terms: Summands of the loss; cross-entropy by default.
+        hooks: Reports, pauses, checkpoints, early end.
+        eval_batch_size: Images of one validation pass.
+
+    Raises:
+        TrialError: The loss is not finite.
+    """
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler.scheduler_factory import create_scheduler_v2
+
+    epochs = spec.epochs if epochs is None else epochs
+    indices = torch.from_numpy(np.ascontiguousarray(data.source.train))
+    steps = max(1, round(len(indices) / spec.batch_size))
+    optimizer = create_optimizer_v2(
+        model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay, filter_bias_and_bn=True
+    )
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=epochs,
+        min_lr=spec.min_lr,
+        warmup_lr=spec.lr / 100,
+        warmup_epochs=min(spec.warmup_epochs, epochs / 2),
+        warmup_prefix=False,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    terms = loss_terms or (classification_loss(spec.label_smoothing),)
+    augment = Augmenter(spec, data.mean, data.std)
+    mix = _mixup(spec, data.source.num_classes)
+    set_fused_attention(model, spec.autocast != "bf16_unfused")
+    progress = hooks.checkpoint.restore(model, optimizer) if hooks.checkpoint else Progress()
+
+    while progress.epoch < epochs:
+        epoch = progress.epoch
+        seed_everything(seed, epoch)
+        model.train()
+        order = indices[torch.randperm(len(indices))]
+        started = time.perf_counter()
+        loss_sum = torch.zeros((), device=data.device)
+        for step, batch in enumerate(order.tensor_split(steps)):
+            scheduler.step_update(epoch * steps + step)
+            images_BCHW, targets = augment(data.raw(batch)), data.labels_N[batch.to(data.device)]
+            if mix is not None and len(images_BCHW) % 2 == 0:
+                images_BCHW, targets = mix(images_BCHW, targets)
+            with autocast(spec, data.device):
+                logits_BK = model(images_BCHW).float()
+                loss = sum((term(logits_BK, targets, images_BCHW) for term in terms), torch.zeros(()))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if spec.clip_grad_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), spec.clip_grad_norm, foreach=True)
+            optimizer.step()
+            loss_sum += loss.detach()
+            hooks.on_batch()
+        mean_loss = float(loss_sum) / steps
+        if not np.isfinite(mean_loss):
+            raise TrialError("train", "nan_loss", f"the loss is not finite in epoch {epoch + 1}; lower train.lr")
+        seconds = time.perf_counter() - started
+        score = evaluate(model, data, data.source.val, batch_size=eval_batch_size, on_batch=hooks.on_batch)
+        progress = Progress(epoch=epoch + 1, history=(*progress.history, score.accuracy))
+        hooks.on_epoch(
+            EpochReport(
+                trial=trial,
+                epoch=progress.epoch,
+                epochs=epochs,
+                train_loss=mean_loss,
+                accuracy=score.accuracy,
+                learning_rate=optimizer.param_groups[0]["lr"],
+                images_per_s=len(indices) / seconds,
+            )
+        )
+        if spec.early_stop and out_of_reach(progress.history, epochs, hooks.accuracy_to_beat):
+            break
+        if hooks.checkpoint and progress.epoch < epochs:
+            hooks.checkpoint.save(progress, model, optimizer)
+    set_fused_attention(model, fused=True)
+    model.eval()
+    return TrainOutcome(
+        epochs_run=progress.epoch, accuracy=progress.history[-1], stopped_early=progress.epoch < epochs
+    )
+
+
+def seed_everything(seed: int, epoch: int) -> None:
+    """Seed torch and the numpy generator that timm's Mixup draws from."""
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    torch.manual_seed(mixed)
+    np.random.seed(mixed)  # noqa: NPY002 - timm reads numpy's global generator
+
+
+def autocast(spec: TrainSpec, device: torch.device) -> AbstractContextManager[object]:
+    """The number format of the forward pass."""
+    if spec.autocast in {"fp32", "auto"}:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _mixup(spec: TrainSpec, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    if not (spec.mixup or spec.cutmix):
+        return None
+    from timm.data import Mixup
+
+    mixer = Mixup(spec.mixup, spec.cutmix, label_smoothing=spec.label_smoothing, num_classes=num_classes)
+    return mixer  # type: ignore[no-any-return]

@@ -1,0 +1,183 @@
+"""One request, one outcome: build, train, compress, evaluate, save. No Ray here."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitsearch.candidate import Candidate
+from vitsearch.compress import PRUNERS, build_reducers, calibrate, insert_quantizers
+from vitsearch.errors import TrialError
+from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
+from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.train.checkpoint import EpochCheckpoint
+from vitsearch.train.evaluate import evaluate, normalized_batches
+from vitsearch.train.loop import Hooks, seed_everything, train
+from vitsearch.train.tensors import TensorData, indices_of
+from vitsearch.trial.weights import WEIGHTS_FILE, save_model
+
+FINETUNE_LR_SHARE = 0.2
+INIT_EPOCH, COMPRESS_EPOCH = 1_000_001, 1_000_002  # seeds of their own, apart from every epoch's
+
+
+class TrialStopped(BaseException):
+    """Raised from ``on_batch`` to abandon a trial; no outcome results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """What a worker lends to its trials.
+
+    Attributes:
+        data: The images, on the device that trains.
+        on_epoch: Called after each epoch.
+        on_batch: Called between batches; may block, or raise ``TrialStopped``.
+    """
+
+    data: TensorData
+    on_epoch: Callable[[EpochReport], None] = lambda _: None
+    on_batch: Callable[[], None] = lambda: None
+
+
+def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | TrialFailure:
+    """Run one evaluation from start to end.
+
+    What goes wrong with the candidate is returned as data; only ``TrialStopped`` leaves this function.
+    """
+    try:
+        return _run(request, context)
+    except TrialError as error:
+        return _failure(request, error)
+    except Exception as error:  # noqa: BLE001 - a candidate must never take the worker down
+        trace = traceback.format_exc(limit=-3)
+        message = f"{type(error).__name__}: {error}\n{trace}"
+        return TrialFailure(trial=request.trial, stage="worker", failure="unexpected", message=message)
+
+
+def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
+    started = time.perf_counter()
+    data, candidate = context.data, request.candidate
+    if data.source.fingerprint != request.data_fingerprint:
+        raise TrialError(
+            "data",
+            "other_data",
+            f"the worker holds data {data.source.fingerprint}, not {request.data_fingerprint}",
+        )
+    folder = Path(request.artifact_dir)
+    checkpoint = EpochCheckpoint(
+        folder / "epoch.pt", key=f"{candidate.hash}:{request.seed}:{request.train.epochs}"
+    )
+    hooks = Hooks(
+        on_epoch=context.on_epoch,
+        on_batch=context.on_batch,
+        checkpoint=checkpoint,
+        accuracy_to_beat=request.accuracy_to_beat,
+    )
+    with _stage("build"):
+        seed_everything(request.seed, INIT_EPOCH)
+        spec = request.train
+        dense = build_dense(candidate.architecture, drop_path=spec.drop_path, dropout=spec.dropout).to(data.device)
+    with _stage("train"):
+        outcome = train(
+            dense, data, spec, seed=request.seed, trial=request.trial, hooks=hooks,
+            eval_batch_size=request.evaluate.batch_size,
+        )  # fmt: skip
+    train_s = time.perf_counter() - started
+    with _stage("compress"):
+        model = compress(dense, candidate, request, context)
+    with _stage("evaluate"):
+        split = indices_of(data.source, request.split)
+        score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
+        checksum = save_model(model, candidate, folder)
+        checkpoint.remove()
+    return TrialResult(
+        trial=request.trial,
+        accuracy=score.accuracy,
+        loss=score.loss,
+        dense_accuracy=outcome.accuracy,
+        split=request.split,
+        epochs_run=outcome.epochs_run,
+        stopped_early=outcome.stopped_early,
+        train_s=train_s,
+        total_s=time.perf_counter() - started,
+        num_params=sum(p.numel() for p in model.parameters()),
+        weights_file=WEIGHTS_FILE,
+        weights_sha256=checksum,
+        device=str(data.device),
+        autocast=request.train.autocast,
+    )
+
+
+def compress(
+    dense: VisionTransformer, candidate: Candidate, request: TrialRequest, context: TrialContext
+) -> VisionTransformer:
+    """Tokens, then structure and fine-tuning with tokens already removed, then bits and their calibration."""
+    data = context.data
+    model = dense
+    if candidate.sparsity.method != "none":
+        model = PRUNERS[candidate.sparsity.method](dense, candidate)
+    model.set_reducers(build_reducers(candidate))
+    if candidate.sparsity.method != "none" and request.train.finetune_epochs:
+        spec = request.train.model_copy(
+            update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
+        )
+        train(
+            model, data, spec, seed=request.seed + 1, trial=request.trial, epochs=spec.finetune_epochs,
+            hooks=Hooks(on_batch=context.on_batch), eval_batch_size=request.evaluate.batch_size,
+        )  # fmt: skip
+    insert_quantizers(model, candidate.precision)
+    model.to(data.device).eval()
+    if not candidate.precision.is_float32:
+        calibrate(model, _calibration_batches(request, data))
+    return model
+
+
+def _calibration_batches(request: TrialRequest, data: TensorData) -> Iterator[Tensor]:
+    """A fixed random sample of training images; validation and test images never set a range."""
+    generator = np.random.default_rng([request.seed, COMPRESS_EPOCH])
+    count = min(request.evaluate.calibration_images, len(data.source.train))
+    indices = generator.choice(data.source.train, size=count, replace=False)
+    return (images for images, _ in normalized_batches(data, indices, request.evaluate.batch_size))
+
+
+@contextmanager
+def _stage(stage: Stage) -> Iterator[None]:
+    """Name the stage of whatever goes wrong inside, and recognise exhausted memory."""
+    try:
+        yield
+    except (TrialError, TrialStopped):
+        raise
+    except Exception as error:
+        if _is_out_of_memory(error):
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            raise TrialError(stage, "out_of_memory", f"not enough memory: {error}") from error
+        if isinstance(error, OSError):
+            raise TrialError(stage, "storage", f"cannot write or read: {error}", retryable=True) from error
+        raise TrialError(stage, "unexpected", f"{type(error).__name__}: {error}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _failure(request: TrialRequest, error: TrialError) -> TrialFailure:
+    return TrialFailure.model_validate(
+        {
+            "trial": request.trial,
+            "stage": error.stage,
+            "failure": error.kind,
+            "message": str(error),
+            "retryable": error.retryable,
+        }
+    )

@@ -1,0 +1,35 @@
+"""A trained model in its final form on disk: ``model.safetensors`` and ``candidate.json`` in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vitsearch.candidate import Candidate
+from vitsearch.compress import assemble
+from vitsearch.models import VisionTransformer
+
+WEIGHTS_FILE = "model.safetensors"
+CANDIDATE_FILE = "candidate.json"
+
+
+def save_model(model: nn.Module, candidate: Candidate, folder: Path) -> str:
+    """Write both files; returns the SHA-256 of the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    partial = folder / (WEIGHTS_FILE + ".partial")
+    save_file(state, partial)
+    checksum = hashlib.sha256(partial.read_bytes()).hexdigest()
+    (folder / CANDIDATE_FILE).write_text(candidate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / WEIGHTS_FILE)
+    return checksum
+
+
+def load_model(candidate: Candidate, folder: Path) -> VisionTransformer:
+    """The compressed network with its trained weights, in evaluation mode on the CPU."""
+    model = assemble(candidate)
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    return model

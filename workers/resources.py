@@ -1,0 +1,53 @@
+"""A local Ray and the names of its resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import ray
+
+
+def target_resource(name: str) -> str:
+    """The Ray resource that stands for a target; there is one of it."""
+    return f"target_{name}"
+
+
+def default_workers() -> int:
+    """Two, or one for every two processors."""
+    return max(2, (os.cpu_count() or 2) // 2)
+
+
+@contextmanager
+def local_ray(
+    *, workers: int, targets: list[str], object_store_mb: int, temp_dir: Path | None = None
+) -> Iterator[None]:
+    """A Ray of its own for the duration of a search, or the cluster that ``RAY_ADDRESS`` names.
+
+    Args:
+        workers: Trainers that must fit.
+        targets: Targets that this machine stands for.
+        object_store_mb: Room for the images.
+        temp_dir: Where Ray logs; its default otherwise.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+    else:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(
+            num_cpus=max(workers, psutil.cpu_count() or 1),
+            resources={target_resource(name): 1 for name in targets},
+            include_dashboard=False,
+            object_store_memory=max(100, object_store_mb) * 1024 * 1024,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=str(temp_dir) if temp_dir else None,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

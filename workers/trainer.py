@@ -1,0 +1,98 @@
+"""The Ray actor that trains: one trial at a time, while a second thread answers questions about it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from vitsearch.candidate import Architecture
+from vitsearch.messages import EpochReport, TrialRequest
+
+PAUSE_POLL_S = 0.2
+
+
+class Trainer:
+    """A persistent worker process.
+
+    ``run`` occupies one thread; ``reports``, ``pause`` and ``resume`` are answered by another, so the actor needs
+    ``max_concurrency`` of at least 2.
+
+    Args:
+        images_NHWC: Decoded images, shared through the object store.
+        labels_N: Their classes.
+        meta: The rest of the data set as JSON-able fields of ``ImageData``.
+        threads: Compute threads.
+        device: ``cpu``, ``cuda`` or ``auto``.
+    """
+
+    def __init__(
+        self,
+        images_NHWC: npt.NDArray[np.uint8],
+        labels_N: npt.NDArray[np.int64],
+        meta: dict[str, object],
+        threads: int,
+        device: str = "auto",
+    ) -> None:
+        import torch
+
+        from vitsearch.train.data import ImageData
+        from vitsearch.train.tensors import TensorData
+
+        torch.set_num_threads(threads)
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        data = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
+        self._data = TensorData(data, torch.device(chosen))
+        self._reports: deque[EpochReport] = deque(maxlen=1000)
+        self._unpaused = threading.Event()
+        self._unpaused.set()
+        self._halted = threading.Event()  # set while no computation is under way
+        self._halted.set()
+
+    def ping(self) -> int:
+        """The process id; answers once the data is in place."""
+        return os.getpid()
+
+    def run(self, request_json: str) -> str:
+        """Run a trial; returns its outcome as JSON."""
+        from vitsearch.trial import TrialContext, run_trial
+
+        self._halted.clear()
+        try:
+            context = TrialContext(data=self._data, on_epoch=self._reports.append, on_batch=self._wait_if_paused)
+            return run_trial(TrialRequest.model_validate_json(request_json), context).model_dump_json()
+        finally:
+            self._halted.set()
+
+    def reports(self) -> list[str]:
+        """Epochs finished since the last call, as JSON."""
+        found = []
+        while self._reports:
+            found.append(self._reports.popleft().model_dump_json())
+        return found
+
+    def pause(self, timeout_s: float) -> bool:
+        """Hold training at the next batch; returns whether nothing computes any more."""
+        self._unpaused.clear()
+        return self._halted.wait(timeout_s)
+
+    def resume(self) -> None:
+        """Let training go on."""
+        self._unpaused.set()
+
+    def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:
+        """Measure which number format trains fastest in this process."""
+        from vitsearch.train.autocast import fastest_autocast
+
+        architecture = Architecture.model_validate_json(architecture_json)
+        return fastest_autocast(architecture, batch_size, self._data.device)
+
+    def _wait_if_paused(self) -> None:
+        if self._unpaused.is_set():
+            return
+        self._halted.set()
+        self._unpaused.wait()
+        self._halted.clear()
