@@ -1,1 +1,28 @@
-"""The export part of vitsearch."""
+"""A chosen model as a folder that stands on its own, and the way back from the folder to predictions."""
+
+from vitsearch.export.bundle import Bundle, load
+from vitsearch.export.contents import (
+    BundleMetrics,
+    ModelFacts,
+    OnnxCheck,
+    Prediction,
+    Preprocess,
+    SimulatedBits,
+    Versions,
+    facts_of,
+)
+from vitsearch.export.write import export_bundle
+
+__all__ = [
+    "Bundle",
+    "BundleMetrics",
+    "ModelFacts",
+    "OnnxCheck",
+    "Prediction",
+    "Preprocess",
+    "SimulatedBits",
+    "Versions",
+    "export_bundle",
+    "facts_of",
+    "load",
+]

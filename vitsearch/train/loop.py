@@ -206,5 +206,7 @@ def _mixup(spec: TrainSpec, num_classes: int) -> Callable[[Tensor, Tensor], tupl
         return None
     from timm.data import Mixup
 
-    mixer = Mixup(spec.mixup, spec.cutmix, label_smoothing=spec.label_smoothing, num_classes=num_classes)
-    return mixer  # type: ignore[no-any-return]
+    mixer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
+        spec.mixup, spec.cutmix, label_smoothing=spec.label_smoothing, num_classes=num_classes
+    )
+    return mixer  # noqa: RET504 - the annotation says what timm's untyped class is

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.unit.search.factory import DATA, fake_profile, make_driver, make_job, make_store, make_study
+from vitsearch.candidate import Candidate
+from vitsearch.errors import StudyLockedError
+from vitsearch.messages import TrialFailure, TrialRequest, TrialResult
+from vitsearch.report import violations
+from vitsearch.search import Driver, Event, InlineExecutor, TrialDone, WorkerLost
+from vitsearch.storage import StudyStore, database_url, open_engine
+from vitsearch.testing import noop_result
+
+TINY_SPACE = {
+    "fixed": {
+        "architecture.image_size": 8,
+        "architecture.depth": 1,
+        "architecture.heads": 1,
+        "architecture.patch_size": 4,
+    },
+    "dimensions": {"architecture.width": {"choices": [16, 32, 48]}},
+}
+
+
+def test_trains_exactly_the_budget_and_tells_each_trial_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job())
+    driver = make_driver(tmp_path, store)
+
+    assert driver.run() == "trial budget used"
+
+    trials = store.trials()
+    assert sum(t.kind == "evaluate" for t in trials) == 10
+    assert {t.state for t in trials} == {"told"}
+    assert [t.number for t in trials] == list(range(len(trials)))
+    told = driver._asker.study.get_trials(deepcopy=False)
+    assert Counter(t.state.name for t in told) == {"COMPLETE": len(trials)}
+
+
+def test_a_candidate_that_breaks_a_known_constraint_is_never_trained(tmp_path: Path) -> None:
+    job = make_job(constraints=[{"metric": "params", "max": 30_000}])
+    trained: list[Candidate] = []
+
+    def run(request: TrialRequest) -> TrialResult:
+        trained.append(request.candidate)
+        return noop_result(request)
+
+    store = make_store(tmp_path, job)
+    driver = make_driver(tmp_path, store, run)
+    driver.run()
+
+    trials = store.trials()
+    rejected = [t for t in trials if t.kind == "rejected"]
+    assert rejected
+    assert len(trained) == 10  # rejections do not use the budget
+    assert all("parameters" in t.note for t in rejected)
+    assert all(t.cost.num_params <= 30_000 for t in trials if t.kind == "evaluate")
+    frozen = driver._asker.study.get_trials(deepcopy=False)[rejected[0].number]
+    assert frozen.values[0] == DATA.chance_accuracy
+    assert any(value > 0 for key, value in frozen.system_attrs.items() if key.startswith("constraints"))
+    assert not violations(driver.study.front[0].figures, job.constraints)
+
+
+def test_repeats_are_told_but_not_trained_and_an_exhausted_space_ends_the_study(tmp_path: Path) -> None:
+    trained: list[str] = []
+
+    def run(request: TrialRequest) -> TrialResult:
+        trained.append(request.candidate.hash)
+        return noop_result(request)
+
+    store = make_store(tmp_path, make_job(space=TINY_SPACE))
+    driver = make_driver(tmp_path, store, run)
+
+    assert driver.run() == "space exhausted"
+    assert sorted(trained) == sorted(set(trained))
+    assert len(trained) == 3
+    repeats = [t for t in store.trials() if t.kind == "duplicate"]
+    assert len(repeats) >= 200
+    told = driver._asker.study.get_trials(deepcopy=False)
+    assert all(told[t.number].values == told[t.same_as].values for t in repeats if t.same_as is not None)
+
+
+def test_a_failure_of_a_candidate_is_data(tmp_path: Path) -> None:
+    def run(request: TrialRequest) -> TrialResult | TrialFailure:
+        if request.trial % 2:
+            return TrialFailure(trial=request.trial, stage="train", failure="nan_loss", message="the loss is NaN")
+        return noop_result(request)
+
+    store = make_store(tmp_path, make_job())
+    driver = make_driver(tmp_path, store, run)
+    driver.run()
+
+    failed = [t for t in store.trials() if isinstance(t.outcome, TrialFailure)]
+    assert len(failed) == 5
+    assert all(t.attempts == 1 for t in failed)
+    assert not {t.number for t in failed} & {t.number for t in driver.study.front}
+    assert driver.study.counts()["failed"] == 5
+
+
+class LosingExecutor(InlineExecutor):
+    """Loses its worker on every first attempt at the trials named."""
+
+    def __init__(self, losses: dict[int, int]) -> None:
+        super().__init__(noop_result, fake_profile)
+        self.losses = losses
+        self.submitted: list[int] = []
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        self.submitted.append(request.trial)
+        if self.losses.get(request.trial, 0) > 0:
+            self.losses[request.trial] -= 1
+            self._events.append(WorkerLost(worker=worker, trial=request.trial, reason="killed"))
+        else:
+            super().submit(worker, request)
+
+
+def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 4, "max_retries": 2}))
+    executor = LosingExecutor({0: 2, 1: 3})
+    Driver(make_study(store), executor, tmp_path).run()
+
+    trials = {t.number: t for t in store.trials()}
+    assert trials[0].succeeded
+    assert trials[0].attempts == 3
+    assert isinstance(trials[1].outcome, TrialFailure)
+    assert trials[1].outcome.failure == "worker_lost"
+    assert executor.submitted.count(1) == 3
+
+
+class HangingExecutor(InlineExecutor):
+    """Never finishes trial 0."""
+
+    def __init__(self) -> None:
+        super().__init__(noop_result, fake_profile)
+        self.busy: set[str] = set()
+        self.restarted: list[str] = []
+
+    def idle_workers(self) -> list[str]:
+        return [name for name in ("a", "b") if name not in self.busy]
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        if request.trial == 0:
+            self.busy.add(worker)
+        else:
+            super().submit(worker, request)
+
+    def restart(self, worker: str, reason: str) -> None:
+        self.restarted.append(worker)
+        self.busy.discard(worker)
+
+
+def test_a_trial_that_hangs_is_given_up(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    job = make_job(search={"sampler": "random", "trials": 3, "trial_timeout_s": 30})
+    store = make_store(tmp_path, job)
+    executor = HangingExecutor()
+    Driver(make_study(store), executor, tmp_path, clock=clock).run()
+
+    first = store.trials()[0]
+    assert isinstance(first.outcome, TrialFailure)
+    assert first.outcome.failure == "timeout"
+    assert len(executor.restarted) == 1
+
+
+def test_a_measured_objective_is_measured_before_the_sampler_is_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(objectives=["accuracy", "latency"]))
+    driver = make_driver(tmp_path, store)
+    driver.run()
+
+    trials = [t for t in store.trials() if t.kind == "evaluate"]
+    assert all(t.figures["latency_ms_p50"] == 1.0 + t.number for t in trials)
+    told = driver._asker.study.get_trials(deepcopy=False)
+    assert all(told[t.number].values[1] == 1.0 + t.number for t in trials)
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [("lease_trial", 4), ("store_outcome", 4), ("set_told", 4), ("add_trial", 5)],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_driver_killed_at_any_step_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, calls: int, when: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    store = make_store(tmp_path, make_job())
+    original, seen = getattr(store, method), [0]
+
+    def dying(*args: object, **kwargs: object) -> object:
+        seen[0] += 1
+        if seen[0] == calls and when == "before":
+            raise Killed
+        result = original(*args, **kwargs)
+        if seen[0] == calls:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(store, method, dying)
+    with pytest.raises(Killed):
+        make_driver(tmp_path, store).run()
+    before = {t.number: t.outcome for t in store.trials() if t.outcome is not None}
+
+    trained: list[int] = []
+
+    def run(request: TrialRequest) -> TrialResult:
+        trained.append(request.trial)
+        return noop_result(request)
+
+    again = StudyStore.find(open_engine(database_url(tmp_path)))
+    again.acquire()
+    driver = make_driver(tmp_path, again, run)
+    driver.run()
+
+    trials = again.trials()
+    assert sum(t.kind == "evaluate" for t in trials) == 10
+    assert {t.state for t in trials} == {"told"}
+    assert not set(trained) & set(before)  # nothing is trained twice
+    assert all(trials[n].outcome == outcome for n, outcome in before.items())
+    told = driver._asker.study.get_trials(deepcopy=False)
+    assert Counter(t.state.name for t in told) == {"COMPLETE": len(trials)}
+    with pytest.raises(StudyLockedError):
+        store.renew(0.0)  # the first driver, were it still alive, can write no more
+
+
+class PausedExecutor(InlineExecutor):
+    """Accepts trials and never ends them."""
+
+    def idle_workers(self) -> list[str]:
+        return ["a", "b"]
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        pass
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        return []
+
+
+def test_a_stop_puts_running_trials_back_without_costing_an_attempt(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job())
+    driver = Driver(make_study(store), PausedExecutor(noop_result), tmp_path, on_change=lambda d: d.request_stop())
+
+    assert driver.run() == "stopped"
+    assert [(t.state, t.attempts) for t in store.trials()] == [("asked", 0), ("asked", 0)]
+
+    driver = make_driver(tmp_path, store)
+    driver.run()
+    assert sum(t.kind == "evaluate" for t in store.trials()) == 10
+
+
+def test_a_late_second_outcome_changes_nothing(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 1}))
+    driver = make_driver(tmp_path, store)
+    driver.run()
+    first = store.trials()[0].outcome
+
+    driver._handle(
+        TrialDone(
+            worker="ghost",
+            outcome=TrialFailure(trial=0, stage="train", failure="nan_loss", message="late"),
+        )
+    )
+
+    assert store.trials()[0].outcome == first
+
+
+def test_a_time_budget_ends_the_search(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    job = make_job(search={"sampler": "random", "trials": 1000, "time_limit_s": 60})
+    store = make_store(tmp_path, job)
+
+    assert make_driver(tmp_path, store, clock=clock).run() == "time budget used"
+    assert 0 < len(store.trials()) < 60
+
+
+def test_only_weights_of_the_front_are_kept(tmp_path: Path) -> None:
+    def run(request: TrialRequest) -> TrialResult:
+        folder = Path(request.artifact_dir)
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        return noop_result(request)
+
+    store = make_store(tmp_path, make_job())
+    driver = make_driver(tmp_path, store, run)
+    driver.run()
+
+    kept = {int(path.parent.name) for path in tmp_path.glob("artifacts/trials/*/model.safetensors")}
+    assert kept == {t.number for t in driver.study.front}

@@ -1,0 +1,138 @@
+"""Writing a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from vitsearch import __version__
+from vitsearch.candidate import Candidate, load_candidate
+from vitsearch.config import Spec
+from vitsearch.cost import cost_of
+from vitsearch.errors import ExportError, InputError
+from vitsearch.export.bundle import Bundle, load, load_weights, network_input
+from vitsearch.export.card import model_card
+from vitsearch.export.contents import (
+    CARD_FILE,
+    METRICS_FILE,
+    ONNX_FILE,
+    PREPROCESS_FILE,
+    BundleMetrics,
+    ModelFacts,
+    OnnxCheck,
+    Preprocess,
+    SimulatedBits,
+    Versions,
+    eer_pct_of,
+)
+from vitsearch.export.folder import appearing_folder, require_free
+from vitsearch.export.images import pixels_of
+from vitsearch.export.onnx_file import check_onnx, write_onnx
+from vitsearch.onnx import OnnxModel
+from vitsearch.storage import DataSummary
+from vitsearch.train.data.arrays import ImageArray
+from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
+
+
+def export_bundle(
+    *,
+    candidate: Candidate,
+    weights_folder: Path,
+    data: DataSummary,
+    facts: ModelFacts,
+    images_NHWC: ImageArray,
+    out: Path,
+    overwrite: bool = False,
+    notes: str = "",
+) -> Bundle:
+    """Write a bundle; it appears at ``out`` complete and checked, or not at all.
+
+    Args:
+        candidate: What the network is.
+        weights_folder: Folder that a trial saved its model in.
+        data: The data set of the study.
+        facts: What the study knows about the model.
+        images_NHWC: Real images, uint8, on which ``model.onnx`` is compared with PyTorch; some 64 of the validation
+            split.
+        out: Folder to make.
+        overwrite: Replace an older bundle at ``out``.
+        notes: Markdown that ends the model card, as the person wrote it.
+
+    Returns:
+        The bundle, read back.
+
+    Raises:
+        InputError: ``out`` is taken, or the weights are missing or damaged.
+        ExportError: The weights are another candidate's, the ONNX file computes something else, or the disk is full.
+    """
+    require_free(out, overwrite=overwrite)
+    candidate = candidate.canonical()
+    preprocess = _preprocess(candidate, data)
+    _require_same_candidate(candidate, weights_folder)
+    source = weights_folder / WEIGHTS_FILE
+    if not source.is_file():
+        raise InputError(
+            "the trained weights are missing", where=str(source), remedy="export from the folder the study ran in"
+        )
+    model = load_weights(candidate, source, facts.weights_sha256)
+    images_NCHW = network_input(pixels_of(images_NHWC, preprocess), preprocess)
+    if not len(images_NCHW):
+        raise InputError("at least one real image is needed to check model.onnx", field="images_NHWC")
+    with appearing_folder(out, overwrite=overwrite) as folder:
+        shutil.copyfile(source, folder / WEIGHTS_FILE)
+        _write(folder / CANDIDATE_FILE, candidate)
+        _write(folder / PREPROCESS_FILE, preprocess)
+        write_onnx(model, folder / ONNX_FILE)
+        check = check_onnx(candidate, model, OnnxModel(folder / ONNX_FILE), images_NCHW)
+        onnx_sha256 = hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
+        metrics = _metrics(candidate, data, facts, check, onnx_sha256)
+        _write(folder / METRICS_FILE, metrics)
+        file_mb = source.stat().st_size / 1e6
+        card = model_card(candidate, preprocess, metrics, weights_file_mb=file_mb, notes=notes)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        bundle = load(folder)
+    return dataclasses.replace(bundle, folder=out)
+
+
+def _preprocess(candidate: Candidate, data: DataSummary) -> Preprocess:
+    preprocess = Preprocess.of(data)
+    if misfit := preprocess.misfit(candidate):
+        raise ExportError(f"the data set does not fit the candidate: {misfit}")
+    return preprocess
+
+
+def _require_same_candidate(candidate: Candidate, weights_folder: Path) -> None:
+    path = weights_folder / CANDIDATE_FILE
+    if path.exists() and load_candidate(path).hash != candidate.hash:
+        raise ExportError(f"{weights_folder} holds the weights of another candidate than {candidate.summary()}")
+
+
+def _metrics(
+    candidate: Candidate, data: DataSummary, facts: ModelFacts, check: OnnxCheck, onnx_sha256: str
+) -> BundleMetrics:
+    cost = cost_of(candidate)
+    return BundleMetrics(
+        **{name: getattr(facts, name) for name in ModelFacts.model_fields},
+        candidate_hash=candidate.hash,
+        cost=cost,
+        eer_pct=eer_pct_of(facts, cost),
+        simulated=SimulatedBits.of(candidate),
+        data_fingerprint=data.fingerprint,
+        num_train=data.num_train,
+        num_val=data.num_val,
+        num_test=data.num_test,
+        num_skipped=len(data.skipped),
+        chance_accuracy=data.chance_accuracy,
+        onnx_sha256=onnx_sha256,
+        onnx_check=check,
+        versions=Versions(
+            vitsearch=__version__, **{name: version(name) for name in ("torch", "timm", "onnx", "onnxruntime")}
+        ),
+    )
+
+
+def _write(path: Path, content: Spec) -> None:
+    path.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
