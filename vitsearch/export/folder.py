@@ -14,7 +14,7 @@ from vitsearch.export.contents import BUNDLE_FILES, METRICS_FILE
 
 @contextmanager
 def appearing_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty sibling of ``out`` to fill; it takes the name ``out`` at the end, and vanishes on any failure.
+    """Yield an empty sibling of ``out`` to fill; it becomes ``out`` at the end, and vanishes on any failure.
 
     Args:
         out: A folder that does not exist, is empty, or, with ``overwrite``, is an older bundle and nothing else.

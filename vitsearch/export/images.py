@@ -30,7 +30,8 @@ def pixels_of(images: Images, preprocess: Preprocess) -> ImageArray:
     """Resize, crop and convert as the data set's reader does.
 
     Args:
-        images: A file, a Pillow image, uint8 pixels of shape (H, W), (H, W, C) or (N, H, W, C), or a list of these.
+        images: A file, a Pillow image, uint8 pixels of shape (H, W), (H, W, C) or (N, H, W, C), or a list of
+            these.
         preprocess: Size and channels of the result.
 
     Returns:

@@ -48,8 +48,8 @@ def check_onnx(candidate: Candidate, model: VisionTransformer, onnx: OnnxModel, 
 
     A network without hard decisions must agree within ``MAX_RELATIVE_DIFF`` of its largest logit on every image.
     Token reducers and quantisers decide hard: where two scores or two codes tie but for the last digit, another
-    order of summation decides otherwise. For them at most ``MAX_TIED_SHARE`` of the images may differ (in class, if
-    quantised), and twice those on which PyTorch itself differs between float32 and float64.
+    order of summation decides otherwise. For them at most ``MAX_TIED_SHARE`` of the images may differ (in class,
+    if quantised), and twice those on which PyTorch itself differs between float32 and float64.
 
     Args:
         candidate: What the network is.
@@ -105,11 +105,13 @@ def _only_ties(candidate: Candidate, ours: Logits, theirs: Logits, exact: Logits
 
 @torch.inference_mode()
 def _torch_logits(model: VisionTransformer, images_NCHW: Tensor) -> Logits:
-    logits: Logits = torch.cat([model(part) for part in images_NCHW.split(BATCH_SIZE)]).numpy()
+    starts = range(0, len(images_NCHW), BATCH_SIZE)
+    logits: Logits = torch.cat([model(images_NCHW[i : i + BATCH_SIZE]) for i in starts]).numpy()
     return logits
 
 
 def _onnx_logits(onnx: OnnxModel, images_NCHW: Tensor) -> Logits:
     """The first image alone, so that more than one batch size is tried."""
-    parts = [images_NCHW[:1], *(images_NCHW[1:].split(BATCH_SIZE) if len(images_NCHW) > 1 else ())]
+    starts = range(1, len(images_NCHW), BATCH_SIZE)
+    parts = [images_NCHW[:1], *(images_NCHW[i : i + BATCH_SIZE] for i in starts)]
     return np.concatenate([onnx(part.numpy()) for part in parts])

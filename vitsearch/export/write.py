@@ -55,8 +55,8 @@ def export_bundle(
         weights_folder: Folder that a trial saved its model in.
         data: The data set of the study.
         facts: What the study knows about the model.
-        images_NHWC: Real images, uint8, on which ``model.onnx`` is compared with PyTorch; some 64 of the validation
-            split.
+        images_NHWC: Real images, uint8, on which ``model.onnx`` is compared with PyTorch; some 64 of the
+            validation split.
         out: Folder to make.
         overwrite: Replace an older bundle at ``out``.
         notes: Markdown that ends the model card, as the person wrote it.
@@ -66,7 +66,8 @@ def export_bundle(
 
     Raises:
         InputError: ``out`` is taken, or the weights are missing or damaged.
-        ExportError: The weights are another candidate's, the ONNX file computes something else, or the disk is full.
+        ExportError: The weights are another candidate's, the ONNX file computes something else, or the disk is
+            full.
     """
     require_free(out, overwrite=overwrite)
     candidate = candidate.canonical()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vitsearch.candidate import Candidate
 from vitsearch.config import METRICS, JobSpec
@@ -123,21 +124,21 @@ def staircase(points: Sequence[tuple[float, float]], maximize_x: bool) -> list[t
     """The border of what a two-objective front dominates, as a polyline through its points sorted by x."""
     ordered = sorted(points)
     line = ordered[:1]
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         line.append((before[0], after[1]) if maximize_x else (after[0], before[1]))
         line.append(after)
     return line
 
 
 def data_words(report: StudyReport) -> str:
-    """The data set in a few words: ``digits: 1,077 + 360 images, 10 classes, 8 x 8``."""
+    """The data set in a few words."""
     data, spec = report.data, report.job.dataset
     name = spec.name or (spec.path.name if spec.path is not None else "")
     kind = f"{spec.kind} {name}" if name and name != spec.kind else spec.kind
     side = data.image_size
     return (
         f"{kind}: {data.num_train:,} training and {data.num_val:,} validation images, "
-        f"{len(data.class_names)} classes, {side}×{side}"
+        f"{len(data.class_names)} classes, {side} x {side} pixels"
     )
 
 
@@ -145,7 +146,7 @@ def eer_words(job: JobSpec) -> str:
     """What EER means in this study."""
     names = [EER_WORDS.get(name, name) for name in job.eer.metrics]
     if job.eer.weights is not None:
-        names = [f"{weight:g} × {name}" for weight, name in zip(job.eer.weights, names, strict=True)]
+        names = [f"{weight:g} {name}" for weight, name in zip(job.eer.weights, names, strict=True)]
         return f"weighted EER: {' + '.join(names)}, divided by {len(names)}, relative to {job.eer.reference.name}"
     return f"EER: mean of {', '.join(names)} relative to {job.eer.reference.name}"
 

@@ -26,13 +26,16 @@ from vitsearch.report.front import StudyReport
 from vitsearch.report.tables import COLUMNS, SIMULATED_NOTE, counts_words, front_table, why
 from vitsearch.storage import TrialRecord
 
+# plotly.js would offer to upload the data to its maker's cloud
+CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: {ink}; background: #fff; margin: 0 auto; max-width: 1200px;
+body {{ font: 15px/1.5 system-ui, sans-serif; color: {ink}; background: #fff; margin: 0 auto; max-width: 1400px;
        padding: 20px 24px 40px; }}
-h1 {{ font-size: 24px; margin: 0; }} h2 {{ font-size: 17px; margin: 28px 0 4px; }} p {{ margin: 2px 0; color: {soft}; }}
+h1 {{ font-size: 24px; margin: 0; }} h2 {{ font-size: 17px; margin: 28px 0 4px; }}
+p {{ margin: 2px 0; color: {soft}; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; margin-top: 8px; }}
 th, td {{ padding: 5px 12px; text-align: right; border-bottom: 1px solid #e5e7eb; white-space: nowrap; }}
@@ -62,7 +65,7 @@ def front_html(report: StudyReport, *, landmarks: bool = False) -> str:
             full_html=False,
             include_plotlyjs=i == 0,
             div_id=f"figure{i}",
-            config={"displaylogo": False, "responsive": True},
+            config=CONFIG,
         )
         for i, figure in enumerate(figures)
     ]
@@ -101,7 +104,8 @@ def _scatter(report: StudyReport, landmarks: bool) -> Any:
         figure.add_scatter(
             x=[m[1] for m in marks], y=[m[2] for m in marks], name="published, ImageNet-1k", mode="markers",
             marker={"symbol": "diamond", "size": 8, "color": palette.LANDMARK, "opacity": 0.45},
-            text=[escape(m[0]) for m in marks], hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra>published</extra>",
+            text=[escape(m[0]) for m in marks],
+            hovertemplate="%{text}<br>%{x:.3g}, %{y:.3g}<extra>published</extra>",
         )  # fmt: skip
     dots("dominated", groups.others, {"size": 8, "color": palette.FADED, "opacity": 0.6})
     cross = {"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": palette.BAD}, "opacity": 0.6}

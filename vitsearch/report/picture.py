@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,10 +140,11 @@ def _draw_front(figure: Figure, ax: Axes, report: StudyReport, at: Any, axes: li
         ax.scatter([], [], s=100, color=palette.FRONT, label="Pareto front, coloured by the third objective")
         bar = figure.colorbar(dots, ax=ax, pad=0.015, fraction=0.035, aspect=28)
         bar.set_label(axes[2].label, color=palette.INK, size=11)
-        bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stub takes it for a dict
+        bar.outline.set_visible(False)
         bar.ax.yaxis.set_major_formatter(_ticks(axes[2]))
     if report.knee is not None:
-        ax.scatter(*at([report.knee]), s=290, facecolors="none", ec=palette.KNEE, lw=2.2, zorder=5, label="knee")
+        knee_x, knee_y = at([report.knee])
+        ax.scatter(knee_x, knee_y, s=290, facecolors="none", ec=palette.KNEE, lw=2.2, zorder=5, label="knee")
 
 
 def _label(ax: Axes, canvas: FigureCanvasAgg, report: StudyReport, at: Any) -> None:
@@ -150,8 +152,8 @@ def _label(ax: Axes, canvas: FigureCanvasAgg, report: StudyReport, at: Any) -> N
     from matplotlib.patheffects import withStroke
 
     y, x = axes_of(report.job)[:2]
-    canvas.draw()
-    renderer = canvas.get_renderer()
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib leaves both without annotations
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     members = sorted(report.front, key=lambda t: report.knee is None or t.number != report.knee.number)
     frame = ax.get_window_extent(renderer)
     taken = _obstacles(ax, report, at)
@@ -161,10 +163,12 @@ def _label(ax: Axes, canvas: FigureCanvasAgg, report: StudyReport, at: Any) -> N
         for dx, dy in PLACES:
             right, up = (-dx if x.maximize else dx) * reach, (dy if y.maximize else -dy - 8) * reach
             text = ax.annotate(
-                f"knee · trial {trial.number}" if knee else str(trial.number), (px, py), textcoords="offset points",
-                xytext=(right, up), ha="center" if dx == 0 else ("left" if right > 0 else "right"),
+                f"knee · trial {trial.number}" if knee else str(trial.number), (px, py),
+                textcoords="offset points", xytext=(right, up),
+                ha="center" if dx == 0 else ("left" if right > 0 else "right"),
                 size=12.5 if knee else 10.5, color=palette.KNEE if knee else palette.INK,
-                weight="bold" if knee else "normal", zorder=6, path_effects=[withStroke(linewidth=3, foreground="white")],
+                weight="bold" if knee else "normal", zorder=6,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
             )  # fmt: skip
             box = text.get_window_extent(renderer)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 + 6
@@ -188,7 +192,7 @@ def _obstacles(ax: Axes, report: StudyReport, at: Any) -> list[Bbox]:
         line = ax.transData.transform(staircase(list(zip(xs, ys, strict=True)), maximize_x))
         boxes += [
             Bbox.from_extents(min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1)
-            for a, b in zip(line, line[1:], strict=False)
+            for a, b in pairwise(line)
         ]
     return boxes
 
@@ -247,8 +251,8 @@ def _parallel(ax: Axes, report: StudyReport) -> None:
 
 def _say_empty(ax: Axes, *, blank: bool) -> None:
     ax.text(
-        0.5, 0.5, "The front is empty:\nno trial has succeeded within the constraints yet.", ha="center", va="center",
-        transform=ax.transAxes, size=17, color=palette.SOFT, linespacing=1.6,
+        0.5, 0.5, "The front is empty:\nno trial has succeeded within the constraints yet.",
+        ha="center", va="center", transform=ax.transAxes, size=17, color=palette.SOFT, linespacing=1.6,
     )  # fmt: skip
     if blank:
         ax.set_axis_off()

@@ -1,1 +1,23 @@
-"""The tracking part of vitsearch."""
+"""MLflow as a view of the study: an outbox, delivered in the background."""
+
+from vitsearch.tracking.addresses import (
+    default_uri,
+    experiment_name,
+    experiment_url,
+    hide_passwords,
+    run_url,
+    server_command,
+    study_url,
+)
+from vitsearch.tracking.tracker import Tracker
+
+__all__ = [
+    "Tracker",
+    "default_uri",
+    "experiment_name",
+    "experiment_url",
+    "hide_passwords",
+    "run_url",
+    "server_command",
+    "study_url",
+]

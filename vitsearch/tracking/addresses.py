@@ -1,0 +1,95 @@
+"""Where MLflow lives: URIs, pages, the server of a run's folder. Imports no mlflow."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from vitsearch.config import JobSpec
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+# without it MLflow opens its pages in the GenAI layout, where runs have no metrics table
+LAYOUT = "workflowType=machine_learning"
+
+
+def default_uri(out: Path) -> str:
+    """The SQLite store in a run's folder."""
+    return f"sqlite:///{(out / DATABASE).resolve()}"
+
+
+def artifact_location(out: Path) -> str:
+    """Where that store keeps files; absolute, since MLflow writes it into the database."""
+    return (out / ARTIFACTS).resolve().as_uri()
+
+
+def experiment_name(job: JobSpec) -> str:
+    """The experiment a job is recorded in."""
+    return job.tracking.experiment or f"vitsearch/{job.name}"
+
+
+def experiment_url(base_url: str, experiment_id: str) -> str:
+    """The page with all runs of an experiment.
+
+    Args:
+        base_url: Address of an MLflow server.
+        experiment_id: MLflow's id.
+    """
+    return f"{_page(base_url)}/experiments/{quote(experiment_id, safe='')}/runs?{LAYOUT}"
+
+
+def run_url(base_url: str, experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"{_page(base_url)}/experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}?{LAYOUT}"
+
+
+def study_url(base_url: str, out: Path, job: JobSpec) -> str:
+    """The page of a study, as exactly as it is known without asking the server.
+
+    That is its experiment where the run's own database holds it, else the list of experiments, narrowed to its
+    name. An address that no browser opens is returned as it is, without passwords.
+    """
+    if not base_url.startswith(("http://", "https://")):
+        return hide_passwords(base_url)
+    name = experiment_name(job)
+    found = None if job.tracking.uri is not None else _experiment_id(out / DATABASE, name)
+    if found is not None:
+        return experiment_url(base_url, found)
+    return f"{_page(base_url)}/experiments?{LAYOUT}&searchFilter={quote(name, safe='')}"
+
+
+def server_command(out: Path, port: int) -> list[str]:
+    """The command line that serves a run's folder on this machine."""
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--backend-store-uri", default_uri(out),
+        "--artifacts-destination", artifact_location(out),
+        "--host", "127.0.0.1",
+        "--port", str(port),
+        "--workers", "1",
+    ]  # fmt: skip
+
+
+def hide_passwords(text: str) -> str:
+    """The text with the secrets of any address in it replaced by ``***``."""
+    text = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
+
+
+def _page(base_url: str) -> str:
+    return f"{hide_passwords(base_url).rstrip('/')}/#"
+
+
+def _experiment_id(database: Path, name: str) -> str | None:
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:  # a database of some other MLflow; the list of experiments will do
+        return None
+    return None if row is None else str(row[0])

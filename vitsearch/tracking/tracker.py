@@ -1,0 +1,127 @@
+"""Delivering the outbox in the background, so that a slow or dead MLflow delays nothing and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+from vitsearch.storage import OutboxRecord, StudyStore
+from vitsearch.tracking.addresses import default_uri, hide_passwords
+
+POLL_S = 1.0
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Mirrors one study into MLflow from a thread of its own.
+
+    Messages are delivered in order and at least once; the view is idempotent. Several ``front`` messages in a row are
+    delivered as one. Nothing here raises into the search: an error is logged, without passwords, and tried again
+    after 1, 2, 4, ... 30 seconds. What ``close`` leaves undelivered stays in the outbox for the study's next driver.
+
+    Args:
+        store: The study; read, never written but for delivery marks.
+        out: The run's folder.
+        uri: Tracking server; None for the SQLite store in ``out``.
+        experiment: Experiment; None for ``vitsearch/<job name>``.
+    """
+
+    def __init__(self, store: StudyStore, out: Path, uri: str | None, experiment: str | None) -> None:
+        self._store, self._out = store, out
+        self._uri, self._experiment = uri or default_uri(out), experiment
+        self._is_local = uri is None
+        self._closing, self._giving_up = threading.Event(), threading.Event()
+        self._wake = threading.Event()
+        self._view: View | None = None
+        self._last_error = ""
+        self._thread = threading.Thread(target=self._run, name="vitsearch-mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> bool:
+        """Deliver what is left, for at most ``timeout_s``; returns whether everything was delivered."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        self._giving_up.set()
+        self._wake.set()
+        try:
+            return not self._thread.is_alive() and not self._store.undelivered(limit=1)
+        except Exception as error:  # noqa: BLE001 - a view must not end a search
+            self._warn(error)
+            return False
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while not self._giving_up.is_set():
+            closing = self._closing.is_set()
+            try:
+                more = self._deliver_next()
+                if closing and not more:
+                    self._leave()
+                    return
+                pause_s = 0.0
+            except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the search goes on
+                more = False
+                self._warn(error)
+                if closing != self._closing.is_set():
+                    continue  # asked to close meanwhile: try at once, once
+                pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))
+            if not more:
+                self._pause(pause_s or POLL_S)
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        if not self._closing.is_set() or self._giving_up.is_set():
+            return
+        if self._wake.is_set():  # closing wakes us once; from then on pauses are slept through
+            self._wake.clear()
+
+    def _deliver_next(self) -> bool:
+        """Deliver the oldest message, or the run of front messages it begins; returns whether there was one."""
+        messages = self._store.undelivered()
+        if not messages:
+            return False
+        if messages[0].kind == "front":
+            batch = _leading_fronts(messages)
+            self._mlflow().sync({number for message in batch for number in _members(message)})
+        elif messages[0].kind == "finished":
+            batch = messages[:1]
+            self._mlflow().finish()
+        else:
+            batch = messages[:1]
+            log.warning("MLflow is not told of %r: this vitsearch does not know that message", messages[0].kind)
+        self._store.mark_delivered([message.id for message in batch])
+        self._last_error = ""
+        return True
+
+    def _leave(self) -> None:
+        """Say in MLflow that an interrupted study is not running any more."""
+        if self._store.study().state == "interrupted":
+            self._mlflow().interrupt()
+
+    def _mlflow(self) -> View:
+        if self._view is None:
+            from vitsearch.tracking.client import connect
+            from vitsearch.tracking.view import View
+
+            client, experiment_id = connect(
+                self._store.study().job, self._out, self._uri, self._experiment, is_local=self._is_local
+            )
+            self._view = View(client, experiment_id, self._store, self._out)
+        return self._view
+
+    def _warn(self, error: Exception) -> None:
+        text = hide_passwords(f"{type(error).__name__}: {error}")
+        if text != self._last_error:  # a server that stays away is one warning, not one every 30 seconds
+            log.warning("MLflow did not take the latest front, trying again: %s", text.partition("\n")[0])
+            self._last_error = text
