@@ -54,12 +54,13 @@ def export(
     select: Annotated[
         str, typer.Option("--select", help="knee, best-accuracy, best-eer or trial=N.", metavar="WHICH")
     ] = "knee",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older bundle.")] = False,
     json_output: JsonFlag = False,
 ) -> None:
     """Write a front member as a bundle: weights, ONNX (checked), preprocessing, metrics, model card."""
     from vitsearch.cli.exporting import export_trial
 
-    bundle = export_trial(folder, select, out)
+    bundle = export_trial(folder, select, out, overwrite=overwrite)
     if json_output:
         print_json({"bundle": str(bundle.folder), "trial": bundle.metrics.trial,
                     "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip

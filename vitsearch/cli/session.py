@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vitsearch.train.data import ImageData
 
 JOB_FILE = "job.yaml"
+SAMPLE_FILE = Path("artifacts") / "validation_sample.npy"
+SAMPLE_IMAGES = 64
 DELIVERY_TIMEOUT_S = 60.0
 
 
@@ -146,6 +148,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> E
             f"restore them, or start a new study"
         )
     store.set_data(summary)
+    save_sample(data, out)
     space = space_of(job, summary)
     workers = job.search.workers or default_workers()
     threads = job.search.threads_per_worker or max(1, _num_processors() // workers)
@@ -187,6 +190,14 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> E
         if not tracker.close(DELIVERY_TIMEOUT_S):
             problems.append("MLflow has not taken everything yet; `vitsearch resume` delivers the rest")
     return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
+
+
+def save_sample(data: ImageData, out: Path) -> None:
+    """Keep some validation images beside the study: an export is checked on them, wherever the data is by then."""
+    import numpy as np
+
+    (out / SAMPLE_FILE).parent.mkdir(parents=True, exist_ok=True)
+    np.save(out / SAMPLE_FILE, data.images_NHWC[data.val[:SAMPLE_IMAGES]], allow_pickle=False)
 
 
 def write_reports(report: StudyReport, out: Path) -> None:

@@ -76,12 +76,13 @@ def server_command(out: Path, port: int) -> list[str]:
 
 def hide_passwords(text: str) -> str:
     """The text with the secrets of any address in it replaced by ``***``."""
-    text = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
+    text = re.sub(r"://[^\s'\"]*@", "://***@", text)
     return re.sub(r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
 
 
 def _page(base_url: str) -> str:
-    return f"{hide_passwords(base_url).rstrip('/')}/#"
+    return f"{re.sub(r'://[^/]*@', '://', base_url).rstrip('/')}/#"
 
 
 def _experiment_id(database: Path, name: str) -> str | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
+from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitsearch.storage import OutboxRecord, StudyStore
 from vitsearch.tracking.addresses import default_uri, hide_passwords
+
+if TYPE_CHECKING:
+    from vitsearch.tracking.view import View
 
 POLL_S = 1.0
 FIRST_PAUSE_S = 1.0
@@ -71,7 +75,7 @@ class Tracker:
                     return
                 pause_s = 0.0
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the search goes on
-                more = False
+                more, self._view = False, None  # what it remembers of MLflow may be what is wrong
                 self._warn(error)
                 if closing != self._closing.is_set():
                     continue  # asked to close meanwhile: try at once, once
@@ -80,11 +84,8 @@ class Tracker:
                 self._pause(pause_s or POLL_S)
 
     def _pause(self, seconds: float) -> None:
-        self._wake.wait(seconds)
-        if not self._closing.is_set() or self._giving_up.is_set():
-            return
-        if self._wake.is_set():  # closing wakes us once; from then on pauses are slept through
-            self._wake.clear()
+        if self._wake.wait(seconds) and not self._giving_up.is_set():
+            self._wake.clear()  # closing wakes us once; from then on pauses are slept through
 
     def _deliver_next(self) -> bool:
         """Deliver the oldest message, or the run of front messages it begins; returns whether there was one."""
@@ -106,8 +107,8 @@ class Tracker:
 
     def _leave(self) -> None:
         """Say in MLflow that an interrupted study is not running any more."""
-        if self._store.study().state == "interrupted":
-            self._mlflow().interrupt()
+        if self._view is not None and self._store.study().state == "interrupted":
+            self._view.interrupt()
 
     def _mlflow(self) -> View:
         if self._view is None:
@@ -125,3 +126,12 @@ class Tracker:
         if text != self._last_error:  # a server that stays away is one warning, not one every 30 seconds
             log.warning("MLflow did not take the latest front, trying again: %s", text.partition("\n")[0])
             self._last_error = text
+
+
+def _leading_fronts(messages: list[OutboxRecord]) -> list[OutboxRecord]:
+    """The messages up to the first of another kind."""
+    return list(takewhile(lambda message: message.kind == "front", messages))
+
+
+def _members(message: OutboxRecord) -> list[int]:
+    return [int(number) for number in json.loads(message.payload)["members"]]
