@@ -1,7 +1,8 @@
 """What the driver costs: no-op trials a second, end to end, beside Ray Tune.
 
-Both sides run the same NSGA-II sampler over the same nine parameters on two Ray actors; ours stores every step of
-every trial in SQLite before the next begins. Run: ``python benchmarks/overhead.py [--trials N] [--tune-trials N]``.
+Both sides run the same NSGA-II sampler over the same nine parameters on two Ray actors; ours stores every step
+of every trial in SQLite before the next begins.
+Run: ``python benchmarks/overhead.py [--trials N] [--tune-trials N]``.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def ray_tune(trials: int, folder: Path) -> float:
             self.config = new_config
             return True
 
-        def save_checkpoint(self, checkpoint_dir: str) -> None:  # Tune saves on its own accord before reusing an actor
+        def save_checkpoint(
+            self, checkpoint_dir: str
+        ) -> None:  # Tune saves on its own accord before reusing an actor
             pass
 
         def load_checkpoint(self, checkpoint: object) -> None:

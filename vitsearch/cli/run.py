@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitsearch.cli.options import JsonFlag, RunDir, print_json
+
+if TYPE_CHECKING:
+    from vitsearch.cli.session import Ended
+    from vitsearch.storage import StudyStore
+    from vitsearch.train.data import ImageData
 
 EXIT_INTERRUPTED = 130
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to train.", show_default=False)]
@@ -43,18 +48,16 @@ def run(
     Ctrl-C once stops cleanly and reports what was found; `vitsearch resume` goes on later.
     """
     from vitsearch.cli.folder_job import job_of_folder
-    from vitsearch.cli.session import load_data, new_study, search
+    from vitsearch.cli.session import load_data, new_study, summary_of
     from vitsearch.config import load_job
     from vitsearch.report import space_of
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     data = load_data(job)
-    from vitsearch.cli.session import summary_of
-
     space_of(job, summary_of(data))  # an impossible space is told before anything is created
     store = new_study(job, out)
-    _drive(store, out, data, json_output=json_output, search=search)
+    _drive(store, out, data, json_output=json_output)
 
 
 def resume(
@@ -64,7 +67,7 @@ def resume(
     json_output: JsonFlag = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, or give it a larger budget."""
-    from vitsearch.cli.session import load_data, open_study, search
+    from vitsearch.cli.session import load_data, open_study
 
     store = open_study(folder)
     job = store.study().job
@@ -72,7 +75,7 @@ def resume(
         store.acquire()
         store.set_job(job.with_overrides(trials=trials, workers=workers))
         job = store.study().job
-    _drive(store, folder, load_data(job), json_output=json_output, search=search)
+    _drive(store, folder, load_data(job), json_output=json_output)
 
 
 def validate(
@@ -102,19 +105,20 @@ def schema() -> None:
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
 
 
-def _drive(store: object, out: Path, data: object, *, json_output: bool, search: object) -> None:
+def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:
     from vitsearch.cli.display import make_display
     from vitsearch.cli.results import front_json, print_front
+    from vitsearch.cli.session import search
 
     with make_display(quiet=json_output) as display:
-        ended = search(store, out, data, display)  # type: ignore[operator]
+        ended = search(store, out, data, display)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)
     if json_output:
         print_json({**front_json(ended.report), "ended": ended.reason})
     else:
         print_front(ended.report)
-        _next_steps(out, ended.reason)
+        _next_steps(out, ended)
     if ended.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     if not ended.report.front:
@@ -122,11 +126,15 @@ def _drive(store: object, out: Path, data: object, *, json_output: bool, search:
         sys.exit(1)
 
 
-def _next_steps(out: Path, reason: str) -> None:
+def _next_steps(out: Path, ended: Ended) -> None:
+    from vitsearch.tracking import study_url
+
+    job = ended.report.job
+    elsewhere = study_url(job.tracking.uri, out, job) if job.tracking.enabled and job.tracking.uri else None
     typer.echo(
-        f"\nended: {reason}\n"
+        f"\nended: {ended.reason}\n"
         f"picture  {out / 'pareto.png'}   page  {out / 'pareto.html'}   table  {out / 'trials.csv'}\n"
-        f"browse   vitsearch ui {out}\n"
+        f"browse   {elsewhere or f'vitsearch ui {out}'}\n"
         f"export   vitsearch export {out} --select knee --out {out / 'bundle'}\n"
         f"more     vitsearch resume {out} --trials N"
     )

@@ -192,12 +192,19 @@ class TrackingSpec(Spec):
     experiment: str | None = None
 
 
+def _or_preset_name(schema: dict[str, Any]) -> None:
+    """In the JSON schema too, a space may be just the name of a preset."""
+    written_out = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, written_out]
+
+
 class JobSpec(Spec):
     """Everything about one search; see ``docs/job.md`` for a commented example."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
     dataset: DatasetSpec
-    space: SpaceSpec
+    space: Annotated[SpaceSpec, Field(json_schema_extra=_or_preset_name)]
     objectives: Annotated[tuple[MetricName, ...], Field(min_length=2)] = ("accuracy", "eer")
     constraints: tuple[ConstraintSpec, ...] = ()
     eer: EerSpec = EerSpec()

@@ -68,7 +68,7 @@ def load_json(path: Path) -> Any:
     """Read one JSON document."""
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"must be valid JSON: {error}", where=str(path)) from error
 
 

@@ -149,7 +149,7 @@ def _cost(metrics: BundleMetrics, weights_file_mb: float) -> str:
     cost, reference = metrics.cost, metrics.eer.reference
     rows = [
         (title, shown.format(value / unit), shown.format(reference_value(reference, name) / unit),
-         f"{100 * value / reference_value(reference, name):.2f} %")
+         f"{100 * value / reference_value(reference, name):.3g} %")
         for title, name, shown, unit, value in (
             ("parameters (M)", "params", "{:.4g}", 1e6, cost.num_params),
             ("FLOPs (MACs) of one image (G)", "macs", "{:.4g}", 1e9, cost.num_macs),

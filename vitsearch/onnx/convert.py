@@ -28,6 +28,7 @@ def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int)
     example = torch.zeros(2, in_chans, image_size, image_size)
     chatter = logging.getLogger("torch.onnx")
     level = chatter.level
+    partial = path.with_name(path.name + ".partial")  # a file that exists is complete
     chatter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
@@ -35,7 +36,7 @@ def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int)
             torch.onnx.export(
                 model.eval(),
                 (example,),
-                path,
+                partial,
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
@@ -44,5 +45,6 @@ def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int)
                 external_data=False,
                 verbose=False,
             )
+        partial.replace(path)
     finally:
         chatter.setLevel(level)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from vitsearch.config import TargetSpec
+from vitsearch.models import VisionTransformer
 from vitsearch.onnx import OnnxModel, export_onnx
 
 ONNX_FILE = "model.onnx"
@@ -20,12 +21,13 @@ def prepare_onnxruntime(
     """A call that runs one batch of the exported file; exports it first if the folder has none yet."""
     import onnxruntime
 
-    a = model.architecture  # type: ignore[attr-defined]
+    assert isinstance(model, VisionTransformer)
+    a = model.architecture
     file = folder / ONNX_FILE
     if not file.exists():
-        export_onnx(model, file, in_chans=a.in_chans, image_size=a.image_size)  # type: ignore[union-attr, arg-type]
+        export_onnx(model, file, in_chans=a.in_chans, image_size=a.image_size)
     session = OnnxModel(file, threads=target.threads)
     generator = np.random.default_rng(0)
-    shape = (target.batch_size, a.in_chans, a.image_size, a.image_size)  # type: ignore[union-attr]
+    shape = (target.batch_size, a.in_chans, a.image_size, a.image_size)
     images_BCHW = generator.standard_normal(shape, dtype=np.float32)
     return lambda: session(images_BCHW), file, f"onnxruntime {onnxruntime.__version__}"

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from vitsearch.config import TargetSpec
+from vitsearch.models import VisionTransformer
 
 
 def prepare_pytorch(model: nn.Module, target: TargetSpec, folder: Path) -> tuple[Callable[[], object], Path, str]:
     """A call that runs one batch eagerly on the CPU in float32; with the file it loads and the runtime's name."""
-    a = model.architecture  # type: ignore[attr-defined]
-    images_BCHW = torch.randn(target.batch_size, a.in_chans, a.image_size, a.image_size)  # type: ignore[union-attr, arg-type]
+    assert isinstance(model, VisionTransformer)
+    a = model.architecture
+    images_BCHW = torch.randn(target.batch_size, a.in_chans, a.image_size, a.image_size)
 
     def call() -> object:
         with torch.inference_mode():

@@ -41,9 +41,11 @@ def run_profile(request: ProfileRequest, model: nn.Module) -> Profile:
     target = request.target
     threads_before = torch.get_num_threads()
     torch.set_num_threads(target.threads)
+    folder = Path(request.artifact_dir)
     try:
+        RUNTIMES[target.runtime](model, target, folder)  # neither an export nor an import is memory of the model
         with peak_memory() as memory:
-            call, file, runtime = RUNTIMES[target.runtime](model, target, Path(request.artifact_dir))
+            call, file, runtime = RUNTIMES[target.runtime](model, target, folder)
             call()
         latency = measure_latency(call, warmup=target.warmup, repeats=target.repeats)
     finally:

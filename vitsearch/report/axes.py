@@ -108,7 +108,7 @@ def plain(value: float) -> str:
     if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
-    return f"{value:.9f}".rstrip("0") if "e" in text else text
+    return f"{float(text):.12f}".rstrip("0") if "e" in text else text
 
 
 def si(value: float) -> str:
@@ -117,7 +117,7 @@ def si(value: float) -> str:
         if abs(value) < 999.5:
             return f"{value:.3g} {unit}".rstrip()
         value /= 1000
-    return f"{value:.3g} T"
+    return f"{plain(value)} T"
 
 
 def staircase(points: Sequence[tuple[float, float]], maximize_x: bool) -> list[tuple[float, float]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import sys
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import urlopen
 
 from vitsearch.config import JobSpec
 
@@ -48,18 +51,16 @@ def run_url(base_url: str, experiment_id: str, run_id: str) -> str:
 
 
 def study_url(base_url: str, out: Path, job: JobSpec) -> str:
-    """The page of a study, as exactly as it is known without asking the server.
+    """The page of a study: its experiment, or the list of experiments where that cannot be found out.
 
-    That is its experiment where the run's own database holds it, else the list of experiments, narrowed to its
-    name. An address that no browser opens is returned as it is, without passwords.
+    Looks into the run's own database, or asks the job's tracking server for at most three seconds. An address that
+    no browser opens is returned as it is, without passwords.
     """
     if not base_url.startswith(("http://", "https://")):
         return hide_passwords(base_url)
     name = experiment_name(job)
-    found = None if job.tracking.uri is not None else _experiment_id(out / DATABASE, name)
-    if found is not None:
-        return experiment_url(base_url, found)
-    return f"{_page(base_url)}/experiments?{LAYOUT}&searchFilter={quote(name, safe='')}"
+    found = _stored_id(out / DATABASE, name) if job.tracking.uri is None else _served_id(base_url, name)
+    return f"{_page(base_url)}/experiments?{LAYOUT}" if found is None else experiment_url(base_url, found)
 
 
 def server_command(out: Path, port: int) -> list[str]:
@@ -85,7 +86,7 @@ def _page(base_url: str) -> str:
     return f"{re.sub(r'://[^/]*@', '://', base_url).rstrip('/')}/#"
 
 
-def _experiment_id(database: Path, name: str) -> str | None:
+def _stored_id(database: Path, name: str) -> str | None:
     if not database.is_file():
         return None
     try:
@@ -94,3 +95,14 @@ def _experiment_id(database: Path, name: str) -> str | None:
     except sqlite3.Error:  # a database of some other MLflow; the list of experiments will do
         return None
     return None if row is None else str(row[0])
+
+
+def _served_id(base_url: str, name: str) -> str | None:
+    address = (
+        f"{base_url.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(name, safe='')}"
+    )
+    try:
+        with urlopen(address, timeout=3) as answer:  # noqa: S310 - study_url lets only http and https through
+            return str(json.load(answer)["experiment"]["experiment_id"])
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):  # away, or asks for a login
+        return None

@@ -25,9 +25,10 @@ log = logging.getLogger(__name__)
 class Tracker:
     """Mirrors one study into MLflow from a thread of its own.
 
-    Messages are delivered in order and at least once; the view is idempotent. Several ``front`` messages in a row are
-    delivered as one. Nothing here raises into the search: an error is logged, without passwords, and tried again
-    after 1, 2, 4, ... 30 seconds. What ``close`` leaves undelivered stays in the outbox for the study's next driver.
+    Messages are delivered in order and at least once; the view is idempotent. Several ``front`` messages in a row
+    are delivered as one. Nothing here raises into the search: an error is logged, without passwords, and tried
+    again after 1, 2, 4, ... 30 seconds. What ``close`` leaves undelivered stays in the outbox for the study's next
+    driver.
 
     Args:
         store: The study; read, never written but for delivery marks.

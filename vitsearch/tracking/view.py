@@ -77,7 +77,7 @@ class View:
         best = max((trial.figures["accuracy"] for trial in done if "accuracy" in trial.figures), default=None)
         self._runs.write(
             run,
-            params={key: hide_passwords(str(value)) for key, value in flatten(job).items()},
+            params={k: hide_passwords(v) if isinstance(v, str) else v for k, v in flatten(job).items()},
             metrics=metrics if best is None else {**metrics, "best_accuracy": best},
             tags={
                 NOTE: front_markdown(report, max_chars=MAX_TAG),

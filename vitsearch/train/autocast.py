@@ -7,6 +7,7 @@ widths the order turns; so a study measures once per node type and keeps the ans
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from vitsearch.train.loop import autocast
 
 Mode = Literal["fp32", "bf16_fused", "bf16_unfused"]
 MODES: tuple[Mode, ...] = ("fp32", "bf16_fused", "bf16_unfused")
-STEPS = 4
+ROUNDS = 6
 
 
 def executes_bf16(device: torch.device) -> bool:
@@ -40,18 +41,26 @@ def fastest_autocast(architecture: Architecture, batch_size: int, device: torch.
     """
     if not executes_bf16(device):
         return "fp32"
-    return min(MODES, key=lambda mode: _step_seconds(architecture, batch_size, device, mode))
+    steps = {mode: _training_step(architecture, batch_size, device, mode) for mode in MODES}
+    seconds = dict.fromkeys(MODES, float("inf"))
+    for _ in range(ROUNDS):  # in turns, so that a busy moment does not decide against one mode
+        for mode, step in steps.items():
+            seconds[mode] = min(seconds[mode], step())
+    return min(MODES, key=lambda mode: seconds[mode])
 
 
-def _step_seconds(architecture: Architecture, batch_size: int, device: torch.device, mode: Mode) -> float:
+def _training_step(
+    architecture: Architecture, batch_size: int, device: torch.device, mode: Mode
+) -> Callable[[], float]:
+    """A training step that returns its own duration in seconds."""
     model = build_dense(architecture).to(device).train()
     set_fused_attention(model, mode != "bf16_unfused")
     optimizer = torch.optim.AdamW(model.parameters())
     a = architecture
     images_BCHW = torch.randn(batch_size, a.in_chans, a.image_size, a.image_size, device=device)
     labels_B = torch.zeros(batch_size, dtype=torch.long, device=device)
-    best = float("inf")
-    for _ in range(STEPS):
+
+    def step() -> float:
         started = time.perf_counter()
         with autocast(TrainSpec(autocast=mode), device):
             loss = F.cross_entropy(model(images_BCHW).float(), labels_B)
@@ -60,5 +69,6 @@ def _step_seconds(architecture: Architecture, batch_size: int, device: torch.dev
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return best
+        return time.perf_counter() - started
+
+    return step

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class Progress:
 
 
 class EpochCheckpoint:
-    """One file, replaced atomically after each epoch.
+    """One file, replaced atomically after each epoch: the SHA-256 of what follows, then torch's own format.
 
     Args:
         path: The file.
@@ -36,7 +41,11 @@ class EpochCheckpoint:
         self.key = key
 
     def save(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after an epoch."""
+        """Write the state after an epoch.
+
+        Raises:
+            OSError: The file cannot be written, such as on a full disk.
+        """
         state = {
             "key": self.key,
             "epoch": progress.epoch,
@@ -46,20 +55,39 @@ class EpochCheckpoint:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        torch.save(state, partial)
+        buffer = io.BytesIO()  # torch.save on a path reports a full disk as a RuntimeError
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        with partial.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
         partial.replace(self.path)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Load the state if there is one of the same key; a damaged or foreign file starts afresh."""
+        state = self._read()
+        if state is None or state["key"] != self.key:
+            return Progress()
+        fresh = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            if state["key"] != self.key:
-                return Progress()
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError):
+        except (RuntimeError, ValueError, KeyError):  # another version's network; part of it may have been loaded
+            model.load_state_dict(fresh[0])
+            optimizer.load_state_dict(fresh[1])
             return Progress()
         return Progress(epoch=int(state["epoch"]), history=tuple(float(a) for a in state["history"]))
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return None
+        digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state
 
     def remove(self) -> None:
         """Delete the file once the run is complete."""

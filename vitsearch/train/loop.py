@@ -144,10 +144,10 @@ def train(
         order = indices[torch.randperm(len(indices))]
         started = time.perf_counter()
         loss_sum = torch.zeros((), device=data.device)
-        for step, batch in enumerate(order.tensor_split(steps)):
+        for step, batch in enumerate(_batches(order, steps, even=mix is not None)):
             scheduler.step_update(epoch * steps + step)
             images_BCHW, targets = augment(data.raw(batch)), data.labels_N[batch.to(data.device)]
-            if mix is not None and len(images_BCHW) % 2 == 0:
+            if mix is not None and len(images_BCHW) > 1:
                 images_BCHW, targets = mix(images_BCHW, targets)
             with autocast(spec, data.device):
                 logits_BK = model(images_BCHW).float()
@@ -187,6 +187,18 @@ def train(
     )
 
 
+def _batches(order: Tensor, steps: int, *, even: bool) -> tuple[Tensor, ...]:
+    """``order`` in ``steps`` parts of nearly equal length.
+
+    timm's Mixup pairs images, so for it (``even``) every part has an even length; of an odd number of images the
+    last, which differs from epoch to epoch, is left out.
+    """
+    if not even or len(order) < 2:
+        return order.tensor_split(steps)
+    pairs = len(order) // 2
+    return order[: 2 * pairs].tensor_split([2 * (pairs * i // steps) for i in range(1, steps)])
+
+
 def seed_everything(seed: int, epoch: int) -> None:
     """Seed torch and the numpy generator that timm's Mixup draws from."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
@@ -209,4 +221,4 @@ def _mixup(spec: TrainSpec, num_classes: int) -> Callable[[Tensor, Tensor], tupl
     mixer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
         spec.mixup, spec.cutmix, label_smoothing=spec.label_smoothing, num_classes=num_classes
     )
-    return mixer  # noqa: RET504 - the annotation says what timm's untyped class is
+    return mixer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -70,11 +71,10 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
             "data",
             "other_data",
             f"the worker holds data {data.source.fingerprint}, not {request.data_fingerprint}",
+            retryable=True,
         )
     folder = Path(request.artifact_dir)
-    checkpoint = EpochCheckpoint(
-        folder / "epoch.pt", key=f"{candidate.hash}:{request.seed}:{request.train.epochs}"
-    )
+    checkpoint = EpochCheckpoint(folder / "epoch.pt", key=_checkpoint_key(request))
     hooks = Hooks(
         on_epoch=context.on_epoch,
         on_batch=context.on_batch,
@@ -138,6 +138,12 @@ def compress(
     if not candidate.precision.is_float32:
         calibrate(model, _calibration_batches(request, data))
     return model
+
+
+def _checkpoint_key(request: TrialRequest) -> str:
+    """Everything that decides how training goes on."""
+    recipe = hashlib.sha256(request.train.model_dump_json().encode()).hexdigest()[:16]
+    return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}"
 
 
 def _calibration_batches(request: TrialRequest, data: TensorData) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from vitsearch.candidate import Candidate
@@ -17,15 +17,19 @@ CANDIDATE_FILE = "candidate.json"
 
 
 def save_model(model: nn.Module, candidate: Candidate, folder: Path) -> str:
-    """Write both files; returns the SHA-256 of the weights."""
+    """Write both files; returns the SHA-256 of the weights.
+
+    Raises:
+        OSError: They cannot be written, such as on a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(state, partial)
-    checksum = hashlib.sha256(partial.read_bytes()).hexdigest()
+    content = save(state)  # safetensors' own file writer reports a full disk as its own exception
+    partial.write_bytes(content)
     (folder / CANDIDATE_FILE).write_text(candidate.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / WEIGHTS_FILE)
-    return checksum
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_model(candidate: Candidate, folder: Path) -> VisionTransformer:

@@ -84,7 +84,8 @@ def exported(candidate: Candidate, data: ImageData, folder: Path, **changes: Any
     _, sha256 = trained(candidate, data, folder / "weights")
     arguments = {
         "candidate": candidate, "weights_folder": folder / "weights", "data": summary(data),
-        "facts": facts(candidate, sha256), "images_NHWC": data.images_NHWC[data.val[:64]], "out": folder / "bundle",
+        "facts": facts(candidate, sha256), "images_NHWC": data.images_NHWC[data.val[:64]],
+        "out": folder / "bundle",
     }  # fmt: skip
     return export_bundle(**(arguments | changes))
 

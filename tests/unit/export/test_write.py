@@ -172,20 +172,23 @@ def test_weights_that_are_gone(data, tmp_path):
 
 
 def test_weights_of_another_candidate(data, tmp_path):
+    _, sha256 = trained(DENSE, data, tmp_path / "weights")
+    arguments = {
+        "candidate": CANDIDATES["ppt"], "weights_folder": tmp_path / "weights", "data": summary(data),
+        "facts": facts(DENSE, sha256), "images_NHWC": data.images_NHWC[:4], "out": tmp_path / "bundle",
+    }  # fmt: skip
     with pytest.raises(ExportError, match="holds the weights of another candidate"):
-        _, sha256 = trained(DENSE, data, tmp_path / "weights")
-        export_bundle(
-            candidate=CANDIDATES["ppt"], weights_folder=tmp_path / "weights", data=summary(data),
-            facts=facts(DENSE, sha256), images_NHWC=data.images_NHWC[:4], out=tmp_path / "bundle",
-        )  # fmt: skip
+        export_bundle(**arguments)
 
 
 def test_data_that_do_not_fit(data, tmp_path):
+    _, sha256 = trained(DENSE, data, tmp_path / "weights")
+    arguments = {
+        "candidate": DENSE, "weights_folder": tmp_path / "weights", "data": summary(data, class_names=("a", "b")),
+        "facts": facts(DENSE, sha256), "images_NHWC": data.images_NHWC[:4], "out": tmp_path / "bundle",
+    }  # fmt: skip
     with pytest.raises(ExportError, match="number of classes must be that of the candidate, 10, but got 2"):
-        export_bundle(
-            candidate=DENSE, weights_folder=tmp_path, data=summary(data, class_names=("a", "b")),
-            facts=facts(DENSE, "0" * 64), images_NHWC=data.images_NHWC[:4], out=tmp_path / "bundle",
-        )  # fmt: skip
+        export_bundle(**arguments)
 
 
 def test_no_images_to_check_with(data, tmp_path):

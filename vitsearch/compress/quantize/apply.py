@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     """Quantise weights in place and put activation quantisers before every product; the identity at 32 bits.
 
     The patch projection takes the bits of the first block, the classifier heads those of the last. Layers at
-    32-bit weights and activations are left as they are.
+    32-bit weights and activations are left as they are. Beside 16-bit weights, biases, norms, embeddings, tokens
+    and scales are rounded to float16 too: their stored size is counted at that width.
     """
     if precision.is_float32:
         return model
@@ -40,7 +41,19 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     wrap(model, "head", weights[-1], activations[-1])
     if model.head_dist is not None:
         wrap(model, "head_dist", weights[-1], activations[-1])
+    _round_beside_half_weights(model, weights)
     return model
+
+
+@torch.no_grad()
+def _round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
+    """Everything outside the blocks goes with the first one; the final norm and the heads with the last."""
+    groups = {"norm.": weight_bits[-1], "head.": weight_bits[-1], "head_dist.": weight_bits[-1]}
+    groups |= {f"blocks.{i}.": bits for i, bits in enumerate(weight_bits)}
+    for name, parameter in model.named_parameters():
+        bits = next((b for prefix, b in groups.items() if name.startswith(prefix)), weight_bits[0])
+        if bits == 16:
+            parameter.copy_(parameter.to(torch.float16))
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitsearch.compress.quantize.uniform import channel_delta, observed_delta, quantize
+from vitsearch.compress.quantize.uniform import channel_delta, observed_delta, quantize, spread_sample
 from vitsearch.models import Attention, AttentionState
 
 OBSERVED_VALUES = 65_536
@@ -43,7 +43,7 @@ class ActivationQuantizer(nn.Module):
         if self.observing:
             flat = x.detach().flatten()
             extremes = torch.stack([flat.min(), flat.max()])  # a sample must not lose the range
-            self._observed.append(torch.cat([flat[:: max(1, flat.numel() // OBSERVED_VALUES)], extremes]))
+            self._observed.append(torch.cat([spread_sample(flat, OBSERVED_VALUES), extremes]))
             return x
         return quantize(x, self.delta, self.bits)
 
@@ -73,8 +73,6 @@ class QuantizedProjection(nn.Module):
         self.input_quantizer = ActivationQuantizer(activation_bits, calibration)
         with torch.no_grad():
             layer.weight.copy_(quantized_weight(layer.weight, weight_bits))
-            if weight_bits == 16 and layer.bias is not None:
-                layer.bias.copy_(layer.bias.to(torch.float16))
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantise the input, apply the layer."""

@@ -9,10 +9,12 @@ Weights have one Delta per output channel, activations one per tensor.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-ONE_BIT_LEVELS = 2
+MSE_VALUES = 16_384
 
 
 def quantize(x: Tensor, delta: Tensor, bits: int) -> Tensor:
@@ -21,14 +23,15 @@ def quantize(x: Tensor, delta: Tensor, bits: int) -> Tensor:
     Args:
         x: Values of any shape.
         delta: Step, broadcastable to ``x``; positive.
-        bits: 1 to 8. At one bit the codes are -1 and 0, as Eq. 5 has it.
+        bits: 1 to 8. At one bit the codes are -1 and 0, as Eq. 5 has it: positive values are lost, but the result
+            is bounded by Delta and never further from ``x`` than zero is.
     """
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return (x / delta).round().clamp(low, high) * delta
 
 
 def delta_of_range(max_abs: Tensor, bits: int) -> Tensor:
-    """The step that puts the largest magnitude on the last positive code; at one bit on the only other code."""
+    """The step that puts the largest magnitude on the last positive code; at one bit on the code -1."""
     return max_abs.clamp_min(torch.finfo(torch.float32).tiny * 2**16) / max(1, 2 ** (bits - 1) - 1)
 
 
@@ -55,8 +58,19 @@ def observed_delta(values: Tensor, bits: int, calibration: str) -> Tensor:
     if calibration == "percentile":
         rank = max(1, round(0.999 * magnitudes.numel()))
         return delta_of_range(magnitudes.kthvalue(rank).values, bits)
-    sample = values.detach().flatten().float()
-    sample = sample[:: max(1, sample.numel() // 16384)]
+    sample = spread_sample(values.detach().flatten(), MSE_VALUES).float()
     deltas = delta_of_range(top * torch.linspace(0.25, 1.0, 40, device=top.device), bits)
     errors = (quantize(sample[None], deltas[:, None], bits) - sample[None]).square().mean(dim=1)
     return deltas[errors.argmin()]
+
+
+def spread_sample(flat: Tensor, count: int) -> Tensor:
+    """About ``count`` values of a flattened tensor, evenly spread.
+
+    The stride shares no factor with the length: one that shares a factor with the width of a layer would look at
+    a few channels only.
+    """
+    stride = max(1, flat.numel() // count)
+    while math.gcd(stride, flat.numel()) > 1:
+        stride += 1
+    return flat[::stride]

@@ -1,0 +1,94 @@
+"""Searches that are interrupted or killed, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.harness import front, query, results_stored, run, start, wait_for, write_job
+
+pytestmark = pytest.mark.xdist_group("e2e-survive")
+
+
+def all_told_once(out: Path, trials: int) -> None:
+    rows = query(out, "SELECT number, state, kind FROM trials ORDER BY number")
+    assert [number for number, _, _ in rows] == list(range(len(rows)))
+    assert {state for _, state, _ in rows} == {"told"}
+    assert sum(kind == "evaluate" for _, _, kind in rows) == trials
+
+
+def test_a_killed_driver_is_resumed_without_loss(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 8})
+    process = start("run", job, "--out", out)
+    wait_for(lambda: results_stored(out) >= 2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    before = query(out, "SELECT trial, outcome FROM results ORDER BY trial")
+
+    found = run("resume", out)
+
+    assert found.returncode == 0, found.stderr
+    after = dict(query(out, "SELECT trial, outcome FROM results"))
+    assert all(after[trial] == outcome for trial, outcome in before)
+    all_told_once(out, 8)
+    assert front(out)["front"]
+
+
+def test_ctrl_c_once_reports_the_front_and_can_be_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = write_job(tmp_path, search={"trials": 40}, train={"epochs": 8})
+    process = start("run", job, "--out", out)
+    wait_for(lambda: results_stored(out) >= 3, process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 130, output
+    assert "Pareto front of tiny" in output
+    assert (out / "pareto.png").exists()
+    assert "leased" not in {state for (state,) in query(out, "SELECT state FROM trials")}
+    assert query(out, "SELECT state, owner FROM studies") == [("interrupted", "")]
+
+    found = run("resume", out, "--trials", str(results_stored(out) + 2))
+    assert found.returncode == 0, found.stderr
+
+
+def trainers(parent: int) -> list[psutil.Process]:
+    """Worker processes with the most processor time, which Ray names after the actor's method."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [p for p in children if any("Trainer" in part for part in p.cmdline())]
+
+
+def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = write_job(tmp_path, search={"trials": 3, "workers": 1}, train={"epochs": 40, "early_stop": False})
+    process = start("run", job, "--out", out)
+    wait_for(lambda: bool(list(out.glob("artifacts/trials/*/epoch.pt"))), process)
+    victim = trainers(process.pid)[0]
+    victim.kill()
+    output, _ = process.communicate(timeout=240)
+
+    assert process.returncode == 0, output
+    all_told_once(out, 3)
+    assert max(attempts for (attempts,) in query(out, "SELECT attempts FROM trials")) == 2
+    outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
+    assert {o["kind"] for o in outcomes} == {"result"}
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start("run", write_job(tmp_path, search={"trials": 60}, train={"epochs": 20}), "--out", out)
+    wait_for(lambda: results_stored(out) >= 1, process)
+    try:
+        found = run("resume", out)
+        assert found.returncode == 1
+        assert "is driven by" in found.stderr
+        assert process.poll() is None
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)

@@ -1,0 +1,186 @@
+"""Vision Transformers and token reducers in numpy, one image at a time, in float64, with loops.
+
+Written from the papers' equations, independent of vitsearch and of torch. A token is a row of ``x`` (N, D); heads
+stand first in ``q``, ``k`` and ``v`` (H, N, K).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import erf
+
+Array = npt.NDArray[np.float64]
+Reduction = Callable[["Seen"], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a reducer sees after the attention's residual of one block."""
+
+    x: Array
+    size: Array
+    q: Array
+    k: Array
+    v: Array
+    prefix: int
+
+    def attention(self, head: int) -> Array:
+        """softmax(q k^T / sqrt(K) + log s), the whole matrix of one head."""
+        logits = self.q[head] @ self.k[head].T / math.sqrt(self.q.shape[-1]) + np.log(self.size)[None, :]
+        return softmax(logits)
+
+
+def softmax(logits: Array) -> Array:
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def forward(
+    weights: dict[str, Array],
+    image_CHW: Array,
+    *,
+    patch: int,
+    heads: int,
+    reductions: dict[int, Reduction],
+    pool: str = "token",
+) -> tuple[Array, list[Array]]:
+    """Logits of one image, and the token sizes after each block."""
+    w = weights
+    x = embed(w, image_CHW, patch)
+    prefix = int("cls_token" in w) + int("dist_token" in w)
+    size = np.ones(len(x))
+    sizes = []
+    depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
+    for b in range(depth):
+        p = f"blocks.{b}."
+        y = layer_norm(x, w[p + "norm1.weight"], w[p + "norm1.bias"])
+        qkv = y @ w[p + "attn.qkv.weight"].T + w[p + "attn.qkv.bias"]
+        q, k, v = (split_heads(part, heads) for part in np.split(qkv, 3, axis=1))
+        seen = Seen(x, size, q, k, v, prefix)
+        mixed = np.concatenate([seen.attention(h) @ v[h] for h in range(heads)], axis=1)
+        x = x + mixed @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
+        if b + 1 in reductions:
+            x, size = reductions[b + 1](Seen(x, size, q, k, v, prefix))
+        y = layer_norm(x, w[p + "norm2.weight"], w[p + "norm2.bias"])
+        hidden = y @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"]
+        hidden = hidden * (1 + erf(hidden / math.sqrt(2))) / 2
+        x = x + hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
+        sizes.append(size)
+    x = layer_norm(x, w["norm.weight"], w["norm.bias"])
+    if pool == "avg":
+        return w["head.weight"] @ x[prefix:].mean(axis=0) + w["head.bias"], sizes
+    logits = w["head.weight"] @ x[0] + w["head.bias"]
+    if "head_dist.weight" in w:
+        logits = (logits + w["head_dist.weight"] @ x[1] + w["head_dist.bias"]) / 2
+    return logits, sizes
+
+
+def embed(w: dict[str, Array], image_CHW: Array, patch: int) -> Array:
+    kernel = w["patch_embed.proj.weight"]
+    rows = [w[name][0, 0] for name in ("cls_token", "dist_token") if name in w]
+    for top in range(0, image_CHW.shape[1], patch):
+        for left in range(0, image_CHW.shape[2], patch):
+            window = image_CHW[:, top : top + patch, left : left + patch]
+            rows.append((kernel * window).sum(axis=(1, 2, 3)) + w["patch_embed.proj.bias"])
+    return np.stack(rows) + w["pos_embed"][0]
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    centred = x - x.mean(axis=1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) * weight + bias
+
+
+def split_heads(x: Array, heads: int) -> Array:
+    return np.stack(np.split(x, heads, axis=1))
+
+
+def links(metric: Array, r: int, prefix: int) -> list[tuple[int, int]]:
+    """The r best (a, b): a even, b odd, each a to its most cosine-similar b; prefix tokens take no part."""
+    unit = [row / math.sqrt((row**2).sum()) for row in metric]
+    odd = [i for i in range(prefix, len(metric)) if i % 2 == 1]
+    found = []
+    for a in range(prefix, len(metric)):
+        if a % 2 == 0:
+            best = max(odd, key=lambda b: float(unit[a] @ unit[b]))  # noqa: B023
+            found.append((float(unit[a] @ unit[best]), a, best))
+    return [(a, b) for _, a, b in sorted(found, reverse=True)[:r]]
+
+
+def tome(r: int) -> Reduction:
+    """Merge r pairs; output: prefix, even tokens left over in order, odd tokens in order."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        now = min(r, (len(seen.x) - seen.prefix) // 2)
+        mass, size = seen.x * seen.size[:, None], seen.size.copy()
+        merged = links(seen.k.mean(axis=0), now, seen.prefix)
+        for a, b in merged:
+            mass[b] = mass[b] + mass[a]
+            size[b] = size[b] + size[a]
+        gone = {a for a, _ in merged}
+        patches = range(seen.prefix, len(seen.x))
+        order = [
+            *range(seen.prefix),
+            *(i for i in patches if i % 2 == 0 and i not in gone),
+            *(i for i in patches if i % 2 == 1),
+        ]
+        return np.stack([mass[i] / size[i] for i in order]), size[order]
+
+    return reduce
+
+
+def evit(keep: float, *, fuse: bool = True) -> Reduction:
+    """Keep the ceil(keep (N - prefix)) patches with the largest mean_h A[cls, i]; fuse the rest with weights a_i."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        heads = seen.q.shape[0]
+        score = sum(seen.attention(h)[0] for h in range(heads)) / heads
+        patches = sorted(range(seen.prefix, len(seen.x)), key=lambda i: -score[i])
+        count = math.ceil(round(keep * len(patches), 9))
+        kept, rest = sorted(patches[:count]), patches[count:]
+        rows = [seen.x[i] for i in [*range(seen.prefix), *kept]]
+        if fuse and rest:
+            fused = np.zeros(seen.x.shape[1])
+            for i in rest:
+                fused = fused + score[i] * seen.x[i]
+            rows.append(fused)
+        return np.stack(rows), np.ones(len(rows))
+
+    return reduce
+
+
+def ats_scores(seen: Seen) -> Array:
+    """sum_h A[cls, i] * norm(v_i), heads of v concatenated, normalised over patches."""
+    raw = []
+    for i in range(seen.prefix, len(seen.x)):
+        attention = sum(seen.attention(h)[0, i] for h in range(seen.q.shape[0]))
+        value = np.concatenate([seen.v[h, i] for h in range(seen.v.shape[0])])
+        raw.append(attention * math.sqrt((value**2).sum()))
+    return np.array(raw) / sum(raw)
+
+
+def unbiased_variance(values: Array) -> float:
+    mean = sum(values) / len(values)
+    return float(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def ppt(r: int, tau: float, pruned: list[bool] | None = None) -> Reduction:
+    """Drop the r lowest scores of an image whose score variance exceeds tau, else merge r pairs."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        now = min(r, (len(seen.x) - seen.prefix) // 2)
+        score = ats_scores(seen)
+        prune = unbiased_variance(score) > tau
+        if pruned is not None:
+            pruned.append(prune)
+        if not prune:
+            return tome(now)(seen)
+        lowest = sorted(range(len(score)), key=lambda i: score[i])[:now]
+        kept = [i for i in range(len(seen.x)) if i - seen.prefix not in lowest]
+        return seen.x[kept], seen.size[kept]
+
+    return reduce

@@ -1,0 +1,155 @@
+"""The commands that need no search, through a real process: exit codes, both output streams, start-up time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
+
+
+def vitsearch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def write_job(folder: Path, **overrides: object) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({**JOB, **overrides}), encoding="utf-8")
+    return path
+
+
+def test_eer_prints_the_published_figure_of_castling() -> None:
+    found = vitsearch("eer", "--params-m", "24.1", "--flops-g", "4.5")
+    assert found.returncode == 0
+    assert found.stdout.strip() == "26.7 %"
+
+
+def test_eer_as_json_over_all_four_metrics() -> None:
+    figures = ["--params-m", "24.1", "--flops-g", "4.5", "--bits", "32", "--size-mb", "96.4"]
+    found = json.loads(vitsearch("eer", *figures, "--json").stdout)
+    assert found["eer_pct"] == pytest.approx(45.65, abs=0.01)
+
+
+def test_eer_against_a_reference_of_ones_own(tmp_path: Path) -> None:
+    reference = tmp_path / "reference.yaml"
+    reference.write_text("{name: mine, params_m: 10, flops_g: 2}", encoding="utf-8")
+    found = vitsearch("eer", "--params-m", "5", "--flops-g", "1", "--reference", reference, "--json")
+    assert json.loads(found.stdout)["eer_pct"] == pytest.approx(50)
+
+
+def test_cost_and_eer_of_a_candidate_file_agree(tmp_path: Path) -> None:
+    architecture = {
+        "image_size": 224, "in_chans": 3, "num_classes": 1000, "patch_size": 16, "depth": 12, "width": 384, "heads": 6,
+    }  # fmt: skip
+    path = tmp_path / "candidate.json"
+    path.write_text(json.dumps({"architecture": architecture}), encoding="utf-8")
+    cost = json.loads(vitsearch("cost", path, "--json").stdout)
+    assert cost["num_params"] == 22_050_664
+    assert round(cost["num_macs"] / 1e9, 2) == 4.61
+    assert json.loads(vitsearch("eer", path, "--json").stdout)["eer_pct"] == pytest.approx(cost["eer_pct"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eer"], "needs either a candidate file or figures"),
+        (["cost", "missing.json"], "the file does not exist"),
+        (["spaces", "vit_micro_9"], "did you mean 'vit_micro_8'?"),
+        (["pareto", "nowhere"], "holds no study"),
+        (["resume", "nowhere"], "holds no study"),
+        (["predict", "nowhere", "x.png"], "nowhere"),
+        (["run", "nowhere.yaml", "--out", "x"], "the file does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    found = vitsearch(*arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"serch": {}}, ["serch", "is not a known field", "did you mean 'search'?"]),
+        ({"search": {"trials": "many"}}, ["search.trials", "many"]),
+        ({"search": {"sampler": "nsga4"}}, ["search.sampler", "did you mean 'nsga"]),
+        ({"space": {"preset": "vit_micro_8", "fixed": {"architecture.heads": 0}}}, ["architecture.heads"]),
+        ({"objectives": ["accuracy"]}, ["objectives"]),
+        ({"dataset": {"kind": "imagefolder"}}, ["dataset", "path"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_a_bad_job_names_the_field_and_creates_nothing(
+    tmp_path: Path, command: str, overrides: dict[str, object], words: list[str]
+) -> None:
+    job, out = write_job(tmp_path, **overrides), tmp_path / "out"
+    found = vitsearch(command, job, *(["--out", out] if command == "run" else []))
+    assert found.returncode == 2, found.stderr
+    assert all(word in found.stderr for word in [str(job) if "space" not in overrides else "", *words]), (
+        found.stderr
+    )
+    assert "Traceback" not in found.stderr
+    assert not out.exists()
+
+
+def test_a_folder_that_is_taken_is_refused_and_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
+    found = vitsearch("run", write_job(tmp_path), "--out", out)
+    assert found.returncode == 2
+    assert "new or empty folder" in found.stderr
+    assert [p.name for p in out.iterdir()] == ["precious.txt"]
+
+
+def test_validate_accepts_every_example(repository: Path) -> None:
+    examples = sorted((repository / "examples").glob("*.yaml"))
+    assert examples
+    for example in examples:
+        found = vitsearch("validate", example, "--json")
+        assert json.loads(found.stdout)["valid"] is True, found.stderr
+
+
+def test_the_schema_accepts_a_good_job_and_refuses_a_bad_one(repository: Path) -> None:
+    schema = json.loads(vitsearch("schema").stdout)
+    job = yaml.safe_load((repository / "examples" / "cifar10.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(job, schema)
+    jsonschema.validate({**job, "space": {"preset": job["space"]}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**job, "serch": {}}, schema)
+
+
+def test_spaces_lists_the_presets_and_shows_one_with_size_and_eer() -> None:
+    names = json.loads(vitsearch("spaces", "--json").stdout)
+    assert set(names) == {"vit_micro_8", "vit_tiny_32", "vit_small_64", "deit_224"}
+    shown = json.loads(vitsearch("spaces", "vit_micro_8", "--json").stdout)
+    assert shown["configurations"] > 1_000_000
+    assert shown["continuous"] == ["tokens.tau"]
+    assert 0 < shown["eer_pct"][0] < shown["eer_pct"][1] < 100
+
+
+def test_doctor_says_what_works() -> None:
+    found = vitsearch("doctor", "--json")
+    checks = {check["check"]: check for check in json.loads(found.stdout)}
+    assert found.returncode == 0
+    assert all(checks[name]["ok"] for name in ("python", "torch", "ray", "mlflow", "onnxruntime", "database"))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    probe = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom vitsearch.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'timm', 'ray', 'mlflow', 'optuna', 'pydantic', 'sqlalchemy', 'numpy'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,63 @@
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report import factory
+from vitsearch.tracking import experiment_url, hide_passwords, run_url, server_command, study_url
+
+
+def test_pages_open_in_the_training_layout():
+    base = "http://127.0.0.1:5000/"
+    assert experiment_url(base, "7") == "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"
+    assert (
+        run_url(base, "7", "ab") == "http://127.0.0.1:5000/#/experiments/7/runs/ab?workflowType=machine_learning"
+    )
+    assert "pw" not in run_url("https://user:pw@host", "7", "ab")
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("postgresql+psycopg://u:geheim@h:5432/db", "postgresql+psycopg://***@h:5432/db"),
+        ("postgresql://u:ge@/heim@h/db", "postgresql://***@h/db"),
+        ("cannot reach 'https://token@h/x'", "cannot reach 'https://***@h/x'"),
+        ("http://h:5000/#/experiments/1", "http://h:5000/#/experiments/1"),
+        ("x://h/db?sslpassword=geheim&a=b", "x://h/db?sslpassword=***&a=b"),
+        ("https://h/?access_token=geheim", "https://h/?access_token=***"),
+        ("url: a://u:geheim@h\nuri: b://u:geheim@h", "url: a://***@h\nuri: b://***@h"),
+        ("mail me@example.org", "mail me@example.org"),
+    ],
+)
+def test_passwords_are_hidden(text: str, hidden: str):
+    assert hide_passwords(text) == hidden
+
+
+def test_the_server_of_a_folder(tmp_path: Path):
+    command = server_command(tmp_path / "a b", 5001)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
+    assert f"sqlite:///{tmp_path.resolve()}/a b/mlflow.db" in command
+    assert (tmp_path / "a b" / "mlartifacts").resolve().as_uri() in command
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5001"
+
+
+def test_the_page_of_a_study(tmp_path: Path):
+    job, base = factory.job(), "http://127.0.0.1:5000"
+    listing = f"{base}/#/experiments?workflowType=machine_learning"
+    assert study_url(base, tmp_path, job) == listing
+    (tmp_path / "mlflow.db").write_text("not a database, and long enough to be looked into " * 20)
+    assert study_url(base, tmp_path, job) == listing
+    (tmp_path / "mlflow.db").unlink()
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
+        connection.execute("INSERT INTO experiments VALUES (3, 'vitsearch/digits')")
+    connection.close()
+    assert study_url(base, tmp_path, job) == experiment_url(base, "3")
+    assert study_url("databricks://u:geheim@profile", tmp_path, job) == "databricks://***@profile"
+
+
+def test_a_server_that_is_away_gives_the_list(tmp_path: Path):
+    job = factory.job(tracking={"uri": "http://127.0.0.1:1"})
+    assert study_url("http://127.0.0.1:1", tmp_path, job).endswith("/#/experiments?workflowType=machine_learning")
