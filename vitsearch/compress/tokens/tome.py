@@ -44,7 +44,8 @@ def merge_by_keys(
     size_BN = torch.ones_like(x_BND[..., 0]) if size_BN is None else size_BN
     matching = bipartite_matching(attention.k_BHNK.mean(dim=1), r, num_prefix)
     x_BMD, size_BM = merge_tokens(x_BND, size_BN, matching)
-    order = merge_order(matching.kept_Ba.shape[1], num_prefix, x_BMD.shape[1])
+    # torch.jit.trace, which counts MACs, hands out sizes as tensors
+    order = merge_order(int(matching.kept_Ba.shape[1]), num_prefix, int(x_BMD.shape[1]))
     if order is not None:
         x_BMD, size_BM = x_BMD[:, order], size_BM[:, order]
     return x_BMD, size_BM
