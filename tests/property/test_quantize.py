@@ -59,7 +59,9 @@ def test_weights_stay_within_their_range_and_half_a_step(x: np.ndarray, bits: in
 @settings(deadline=None, max_examples=20)
 def test_the_error_falls_with_every_bit(seed: int):
     weight = torch.randn(1, 10_000, generator=torch.Generator().manual_seed(seed))
-    errors = [(quantized_weight(weight, bits) - weight).square().mean().item() for bits in (1, 2, 3, 4, 5, 6, 7, 8, 16)]
+    errors = [
+        (quantized_weight(weight, bits) - weight).square().mean().item() for bits in (1, 2, 3, 4, 5, 6, 7, 8, 16)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] <= weight.square().mean().item()
     assert errors[7] < 1e-3 > errors[8]

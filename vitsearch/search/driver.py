@@ -21,6 +21,7 @@ from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search.mirror import OptunaMirror
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
 
@@ -73,6 +74,8 @@ class Driver:
         self.running: dict[str, Running] = {}
         self._on_change, self._clock = on_change, clock
         self._asker = Asker(study.space, study.job, list(self._past()))
+        mirrored = study.job.storage.optuna_mirror
+        self._mirror = OptunaMirror(out, study.job.name, self._asker.study) if mirrored else None
         self._waiting: deque[int] = deque()
         self._attached: dict[int, list[int]] = defaultdict(list)
         self._profiling: set[int] = set()
@@ -174,13 +177,13 @@ class Driver:
     def _reject(self, trial: TrialRecord, broken: dict[str, float]) -> None:
         self.budget.count_fruitless()
         self.study.add(trial.model_copy(update={"kind": "rejected", "state": "told", "note": "; ".join(broken)}))
-        self._asker.tell(trial.number, *self.study.told_values(self.study.trials[trial.number]))
+        self._tell_sampler(trial.number, *self.study.told_values(self.study.trials[trial.number]))
 
     def _repeat(self, trial: TrialRecord, before: TrialRecord) -> None:
         self.budget.count_fruitless()
         self.study.add(trial.model_copy(update={"kind": "duplicate", "state": "told", "same_as": before.number}))
         if self._has_all_figures(before):
-            self._asker.tell(trial.number, *self.study.told_values(self.study.trials[trial.number]))
+            self._tell_sampler(trial.number, *self.study.told_values(self.study.trials[trial.number]))
         else:
             self._attached[before.number].append(trial.number)
 
@@ -266,7 +269,7 @@ class Driver:
     def _tell(self, number: int) -> None:
         values, violation = self.study.told_values(self.study.trials[number])
         for one in (number, *self._attached.pop(number, [])):
-            self._asker.tell(one, values, violation)
+            self._tell_sampler(one, values, violation)
         self.study.store.set_told(number)
         self.study.update(number, state="told")
         front = [trial.number for trial in self.study.front]
@@ -274,6 +277,11 @@ class Driver:
             self._front = front
             self.study.store.enqueue("front", {"members": front})
         self._drop_dominated_weights()
+
+    def _tell_sampler(self, number: int, values: list[float], violation: float) -> None:
+        self._asker.tell(number, values, violation)
+        if self._mirror is not None:
+            self._mirror.add(number)
 
     def _drop_dominated_weights(self) -> None:
         """Keep weights of front members only; dominated models can be trained again from their seed."""

@@ -14,6 +14,7 @@ from vitsearch.report.figures import (
     violations,
 )
 from vitsearch.report.front import front_of, hypervolume_of, is_candidate_for_front, knee_of, reference_of
+from vitsearch.report.tables import fate
 from vitsearch.space import SearchSpace
 from vitsearch.storage import DataSummary, StudyStore, TrialRecord
 
@@ -114,7 +115,7 @@ class Study:
 
     def counts(self) -> Counter[str]:
         """Trials by what became of them: done, failed, infeasible, running, waiting, rejected, duplicate."""
-        return Counter(_fate(trial, self.job) for trial in self.trials.values())
+        return Counter(fate(trial, self.job) for trial in self.trials.values())
 
     def knee(self) -> TrialRecord | None:
         """The front member nearest to the ideal point."""
@@ -134,16 +135,6 @@ class Study:
         if is_candidate_for_front(trial, self.job):
             rivals = [self.trials[n] for n in self._front if n != trial.number]
             self._front = [t.number for t in front_of([*rivals, trial], self.job)]
-
-
-def _fate(trial: TrialRecord, job: JobSpec) -> str:
-    if trial.kind != "evaluate":
-        return trial.kind
-    if isinstance(trial.outcome, TrialFailure):
-        return "failed"
-    if trial.outcome is None:
-        return "running" if trial.state == "leased" else "waiting"
-    return "infeasible" if violations(trial.figures, job.constraints) else "done"
 
 
 def _no_worse(value: float, than: float, maximize: bool) -> bool:

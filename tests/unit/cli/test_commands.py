@@ -46,7 +46,8 @@ def test_eer_against_a_reference_of_ones_own(tmp_path: Path) -> None:
 
 def test_cost_and_eer_of_a_candidate_file_agree(tmp_path: Path) -> None:
     architecture = {
-        "image_size": 224, "in_chans": 3, "num_classes": 1000, "patch_size": 16, "depth": 12, "width": 384, "heads": 6,
+        "image_size": 224, "in_chans": 3, "num_classes": 1000, "patch_size": 16, "depth": 12, "width": 384,
+        "heads": 6,
     }  # fmt: skip
     path = tmp_path / "candidate.json"
     path.write_text(json.dumps({"architecture": architecture}), encoding="utf-8")
@@ -148,7 +149,8 @@ def test_help_loads_nothing_heavy() -> None:
     probe = (
         "import sys\nfrom typer.testing import CliRunner\nfrom vitsearch.cli.main import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
-        "heavy = {'torch', 'timm', 'ray', 'mlflow', 'optuna', 'pydantic', 'sqlalchemy', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'ray', 'mlflow', 'optuna', 'pydantic', 'sqlalchemy', 'numpy'}\n"
+        "heavy &= set(sys.modules)\n"
         "print(sorted(heavy))"
     )
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

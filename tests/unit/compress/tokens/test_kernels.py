@@ -26,7 +26,9 @@ def test_prefix_tokens_take_no_part_even_when_they_are_the_most_alike(num_tokens
 
 
 def test_similarity_is_the_cosine_not_the_product():
-    metric = torch.tensor([[[0.0, 1.0], [9.0, 9.0], [1.0, 0.0], [1.0, 0.1]]])  # the long odd token is 45 degrees off
+    metric = torch.tensor(
+        [[[0.0, 1.0], [9.0, 9.0], [1.0, 0.0], [1.0, 0.1]]]
+    )  # the long odd token is 45 degrees off
     matching = bipartite_matching(metric, 1, 1)
     assert (matching.merged_Br.item(), matching.target_Br.item()) == (1, 1)
 
@@ -38,9 +40,7 @@ def test_merging_conserves_mass_and_first_moment():
     merged_BMD, merged_BM = merge_tokens(x_BND, size_BN, bipartite_matching(x_BND, 4, 1))
     assert merged_BMD.shape == (2, 7, 4)
     torch.testing.assert_close(merged_BM.sum(1), size_BN.sum(1))
-    torch.testing.assert_close(
-        (merged_BM[..., None] * merged_BMD).sum(1), (size_BN[..., None] * x_BND).sum(1)
-    )
+    torch.testing.assert_close((merged_BM[..., None] * merged_BMD).sum(1), (size_BN[..., None] * x_BND).sum(1))
 
 
 def test_several_tokens_may_merge_into_one():

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from tests.unit.search.factory import make_driver, make_job, make_store
+
+
+def test_the_mirror_holds_every_told_trial_once_also_after_a_resume(tmp_path: Path) -> None:
+    job = make_job(storage={"optuna_mirror": True}, search={"sampler": "random", "trials": 4})
+    store = make_store(tmp_path, job)
+    make_driver(tmp_path, store).run()
+    store.set_job(job.with_overrides(trials=6))
+    driver = make_driver(tmp_path, store)
+    driver.run()
+
+    copy = optuna.load_study(study_name="test", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    source = driver._asker.study
+    assert [t.user_attrs["vitsearch_trial"] for t in copy.trials] == [t.number for t in source.trials]
+    assert [t.values for t in copy.trials] == [t.values for t in source.trials]
+    assert [t.params for t in copy.trials] == [t.params for t in source.trials]
