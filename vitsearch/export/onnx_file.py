@@ -1,10 +1,8 @@
-"""``model.onnx``: written, freed of traces of this machine, and compared with PyTorch on real images."""
+"""``model.onnx`` compared with PyTorch on real images."""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +13,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.errors import ExportError
 from vitsearch.export.contents import OnnxCheck
 from vitsearch.models import VisionTransformer
-from vitsearch.onnx import OnnxModel, export_onnx
+from vitsearch.onnx import OnnxModel
 
 MAX_RELATIVE_DIFF = 1e-4  # float32 arithmetic in another order stays two digits below
 MAX_TIED_SHARE = 0.02
@@ -23,24 +21,6 @@ MAX_TIED_MEAN_DIFF = 0.02
 BATCH_SIZE = 16
 
 Logits = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-
-
-def write_onnx(model: VisionTransformer, path: Path) -> None:
-    """Write the network; without the exporter's stack traces, which name folders of this machine."""
-    import onnx
-
-    a = model.architecture
-    export_onnx(model, path, in_chans=a.in_chans, image_size=a.image_size)
-    proto: Any = onnx.load(path)
-    parts = [proto, proto.graph, *proto.functions]
-    for graph in [proto.graph, *proto.functions]:
-        parts += [*graph.node, *graph.value_info, *graph.input, *graph.output]
-    parts += proto.graph.initializer
-    for part in parts:
-        for field in ("metadata_props", "doc_string"):
-            if field in part.DESCRIPTOR.fields_by_name:
-                part.ClearField(field)
-    onnx.save(proto, path)
 
 
 def check_onnx(candidate: Candidate, model: VisionTransformer, onnx: OnnxModel, images_NCHW: Tensor) -> OnnxCheck:

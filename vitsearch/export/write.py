@@ -30,8 +30,8 @@ from vitsearch.export.contents import (
 )
 from vitsearch.export.folder import appearing_folder, require_free
 from vitsearch.export.images import pixels_of
-from vitsearch.export.onnx_file import check_onnx, write_onnx
-from vitsearch.onnx import OnnxModel
+from vitsearch.export.onnx_file import check_onnx
+from vitsearch.onnx import OnnxModel, export_onnx
 from vitsearch.storage import DataSummary
 from vitsearch.train.data.arrays import ImageArray
 from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
@@ -86,7 +86,8 @@ def export_bundle(
         shutil.copyfile(source, folder / WEIGHTS_FILE)
         _write(folder / CANDIDATE_FILE, candidate)
         _write(folder / PREPROCESS_FILE, preprocess)
-        write_onnx(model, folder / ONNX_FILE)
+        a = candidate.architecture
+        export_onnx(model, folder / ONNX_FILE, in_chans=a.in_chans, image_size=a.image_size)
         check = check_onnx(candidate, model, OnnxModel(folder / ONNX_FILE), images_NCHW)
         onnx_sha256 = hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
         metrics = _metrics(candidate, data, facts, check, onnx_sha256)

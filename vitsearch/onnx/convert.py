@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,6 +46,23 @@ def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int)
                 external_data=False,
                 verbose=False,
             )
-        partial.replace(path)
     finally:
         chatter.setLevel(level)
+    _drop_traces(partial)
+    partial.replace(path)
+
+
+def _drop_traces(path: Path) -> None:
+    """Remove the exporter's stack traces: they name folders of this machine and can outweigh the network."""
+    import onnx
+
+    proto: Any = onnx.load(path)
+    parts = [proto, proto.graph, *proto.functions]
+    for graph in [proto.graph, *proto.functions]:
+        parts += [*graph.node, *graph.value_info, *graph.input, *graph.output]
+    parts += proto.graph.initializer
+    for part in parts:
+        for field in ("metadata_props", "doc_string"):
+            if field in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(field)
+    onnx.save(proto, path)

@@ -61,7 +61,7 @@ def test_eer_follows_from_the_cost_where_the_study_stored_none(data, tmp_path):
 def light_onnx(monkeypatch, bundle_of):
     """Skip the conversion, which takes seconds, where a test is about something else."""
     source = bundle_of("dense").folder / "model.onnx"
-    monkeypatch.setattr(write, "write_onnx", lambda _, path: shutil.copyfile(source, path))
+    monkeypatch.setattr(write, "export_onnx", lambda _, path, **__: shutil.copyfile(source, path))
 
 
 @pytest.mark.usefixtures("light_onnx")
@@ -153,7 +153,8 @@ class TestPlace:
 def test_an_onnx_file_of_another_network_is_refused(data, tmp_path, monkeypatch):
     other, _ = trained(DENSE, data, tmp_path / "other")
     other.head.weight.data.neg_()
-    monkeypatch.setattr(write, "write_onnx", lambda _, path: export_onnx(other, path, in_chans=1, image_size=8))
+    of_other = lambda _, path, **shape: export_onnx(other, path, **shape)  # noqa: E731
+    monkeypatch.setattr(write, "export_onnx", of_other)
     with pytest.raises(ExportError, match=r"model\.onnx does not compute what PyTorch does"):
         exported(DENSE, data, tmp_path)
     assert not (tmp_path / "bundle").exists()

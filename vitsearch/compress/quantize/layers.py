@@ -42,8 +42,10 @@ class ActivationQuantizer(nn.Module):
             return x.to(torch.float16).to(x.dtype)
         if self.observing:
             flat = x.detach().flatten()
-            extremes = torch.stack([flat.min(), flat.max()])  # a sample must not lose the range
-            self._observed.append(torch.cat([spread_sample(flat, OBSERVED_VALUES), extremes]))
+            sample = spread_sample(flat, OBSERVED_VALUES)
+            if len(sample) < len(flat):
+                sample = torch.cat([sample, flat.min()[None], flat.max()[None]])  # never lose the range
+            self._observed.append(sample)
             return x
         return quantize(x, self.delta, self.bits)
 

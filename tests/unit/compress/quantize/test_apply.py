@@ -6,8 +6,13 @@ from torch import nn
 
 from tests.unit.compress.factory import DEPTH, candidate, images, network
 from vitsearch.candidate import Precision
-from vitsearch.compress import assemble, build_reducers, calibrate, insert_quantizers
-from vitsearch.compress.quantize import ActivationQuantizer, QuantizedAttention, QuantizedProjection
+from vitsearch.compress import PRUNERS, assemble, build_reducers, calibrate, insert_quantizers
+from vitsearch.compress.quantize import (
+    ActivationQuantizer,
+    QuantizedAttention,
+    QuantizedProjection,
+    observed_delta,
+)
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
 
@@ -26,8 +31,6 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def compressed(architecture: dict[str, Any] | None = None, **parts: Any) -> VisionTransformer:
-    from vitsearch.compress import PRUNERS
-
     c = candidate(architecture, **parts)
     model = network(c)
     if c.sparsity.method != "none":
@@ -118,10 +121,8 @@ def test_calibration_sees_what_float32_arithmetic_would_pass(calibration: str):
     insert_quantizers(model, Precision(activation_bits=4, calibration=calibration)).eval()
     calibrate(model, batches)
     delta = model.blocks[1].mlp.fc1.input_quantizer.delta.item()
-    from vitsearch.compress.quantize import observed_delta
-
     expected = observed_delta(torch.cat([x.flatten() for x in seen]), 4, calibration).item()
-    assert delta == pytest.approx(expected, rel=1e-6 if calibration == "minmax" else 0.05)
+    assert delta == pytest.approx(expected, rel=1e-6)
 
 
 @torch.no_grad()
