@@ -20,6 +20,7 @@ from workers.trainer import Trainer
 
 REPORTS_EVERY_S = 0.5
 PAUSE_TIMEOUT_S = 120.0
+PROFILE_TIMEOUT_S = 900.0
 
 
 @dataclass(kw_only=True)
@@ -66,6 +67,7 @@ class RayExecutor:
         self._profilers: dict[str, Any] = {}
         self._queue: deque[ProfileRequest] = deque()
         self._measuring: tuple[ProfileRequest, Any] | None = None
+        self._measuring_since = 0.0
         self._events: list[Event] = []
 
     def idle_workers(self) -> list[str]:
@@ -113,6 +115,7 @@ class RayExecutor:
             self._collect({*ready, *more})
         else:
             time.sleep(min(timeout_s, 0.05))
+        self._give_up_measuring()
         events, self._events = self._events, []
         return events
 
@@ -145,6 +148,14 @@ class RayExecutor:
         if self._measuring and self._measuring[1] in ready:
             self._collect_profile(*self._measuring)
 
+    def _give_up_measuring(self) -> None:
+        """End a measurement that hangs, or that no node offers its target's resource for."""
+        if self._measuring and time.monotonic() - self._measuring_since > PROFILE_TIMEOUT_S:
+            request, _ = self._measuring
+            ray.kill(self._profilers.pop(request.target.name))
+            reason = f"no answer from target {request.target.name!r} within {PROFILE_TIMEOUT_S:g} s"
+            self._end_measurement(request, None, reason)
+
     def _collect_reports(self, name: str, worker: _Worker) -> None:
         try:
             reports = ray.get(worker.reports)
@@ -174,21 +185,18 @@ class RayExecutor:
         request = request.model_copy(update={"contended": contended})
         profiler = self._profiler(request.target.name)
         self._measuring = (request, profiler.run.remote(request.model_dump_json()))
+        self._measuring_since = time.monotonic()
 
     def _hold_trainers(self) -> bool:
         """Pause every busy trainer on this node; whether all of them came to rest."""
-        busy = [w.actor.pause.remote(PAUSE_TIMEOUT_S) for w in self._workers.values() if w.task is not None]
-        if not busy:
-            return True
+        busy = [worker for worker in self._workers.values() if worker.task is not None]
         if not self._pause:
-            return False
-        try:
-            return all(ray.get(busy))
-        except ray.exceptions.RayError:
-            return True  # a dead trainer does not compute
+            return not busy
+        # all are asked before any is awaited
+        answers = [worker.actor.pause.remote(PAUSE_TIMEOUT_S) for worker in busy]
+        return all(_at_rest(answer) for answer in answers)
 
     def _collect_profile(self, request: ProfileRequest, task: Any) -> None:
-        self._measuring = None
         profile, reason = None, ""
         try:
             profile = Profile.model_validate_json(ray.get(task))
@@ -196,6 +204,10 @@ class RayExecutor:
             reason = str(error).strip().splitlines()[-1][:300]
             if isinstance(error, ray.exceptions.RayActorError):
                 self._profilers.pop(request.target.name, None)
+        self._end_measurement(request, profile, reason)
+
+    def _end_measurement(self, request: ProfileRequest, profile: Profile | None, reason: str) -> None:
+        self._measuring = None
         self._events.append(
             ProfileDone(trial=request.trial, target=request.target.name, profile=profile, reason=reason)
         )
@@ -208,6 +220,14 @@ class RayExecutor:
             options = {"num_cpus": 0, "resources": {target_resource(target): 1}}
             self._profilers[target] = ray.remote(Profiler).options(**options).remote()
         return self._profilers[target]
+
+
+def _at_rest(answer: Any) -> bool:
+    """What a trainer answered to ``pause``; a dead one does not compute."""
+    try:
+        return bool(ray.get(answer))
+    except ray.exceptions.RayError:
+        return True
 
 
 def _parse_outcome(text: str) -> Any:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import ray
 
+from vitsearch.errors import StudyError
+
 
 def target_resource(name: str) -> str:
     """The Ray resource that stands for a target; there is one of it."""
@@ -48,6 +50,23 @@ def local_ray(
             _temp_dir=str(temp_dir) if temp_dir else None,
         )
     try:
+        _require_resources(workers, targets)
         yield
     finally:
         ray.shutdown()
+
+
+def _require_resources(workers: int, targets: list[str]) -> None:
+    """Refuse at once what a cluster could only leave pending for ever."""
+    offered = ray.cluster_resources()
+    for name in targets:
+        if offered.get(target_resource(name), 0) < 1:
+            raise StudyError(
+                f"no node of the cluster offers the target {name!r}; start one with: "
+                f"ray start --address HEAD:6379 --resources '{{\"{target_resource(name)}\": 1}}'"
+            )
+    if offered.get("CPU", 0) < workers:
+        raise StudyError(
+            f"{workers} workers need {workers} CPUs, but the cluster has {offered.get('CPU', 0):g}; "
+            f"lower search.workers (--workers) or add nodes"
+        )

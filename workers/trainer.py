@@ -58,10 +58,11 @@ class Trainer:
 
     def run(self, request_json: str) -> str:
         """Run a trial; returns its outcome as JSON."""
-        from vitsearch.trial import TrialContext, run_trial
-
-        self._halted.clear()
+        self._halted.clear()  # first of all: the imports below take seconds
         try:
+            from vitsearch.trial import TrialContext, run_trial
+
+            self._wait_if_paused()
             context = TrialContext(data=self._data, on_epoch=self._reports.append, on_batch=self._wait_if_paused)
             return run_trial(TrialRequest.model_validate_json(request_json), context).model_dump_json()
         finally:
@@ -91,8 +92,7 @@ class Trainer:
         return fastest_autocast(architecture, batch_size, self._data.device)
 
     def _wait_if_paused(self) -> None:
-        if self._unpaused.is_set():
-            return
-        self._halted.set()
-        self._unpaused.wait()
-        self._halted.clear()
+        while not self._unpaused.is_set():  # again: a second pause may follow the resume at once
+            self._halted.set()
+            self._unpaused.wait()
+            self._halted.clear()

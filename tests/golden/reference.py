@@ -106,7 +106,7 @@ def links(metric: Array, r: int, prefix: int) -> list[tuple[int, int]]:
     found = []
     for a in range(prefix, len(metric)):
         if a % 2 == 0:
-            best = max(odd, key=lambda b: float(unit[a] @ unit[b]))  # noqa: B023
+            best = max(odd, key=lambda b: float(unit[a] @ unit[b]))
             found.append((float(unit[a] @ unit[best]), a, best))
     return [(a, b) for _, a, b in sorted(found, reverse=True)[:r]]
 
@@ -134,7 +134,7 @@ def tome(r: int) -> Reduction:
 
 
 def evit(keep: float, *, fuse: bool = True) -> Reduction:
-    """Keep the ceil(keep (N - prefix)) patches with the largest mean_h A[cls, i]; fuse the rest with weights a_i."""
+    """Keep the ceil(keep (N - prefix)) patches of largest mean_h A[cls, i]; fuse the rest with weights a_i."""
 
     def reduce(seen: Seen) -> tuple[Array, Array]:
         heads = seen.q.shape[0]

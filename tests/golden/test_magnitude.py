@@ -56,8 +56,8 @@ def test_the_sliced_network_is_the_reference_with_the_weakest_units_zeroed():
     )
     pruned = prune_magnitude(model.float(), candidate).double().eval()
     for b in range(DEPTH):
-        units = sorted(range(UNITS), key=lambda j: unit_score(w, b, j))[: UNITS - kept_units[b]]  # noqa: B023
-        heads = sorted(range(HEADS), key=lambda h: head_score(w, b, h))[: HEADS - kept_heads[b]]  # noqa: B023
+        units = sorted(range(UNITS), key=lambda j: unit_score(w, b, j))[: UNITS - kept_units[b]]
+        heads = sorted(range(HEADS), key=lambda h: head_score(w, b, h))[: HEADS - kept_heads[b]]
         for unit in units:
             w[f"blocks.{b}.mlp.fc2.weight"][:, unit] = 0
         for head in heads:

@@ -28,8 +28,8 @@ DEPTH, HEADS, BATCH = 4, 3, 3
 
 def architecture(size: tuple[int, int] = (10, 2), **changes: Any) -> Architecture:
     return Architecture.model_validate(
-        {"image_size": size[0], "patch_size": size[1], "in_chans": 2, "num_classes": 5, "depth": DEPTH, "width": 12,
-         "heads": HEADS, "mlp_ratio": 2.0, **changes}
+        {"image_size": size[0], "patch_size": size[1], "in_chans": 2, "num_classes": 5, "depth": DEPTH,
+         "width": 12, "heads": HEADS, "mlp_ratio": 2.0, **changes}
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Properties of the uniform quantiser."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,7 @@ def test_the_error_falls_with_every_bit(seed: int):
     assert errors == sorted(errors, reverse=True)
     assert errors[0] <= weight.square().mean().item()
     assert errors[7] < 1e-3 > errors[8]
-    for more, less in zip(errors[2:7], errors[3:8], strict=True):
+    for more, less in itertools.pairwise(errors[2:8]):
         assert 2.5 < more / less < 7, "a bit halves the step, so quarters the error"
 
 

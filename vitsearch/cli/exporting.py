@@ -55,7 +55,7 @@ def select_trial(report: StudyReport, select: str) -> TrialRecord:
     if select == "best-accuracy":
         return max(report.front, key=lambda t: t.figures["accuracy"])
     if select == "best-eer":
-        return min(report.front, key=lambda t: t.figures["eer_pct"])
+        return min(report.front, key=lambda t: t.figures.get("eer_pct", float("inf")))
     match = re.fullmatch(r"trial=(\d+)", select)
     if match is None:
         raise InputError("must be knee, best-accuracy, best-eer or trial=N", where="vitsearch export",

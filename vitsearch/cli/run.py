@@ -56,6 +56,7 @@ def run(
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     data = load_data(job)
     space_of(job, summary_of(data))  # an impossible space is told before anything is created
+    out = out.resolve()  # workers may run in another folder
     store = new_study(job, out)
     _drive(store, out, data, json_output=json_output)
 
@@ -69,13 +70,14 @@ def resume(
     """Go on with a search that was interrupted or killed, or give it a larger budget."""
     from vitsearch.cli.session import load_data, open_study
 
+    folder = folder.resolve()
     store = open_study(folder)
     job = store.study().job
+    data = load_data(job)
     if trials is not None or workers is not None:
         store.acquire()
         store.set_job(job.with_overrides(trials=trials, workers=workers))
-        job = store.study().job
-    _drive(store, folder, load_data(job), json_output=json_output)
+    _drive(store, folder, data, json_output=json_output)
 
 
 def validate(
@@ -108,9 +110,9 @@ def schema() -> None:
 def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:
     from vitsearch.cli.display import make_display
     from vitsearch.cli.results import front_json, print_front
-    from vitsearch.cli.session import search
+    from vitsearch.cli.session import failures_explained, search
 
-    with make_display(quiet=json_output) as display:
+    with make_display(quiet=json_output) as display, failures_explained(out):
         ended = search(store, out, data, display)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)

@@ -16,7 +16,7 @@ from vitsearch.config import JobSpec, load_job
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
-from vitsearch.storage import DATABASE_FILE, DataSummary, StudyStore, database_url, open_engine
+from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -73,11 +73,14 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        store = StudyStore.create(open_engine(database_url(out, job.storage.url)), job)
         (out / JOB_FILE).write_text(job_yaml(job), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
-    return store
+    try:
+        return StudyStore.create(open_engine(database_url(out, job.storage.url)), job)
+    except StudyError:
+        (out / JOB_FILE).unlink()
+        raise
 
 
 def open_study(folder: Path) -> StudyStore:
@@ -192,6 +195,27 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> E
     return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
 
 
+@contextmanager
+def failures_explained(out: Path) -> Iterator[None]:
+    """Turn what the machine does to a search (full disk, lost database, lost Ray) into one line and a remedy.
+
+    Raises:
+        StudyError: Instead of the machine's own error; what was stored until then is safe.
+    """
+    from ray.exceptions import RayError
+
+    again = f"mend that, then: vitsearch resume {out}"
+    try:
+        yield
+    except DatabaseError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise StudyError(f"the study's database failed ({reason}); nothing stored is lost; {again}") from error
+    except RayError as error:
+        raise StudyError(f"Ray failed ({str(error).strip().splitlines()[0]}); {again}") from error
+    except OSError as error:
+        raise StudyError(f"{error.filename or out}: {error.strerror or error}; {again}") from error
+
+
 def save_sample(data: ImageData, out: Path) -> None:
     """Keep some validation images beside the study: an export is checked on them, wherever the data is by then."""
     import numpy as np
@@ -228,8 +252,8 @@ def _stop_on_signal(stop: Callable[[], None], say: Callable[[str], None]) -> Ite
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()  # before anything that could fail
         say("stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now")
-        stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

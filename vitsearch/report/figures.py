@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from vitsearch.config import METRICS, ConstraintSpec, JobSpec
 from vitsearch.cost import Cost
@@ -69,22 +69,25 @@ def violations(figures: Mapping[str, float], constraints: Iterable[ConstraintSpe
     return broken
 
 
+def constraints_known(figures: Mapping[str, float], constraints: Iterable[ConstraintSpec]) -> bool:
+    """Whether every constrained figure is there; a model that was not measured must not pass for feasible."""
+    return all(METRICS[constraint.metric].key in figures for constraint in constraints)
+
+
 def infeasible_values(
-    known: Mapping[str, float], job: JobSpec, chance_accuracy: float, seen: Sequence[Sequence[float]]
+    known: Mapping[str, float], job: JobSpec, chance_accuracy: float, worst_seen: Mapping[str, float]
 ) -> list[float]:
     """What a sampler is told about a candidate without results: chance accuracy, its known cost.
 
     An objective that only a measurement could tell gets the worst value seen so far.
     """
     values: list[float] = []
-    for i, name in enumerate(job.objectives):
+    for name in job.objectives:
         metric = METRICS[name]
         if name == "accuracy":
             values.append(chance_accuracy)
         elif metric.key in known:
             values.append(known[metric.key])
         else:
-            column = [point[i] for point in seen]
-            worst = min if metric.maximize else max
-            values.append(worst(column) if column else (0.0 if metric.maximize else 1e6))
+            values.append(worst_seen.get(metric.key, 0.0 if metric.maximize else 1e6))
     return values

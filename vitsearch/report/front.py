@@ -9,7 +9,7 @@ from vitsearch.config import METRICS, JobSpec, Value
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.pareto import hypervolume, knee, non_dominated
-from vitsearch.report.figures import directions, known_figures, objective_values, violations
+from vitsearch.report.figures import constraints_known, directions, known_figures, objective_values, violations
 from vitsearch.space import Dimension, SearchSpace, resolve_preset
 from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
 
@@ -73,9 +73,10 @@ def point_of(trial: TrialRecord, job: JobSpec) -> list[float]:
 
 
 def is_candidate_for_front(trial: TrialRecord, job: JobSpec) -> bool:
-    """Whether a trial succeeded, has every objective and breaks no constraint."""
-    has_figures = trial.succeeded and objective_values(trial.figures, job) is not None
-    return has_figures and not violations(trial.figures, job.constraints)
+    """Whether a trial succeeded, has every objective and constrained figure, and breaks no constraint."""
+    if not trial.succeeded or objective_values(trial.figures, job) is None:
+        return False
+    return constraints_known(trial.figures, job.constraints) and not violations(trial.figures, job.constraints)
 
 
 def front_of(trials: Iterable[TrialRecord], job: JobSpec) -> list[TrialRecord]:

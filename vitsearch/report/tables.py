@@ -34,6 +34,8 @@ def fate(trial: TrialRecord, job: JobSpec) -> str:
         return "failed"
     if trial.outcome is None:
         return "running" if trial.state == "leased" else "waiting"
+    if trial.unmeasured:
+        return "failed"
     return "infeasible" if violations(trial.figures, job.constraints) else "done"
 
 
@@ -41,6 +43,8 @@ def why(trial: TrialRecord, job: JobSpec) -> str:
     """Why a trial is not a plain success; empty for one that is."""
     if isinstance(trial.outcome, TrialFailure):
         return f"{trial.outcome.stage}: {trial.outcome.failure}: {trial.outcome.message}"
+    if trial.unmeasured:
+        return f"profile: {trial.unmeasured}"
     if trial.same_as is not None:
         return f"same candidate as trial {trial.same_as}"
     return trial.note or "; ".join(violations(trial.figures, job.constraints))

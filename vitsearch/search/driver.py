@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.cost import cost_of
+from vitsearch.errors import StudyError
 from vitsearch.messages import EpochReport, ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
@@ -28,6 +29,7 @@ from vitsearch.storage import TrialRecord
 POLL_S = 0.5
 RENEW_S = 5.0
 FRUITLESS_PER_DISPATCH = 50
+MAX_LOSSES_IN_A_ROW = 10
 
 
 @dataclass(kw_only=True)
@@ -79,6 +81,8 @@ class Driver:
         self._waiting: deque[int] = deque()
         self._attached: dict[int, list[int]] = defaultdict(list)
         self._profiling: set[int] = set()
+        self._with_weights = {path.parent.name for path in (out / "artifacts" / "trials").glob("*/*")}
+        self._losses = 0
         self._front: list[int] = []
         self._renewed = clock()
         self.stop_requested = False
@@ -100,6 +104,8 @@ class Driver:
             self._renew()
             self._on_change(self)
         if self.stop_requested:
+            for event in self.executor.poll(0):
+                self._handle(event)
             self._release()
         self.study.store.renew(self.budget.elapsed_s)
         return "stopped" if self.stop_requested else (self.budget.end_reason or "done")
@@ -135,6 +141,8 @@ class Driver:
                 self.study.store.set_told(trial.number)  # the rebuilt sampler knows it already
                 self.study.update(trial.number, state="told")
         self._front = [trial.number for trial in self.study.front]
+        if self._front:  # the last driver may have died between a tell and its message
+            self.study.store.enqueue("front", {"members": self._front})
 
     def _dispatch(self) -> None:
         for worker in self.executor.idle_workers():
@@ -212,16 +220,25 @@ class Driver:
         if isinstance(event, EpochDone):
             running = self.running.get(event.worker)
             if running is not None and running.trial == event.report.trial:
+                self._losses = 0
                 running.report, running.since = event.report, self._clock()
         elif isinstance(event, TrialDone):
             self.running.pop(event.worker, None)
             outcome = event.outcome
-            if isinstance(outcome, TrialFailure) and outcome.retryable and self._may_retry(outcome.trial):
-                self._requeue(outcome.trial)
-            else:
+            self._losses = 0
+            if not (isinstance(outcome, TrialFailure) and outcome.retryable):
                 self._finish(outcome)
+            elif self._may_retry(outcome.trial):
+                self._requeue(outcome.trial)
+            else:  # the candidate is innocent, and the next one would fare no better
+                self.study.store.unlease_trial(outcome.trial, 0)
+                raise StudyError(
+                    f"trial {outcome.trial} cannot be stored in {self.out}: {outcome.message}; "
+                    f"make room or mend the folder, then: vitsearch resume {self.out}"
+                )
         elif isinstance(event, WorkerLost):
             self.running.pop(event.worker, None)
+            self._count_loss(event)
             if self._may_retry(event.trial):
                 self._requeue(event.trial)
             else:
@@ -230,6 +247,16 @@ class Driver:
                 )
         else:
             self._profiled(event)
+
+    def _count_loss(self, event: WorkerLost) -> None:
+        """Stop when workers do nothing but die: the fault is theirs, but candidates would be blamed for it."""
+        self._losses += 1
+        if self._losses >= MAX_LOSSES_IN_A_ROW:
+            self.study.store.unlease_trial(event.trial, 0)
+            raise StudyError(
+                f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
+                f"mend the machine, then: vitsearch resume {self.out}"
+            )
 
     def _may_retry(self, number: int) -> bool:
         return self.study.trials[number].attempts <= self.job.search.max_retries
@@ -264,6 +291,8 @@ class Driver:
         self._profiling.discard(event.trial)
         if event.profile is not None:
             self.study.store_profile(event.trial, event.profile)
+        else:
+            self.study.store_unmeasured(event.trial, event.reason or "the measurement failed")
         self._tell(event.trial)
 
     def _tell(self, number: int) -> None:
@@ -276,6 +305,7 @@ class Driver:
         if front != self._front:
             self._front = front
             self.study.store.enqueue("front", {"members": front})
+        self._with_weights.add(artifact_dir(self.out, number).name)
         self._drop_dominated_weights()
 
     def _tell_sampler(self, number: int, values: list[float], violation: float) -> None:
@@ -285,25 +315,26 @@ class Driver:
 
     def _drop_dominated_weights(self) -> None:
         """Keep weights of front members only; dominated models can be trained again from their seed."""
-        keep = {artifact_dir(self.out, n).name for n in self._front}
-        keep |= {artifact_dir(self.out, r.trial).name for r in self.running.values()}
-        keep |= {artifact_dir(self.out, n).name for n in (*self._waiting, *self._profiling)}
-        folder = self.out / "artifacts" / "trials"
-        for old in folder.iterdir() if folder.is_dir() else ():
-            if old.name not in keep:
-                for file in ("model.safetensors", "model.onnx", "epoch.pt"):
-                    (old / file).unlink(missing_ok=True)
+        unfinished = (*(r.trial for r in self.running.values()), *self._waiting, *self._profiling)
+        keep = {artifact_dir(self.out, n).name for n in (*self._front, *unfinished)}
+        for old in self._with_weights - keep:
+            for file in ("model.safetensors", "model.onnx", "epoch.pt"):
+                (self.out / "artifacts" / "trials" / old / file).unlink(missing_ok=True)
+        self._with_weights &= keep
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""
         if trial.outcome is None:
             return False
-        if not trial.succeeded or not self.job.needs_profile:
+        if not trial.succeeded or not self.job.needs_profile or trial.unmeasured:
             return True
         return objective_values(trial.figures, self.job) is not None and bool(trial.profiles)
 
     def _give_up_on_hanging(self) -> None:
         limit = self.job.search.trial_timeout_s
+        if self._profiling:  # trainers are held meanwhile
+            for running in self.running.values():
+                running.since = self._clock()
         for worker, running in list(self.running.items()):
             if self._clock() - running.since > limit:
                 message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vitsearch.messages import ProfileRequest, TrialRequest, TrialResult
+from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.search.driver import POLL_S, artifact_dir, trial_seed
 from vitsearch.search.executor import EpochDone, Executor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.search.study import Study
@@ -96,6 +96,9 @@ class Finisher:
             for event in self.executor.poll(POLL_S):
                 if isinstance(event, TrialDone):
                     number = running.pop(event.worker)
+                    if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:
+                        problems.append(f"retraining trial {number} waits for a resume: {event.outcome.message}")
+                        continue
                     self.study.store.store_final(number, event.outcome)
                     self.study.update(number, final=event.outcome)
                     if not isinstance(event.outcome, TrialResult):

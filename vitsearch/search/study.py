@@ -8,6 +8,7 @@ from vitsearch.config import METRICS, JobSpec
 from vitsearch.messages import Profile, TrialFailure, TrialResult
 from vitsearch.report.figures import (
     all_figures,
+    constraints_known,
     infeasible_values,
     known_figures,
     objective_values,
@@ -82,6 +83,11 @@ class Study:
         self.store.add_profiles(number, [profile], figures)
         self._consider(self.update(number, profiles=profiles, figures=figures))
 
+    def store_unmeasured(self, number: int, reason: str) -> None:
+        """Persist that a needed measurement has failed; the trial counts as failed, its candidate is innocent."""
+        self.store.set_unmeasured(number, reason)
+        self.update(number, unmeasured=reason)
+
     def figures_of(self, trial: TrialRecord, outcome: TrialResult | TrialFailure | None) -> dict[str, float]:
         """Every figure of a trial that is known now."""
         if isinstance(outcome, TrialResult):
@@ -95,8 +101,8 @@ class Study:
         figures = source.figures or known
         excess = sum(violations(figures, self.job.constraints).values())
         values = objective_values(figures, self.job) if source.succeeded else None
-        if values is None:
-            values = infeasible_values(known, self.job, self.data.chance_accuracy, self._seen())
+        if values is None or not constraints_known(figures, self.job.constraints):
+            values = infeasible_values(known, self.job, self.data.chance_accuracy, self._worst_seen())
             excess = excess or 1.0
         return values, excess if excess > 0 else -1.0
 
@@ -126,15 +132,22 @@ class Study:
         reference = reference_of(self.job, self.space, self.data, self.trials.values())
         return hypervolume_of(self.front, self.job, reference)
 
-    def _seen(self) -> list[list[float]]:
-        found = (objective_values(t.figures, self.job) for t in self.trials.values() if t.succeeded)
-        return [point for point in found if point is not None]
+    def _worst_seen(self) -> dict[str, float]:
+        """The worst figure so far of each objective that only a measurement tells."""
+        worst: dict[str, float] = {}
+        for metric in (METRICS[name] for name in self.job.objectives):
+            if metric.origin == "measured":
+                seen = [t.figures[metric.key] for t in self.trials.values() if metric.key in t.figures]
+                worst |= {metric.key: min(seen) if metric.maximize else max(seen)} if seen else {}
+        return worst
 
     def _consider(self, trial: TrialRecord) -> None:
         """Let a trial onto the front if it belongs there; only the front itself is compared."""
         if is_candidate_for_front(trial, self.job):
-            rivals = [self.trials[n] for n in self._front if n != trial.number]
-            self._front = [t.number for t in front_of([*rivals, trial], self.job)]
+            rivals = {trial.number, *self._front}  # in order of their numbers, as every other reader compares them
+            self._front = [t.number for t in front_of([self.trials[n] for n in sorted(rivals)], self.job)]
+        elif trial.number in self._front:
+            self._front = [t.number for t in front_of(self.trials.values(), self.job)]
 
 
 def _no_worse(value: float, than: float, maximize: bool) -> bool:

@@ -1,12 +1,13 @@
 """The study's database: SQLAlchemy tables, one repository, Alembic migrations."""
 
-from vitsearch.storage.database import DATABASE_FILE, database_url, open_engine
+from vitsearch.storage.database import DATABASE_FILE, DatabaseError, database_url, open_engine
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, TrialRecord
 from vitsearch.storage.store import StudyStore
 
 __all__ = [
     "DATABASE_FILE",
     "DataSummary",
+    "DatabaseError",
     "OutboxRecord",
     "StudyRecord",
     "StudyStore",

@@ -9,12 +9,15 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vitsearch.errors import StudyError
 
 DATABASE_FILE = "study.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+DatabaseError = SQLAlchemyError  # whatever a database can raise at any statement
 
 
 def database_url(folder: Path, url: str | None = None) -> str:

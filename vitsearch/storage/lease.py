@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import threading
 import time
 
 from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vitsearch.errors import StudyLockedError
 from vitsearch.storage.tables import StudyTable
 
 LEASE_S = 30.0
+log = logging.getLogger(__name__)
 
 
 def this_driver() -> str:
@@ -25,7 +29,8 @@ def this_driver() -> str:
 def take_lease(engine: Engine, study_id: int, owner: str) -> int:
     """Become the study's driver.
 
-    A lease is free when it was given back, has run out, or belongs to a process of this host that is gone.
+    A lease is free when it was given back, when its owner is a process of this host that is gone, or when its owner
+    lives on another host and has not renewed it in time. On this host a living process is trusted, not the clock.
 
     Returns:
         The new epoch; writes of any earlier epoch are refused from now on.
@@ -35,7 +40,7 @@ def take_lease(engine: Engine, study_id: int, owner: str) -> int:
     """
     with Session(engine) as session, session.begin():
         study = session.execute(select(StudyTable).where(StudyTable.id == study_id).with_for_update()).scalar_one()
-        if study.owner and study.owner != owner and study.lease_until > time.time() and not _is_gone(study.owner):
+        if study.owner and study.owner != owner and _is_alive(study.owner, study.lease_until):
             raise StudyLockedError(
                 f"study {study.name!r} is driven by {study.owner.rpartition(':')[0]}; stop that driver, or wait "
                 f"{study.lease_until - time.time():.0f} s if it died on another machine"
@@ -66,13 +71,49 @@ def hold_lease(session: Session, study_id: int, epoch: int) -> None:
         raise StudyLockedError("another driver has taken over this study; this one stops")
 
 
-def _is_gone(owner: str) -> bool:
+class Heartbeat:
+    """Renews a lease in the background, so that no long step of its driver can let it run out.
+
+    Ends by itself once a later driver owns the study; the next write of this one then says so.
+
+    Args:
+        engine: The database.
+        study_id: Row id.
+        epoch: The driver's.
+    """
+
+    def __init__(self, engine: Engine, study_id: int, epoch: int) -> None:
+        self._engine, self._study_id, self._epoch = engine, study_id, epoch
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="study-lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait until a beat under way is over."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(LEASE_S / 3):
+            try:
+                with Session(self._engine) as session, session.begin():
+                    hold_lease(session, self._study_id, self._epoch)
+            except StudyLockedError:
+                return
+            except SQLAlchemyError as error:  # the database may be back by the next beat
+                log.warning("the study's lease could not be renewed: %s", type(error).__name__)
+
+
+def _is_alive(owner: str, lease_until: float) -> bool:
     import psutil
 
     host, pid, started = owner.rsplit(":", 2)
     if host != socket.gethostname():
-        return False
+        return lease_until > time.time()
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) <= 2
     except (psutil.NoSuchProcess, ValueError):
-        return True
+        return False

@@ -77,6 +77,7 @@ class TrialRecord(Spec):
         draw: The sampler's values.
         sampler_state: Optuna's system attributes of the trial, as JSON text.
         note: Why it was rejected.
+        unmeasured: Why a measurement that an objective, a constraint or EER needs has failed.
         same_as: The trial a duplicate repeats.
         attempts: Tries that a worker's loss ended, and the running one.
         worker: Who trains it.
@@ -96,6 +97,7 @@ class TrialRecord(Spec):
     draw: dict[str, Value]
     sampler_state: str = "{}"
     note: str = ""
+    unmeasured: str = ""
     same_as: int | None = None
     attempts: int = 0
     worker: str = ""

@@ -22,7 +22,7 @@ from vitsearch.config import JobSpec
 from vitsearch.cost import Cost
 from vitsearch.errors import StudyError
 from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
-from vitsearch.storage.lease import hold_lease, take_lease, this_driver
+from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.tables import FinalTable, OutboxTable, ProfileTable, ResultTable, StudyTable, TrialTable
 
@@ -41,6 +41,7 @@ class StudyStore:
         self._engine = engine
         self.study_id = study_id
         self._epoch: int | None = None
+        self._heartbeat: Heartbeat | None = None
 
     @classmethod
     def create(cls, engine: Engine, job: JobSpec) -> StudyStore:
@@ -92,8 +93,11 @@ class StudyStore:
             )
 
     def acquire(self) -> None:
-        """Become the driver; see ``take_lease``."""
+        """Become the driver and keep the lease alive; see ``take_lease``."""
+        self._stop_heartbeat()
         self._epoch = take_lease(self._engine, self.study_id, this_driver())
+        self._heartbeat = Heartbeat(self._engine, self.study_id, self._epoch)
+        self._heartbeat.start()
 
     def release(self, state: StudyState) -> None:
         """Give the lease back and leave the study in ``state``."""
@@ -103,7 +107,13 @@ class StudyStore:
                 .where(StudyTable.id == self.study_id)
                 .values(owner="", lease_until=0.0, state=state)
             )
+        self._stop_heartbeat()
         self._epoch = None
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
 
     def renew(self, elapsed_s: float) -> None:
         """Keep the lease alive and note the search time used."""
@@ -190,6 +200,10 @@ class StudyStore:
                 .where(ResultTable.study_id == self.study_id, ResultTable.trial == number)
                 .values(figures=json.dumps(dict(figures)))
             )
+
+    def set_unmeasured(self, number: int, reason: str) -> None:
+        """Note that a needed measurement has failed for good."""
+        self._update_trial(number, unmeasured=reason)
 
     def set_told(self, number: int) -> None:
         """Note that Optuna knows the outcome."""
@@ -301,6 +315,7 @@ class StudyStore:
                 "draw": json.loads(row.draw),
                 "sampler_state": row.sampler_state,
                 "note": row.note,
+                "unmeasured": row.unmeasured,
                 "same_as": row.same_as,
                 "attempts": row.attempts,
                 "worker": row.worker,

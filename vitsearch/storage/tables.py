@@ -42,6 +42,7 @@ class TrialTable(Base):
     draw: Mapped[str] = mapped_column(Text)
     sampler_state: Mapped[str] = mapped_column(Text, default="{}")
     note: Mapped[str] = mapped_column(Text, default="")
+    unmeasured: Mapped[str] = mapped_column(Text, default="")
     same_as: Mapped[int | None] = mapped_column(Integer, default=None)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     worker: Mapped[str] = mapped_column(String(64), default="")

@@ -11,18 +11,18 @@ MARGIN = 0.02
 def plausible_final_accuracy(history: Sequence[float], epochs: int) -> float:
     """An optimistic forecast of the accuracy after ``epochs``.
 
-    Learning curves flatten, so the slope of the recent third, kept up until the end, bounds what is plausible::
+    Learning curves flatten, so the slope of the recent third, kept up until the end, bounds what is plausible. The
+    slope is that of the best accuracy so far, b, which one noisy epoch cannot turn down::
 
-        a_best + max(0, (a_t - a_{t-k}) / k) * (epochs - t) + margin,   k = max(1, t // 3)
+        b_t + (b_t - b_{t-k}) / k * (epochs - t) + margin,   k = max(2, t // 3)
 
     Args:
         history: Validation accuracy after epoch 1, ..., t.
-        epochs: Planned epochs.
+        epochs: Planned epochs, those of fine-tuning included.
     """
     t = len(history)
-    k = max(1, t // 3)
-    earlier = history[t - k - 1] if t > k else 0.0
-    slope = max(0.0, (history[-1] - earlier) / k)
+    k = max(2, t // 3)
+    slope = (max(history) - max(history[: max(0, t - k)], default=0.0)) / min(k, t)
     return min(1.0, max(history) + slope * (epochs - t) + MARGIN)
 
 

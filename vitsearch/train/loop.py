@@ -47,12 +47,14 @@ class Hooks:
         on_batch: Called between batches; may block (a paused worker) or raise.
         checkpoint: Where epochs are saved, if anywhere.
         accuracy_to_beat: Below it the run may end early.
+        further_epochs: Epochs of fine-tuning that follow this run; a forecast counts on them too.
     """
 
     on_epoch: Callable[[EpochReport], None] = lambda _: None
     on_batch: Callable[[], None] = lambda: None
     checkpoint: EpochCheckpoint | None = None
     accuracy_to_beat: float | None = None
+    further_epochs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +178,9 @@ def train(
                 images_per_s=len(indices) / seconds,
             )
         )
-        if spec.early_stop and out_of_reach(progress.history, epochs, hooks.accuracy_to_beat):
+        if spec.early_stop and out_of_reach(
+            progress.history, epochs + hooks.further_epochs, hooks.accuracy_to_beat
+        ):
             break
         if hooks.checkpoint and progress.epoch < epochs:
             hooks.checkpoint.save(progress, model, optimizer)
@@ -196,6 +200,7 @@ def _batches(order: Tensor, steps: int, *, even: bool) -> tuple[Tensor, ...]:
     if not even or len(order) < 2:
         return order.tensor_split(steps)
     pairs = len(order) // 2
+    steps = min(steps, pairs)
     return order[: 2 * pairs].tensor_split([2 * (pairs * i // steps) for i in range(1, steps)])
 
 

@@ -80,6 +80,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         on_batch=context.on_batch,
         checkpoint=checkpoint,
         accuracy_to_beat=request.accuracy_to_beat,
+        further_epochs=request.train.finetune_epochs if candidate.sparsity.method != "none" else 0,
     )
     with _stage("build"):
         seed_everything(request.seed, INIT_EPOCH)
@@ -131,7 +132,8 @@ def compress(
         )
         train(
             model, data, spec, seed=request.seed + 1, trial=request.trial, epochs=spec.finetune_epochs,
-            hooks=Hooks(on_batch=context.on_batch), eval_batch_size=request.evaluate.batch_size,
+            hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
+            eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
     insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()

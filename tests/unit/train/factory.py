@@ -45,8 +45,8 @@ def tensor_data(train: int = 42, **changes: Any) -> TensorData:
 
 def architecture(**changes: Any) -> Architecture:
     settings = {
-        "image_size": 8, "in_chans": 1, "num_classes": CLASSES, "patch_size": 4, "depth": 2, "width": 16, "heads": 2,
-        "mlp_ratio": 2.0,
+        "image_size": 8, "in_chans": 1, "num_classes": CLASSES, "patch_size": 4, "depth": 2, "width": 16,
+        "heads": 2, "mlp_ratio": 2.0,
     }  # fmt: skip
     return Architecture.model_validate({**settings, **changes})
 

@@ -27,7 +27,8 @@ def batch(size: int = 6, channels: int = 3, side: int = 8) -> Tensor:
 def augmented(strength: str, images: Tensor, seed: int = 0) -> Tensor:
     channels = images.shape[1]
     torch.manual_seed(seed)
-    return Augmenter(spec(**STRENGTHS[strength]), torch.full((channels,), 0.4), torch.full((channels,), 0.2))(images)
+    augment = Augmenter(spec(**STRENGTHS[strength]), torch.full((channels,), 0.4), torch.full((channels,), 0.2))
+    return augment(images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -76,9 +77,7 @@ def test_crops_are_shifts_of_up_to_the_padding_in_every_direction():
     padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
     shifts = set()
     for image, wide in zip(found, padded, strict=True):
-        match = [
-            (y, x) for y in range(5) for x in range(5) if torch.equal(wide[:, y : y + 8, x : x + 8], image)
-        ]
+        match = [(y, x) for y in range(5) for x in range(5) if torch.equal(wide[:, y : y + 8, x : x + 8], image)]
         assert match
         shifts.add(match[0])
     assert {y for y, _ in shifts} == {x for _, x in shifts} == set(range(5))
@@ -87,7 +86,7 @@ def test_crops_are_shifts_of_up_to_the_padding_in_every_direction():
 
 def test_erasing_overwrites_one_rectangle_of_some_images():
     torch.manual_seed(0)
-    images = torch.zeros(400, 2, 16, 16)
+    images = torch.zeros(400, 2, 48, 48)
     found = random_erase(images, 0.5)
     assert (images == 0).all()
     changed = (found != 0).any(dim=1)
@@ -98,8 +97,8 @@ def test_erasing_overwrites_one_rectangle_of_some_images():
         assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all(), "a full rectangle"
         assert mask.sum() == len(rows) * len(columns)
     share = changed[erased].float().mean(dim=(1, 2))
-    assert share.max() < 0.45
-    assert 0.1 < share.mean() < 0.25
+    assert 0.015 < share.min() < share.max() < 0.35, "2 % to 33 %, never cut off by the border"
+    assert 0.15 < share.mean() < 0.2
     assert (found[changed.unsqueeze(1).expand_as(found)].std() - 1).abs() < 0.05, "noise, in every channel"
     assert torch.equal(random_erase(images, 0.0), images)
 

@@ -48,8 +48,10 @@ def test_the_forecast():
     assert plausible_final_accuracy(history, 8) == pytest.approx(0.6 + 2 * 0.1 + MARGIN)
     assert plausible_final_accuracy(history, 6) == pytest.approx(0.6 + MARGIN)
     assert plausible_final_accuracy(history, 100) == 1.0
-    falling = [0.1, 0.7, 0.6]  # the best counts, and a falling slope is none
+    falling = [0.1, 0.7, 0.6, 0.5, 0.5]  # the best counts, and a falling slope is none
     assert plausible_final_accuracy(falling, 9) == pytest.approx(0.7 + MARGIN)
+    noisy = [0.2, 0.4, 0.55, 0.54]  # one worse epoch is no plateau
+    assert plausible_final_accuracy(noisy, 6) == pytest.approx(0.55 + 2 * 0.075 + MARGIN)
     assert plausible_final_accuracy([0.4], 3) == pytest.approx(1.0), "one epoch rose from nothing"
 
 

@@ -29,7 +29,7 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -61,13 +61,13 @@ def test_a_resumed_run_ends_like_one_never_interrupted(tmp_path: Path, interrupt
         nonlocal calls
         calls += 1
         if len(reports) == interrupt_in - 1 and calls > 4 * (interrupt_in - 1) + 1:
-            raise Interrupted
+            raise InterruptionError
 
     def hooks(on_batch: Any = lambda: None) -> Hooks:
         checkpoint = EpochCheckpoint(tmp_path / "deep" / "epoch.pt", "me")
         return Hooks(on_epoch=reports.append, on_batch=on_batch, checkpoint=checkpoint)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         trained(hooks=hooks(interrupt), **settings)
     torch.manual_seed(1234)
     assert torch.equal(trained(hooks=hooks(), **settings), expected)
@@ -78,9 +78,9 @@ def test_an_interruption_in_the_first_epoch_starts_again(tmp_path: Path):
     checkpoint = EpochCheckpoint(tmp_path / "epoch.pt", "me")
 
     def interrupt() -> None:
-        raise Interrupted
+        raise InterruptionError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         trained(hooks=Hooks(on_batch=interrupt, checkpoint=checkpoint))
     assert not checkpoint.path.exists()
     assert torch.equal(trained(hooks=Hooks(checkpoint=checkpoint)), trained())
@@ -92,9 +92,9 @@ def test_the_history_survives_an_interruption(tmp_path: Path):
 
     def stop_after_two(report: EpochReport) -> None:
         if report.epoch == 3:
-            raise Interrupted
+            raise InterruptionError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         trained(epochs=6, lr=1e-9, min_lr=0, hooks=Hooks(on_epoch=stop_after_two, checkpoint=checkpoint))
     again = EpochCheckpoint(checkpoint.path, "me")
     model = network()

@@ -26,8 +26,8 @@ def candidate(**parts: Any) -> Candidate:
 
 def request(folder: Path, c: Candidate | None = None, **changes: Any) -> TrialRequest:
     settings = {
-        "trial": 3, "candidate": c or candidate(), "train": spec(), "evaluate": EvaluateSpec(batch_size=7), "seed": 11,
-        "data_fingerprint": image_data().fingerprint, "artifact_dir": str(folder),
+        "trial": 3, "candidate": c or candidate(), "train": spec(), "evaluate": EvaluateSpec(batch_size=7),
+        "seed": 11, "data_fingerprint": image_data().fingerprint, "artifact_dir": str(folder),
     }  # fmt: skip
     return TrialRequest.model_validate({**settings, **changes})
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from vitsearch.models import VisionTransformer
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
-from vitsearch.train.tensors import TensorData, indices_of
+from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialStopped, load_model, run_trial
 from vitsearch.trial import run as module
 
@@ -29,7 +28,9 @@ def succeeded(outcome: TrialResult | TrialFailure) -> TrialResult:
     return outcome
 
 
-def failed(outcome: TrialResult | TrialFailure, stage: str, failure: str, *, retryable: bool = False) -> TrialFailure:
+def failed(
+    outcome: TrialResult | TrialFailure, stage: str, failure: str, *, retryable: bool = False
+) -> TrialFailure:
     assert isinstance(outcome, TrialFailure), outcome
     assert (outcome.stage, outcome.failure, outcome.retryable) == (stage, failure, retryable), outcome.message
     assert outcome.trial == 3
@@ -48,7 +49,11 @@ def test_digits_end_to_end(parts: dict[str, Any], digits: TensorData, tmp_path: 
     c = candidate(architecture=changes, **parts)
     recipe = TrainSpec(epochs=4, batch_size=32, lr=3e-3, autocast="fp32")
     wanted = request(
-        tmp_path, c, train=recipe, data_fingerprint=digits.source.fingerprint, evaluate=EvaluateSpec(batch_size=100)
+        tmp_path,
+        c,
+        train=recipe,
+        data_fingerprint=digits.source.fingerprint,
+        evaluate=EvaluateSpec(batch_size=100),
     )
     result = succeeded(run_trial(wanted, context(digits)))
     assert result.accuracy > 2 * digits.source.chance_accuracy
@@ -211,14 +216,18 @@ def test_fine_tuning_follows_pruning_only(tmp_path: Path, monkeypatch: pytest.Mo
         return train(model, data, recipe, **kwargs)
 
     monkeypatch.setattr(module, "train", recorded)
-    succeeded(run_trial(request(tmp_path / "a", candidate(**COMPRESSED), train=spec(finetune_epochs=2)), context()))
+    succeeded(
+        run_trial(request(tmp_path / "a", candidate(**COMPRESSED), train=spec(finetune_epochs=2)), context())
+    )
     assert [(reduced, epochs) for reduced, _, epochs in runs] == [(False, None), (True, 2)]
     assert runs[1][1].lr == pytest.approx(runs[0][1].lr * module.FINETUNE_LR_SHARE)
     assert (runs[1][1].warmup_epochs, runs[1][1].early_stop) == (0.0, False)
     runs.clear()
     unpruned = {k: v for k, v in COMPRESSED.items() if k != "sparsity"}
     succeeded(run_trial(request(tmp_path / "b", candidate(**unpruned)), context()))
-    succeeded(run_trial(request(tmp_path / "c", candidate(**COMPRESSED), train=spec(finetune_epochs=0)), context()))
+    succeeded(
+        run_trial(request(tmp_path / "c", candidate(**COMPRESSED), train=spec(finetune_epochs=0)), context())
+    )
     assert len(runs) == 2
 
 
@@ -239,7 +248,7 @@ def test_a_run_that_cannot_win_ends_early(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "recipe", [spec(lr=1e30, optimizer="sgd", clip_grad_norm=0), spec(lr=1e38)], ids=["sgd", "adamw"]
+    "recipe", [spec(lr=1e30, optimizer="sgd", clip_grad_norm=0), spec(lr=1e30)], ids=["sgd", "adamw"]
 )
 def test_a_loss_that_explodes(recipe: TrainSpec, tmp_path: Path):
     failed(run_trial(request(tmp_path, train=recipe), context()), "train", "nan_loss")
@@ -280,21 +289,19 @@ def test_out_of_memory_in_the_middle_of_the_network(tmp_path: Path, monkeypatch:
     failed(run_trial(request(tmp_path), context()), "train", "out_of_memory")
 
 
-def test_a_network_too_large_for_any_memory(tmp_path: Path):
-    """The allocator itself refuses; 2**46 bytes are more than an address space holds."""
-    huge = candidate(architecture={"width": 16384, "heads": 1, "mlp_ratio": 64.0, "depth": 256})
-    with pytest.raises(RuntimeError, match="allocate memory") as caught:
-        torch.empty(2**50)
-    assert module._is_out_of_memory(caught.value)
-    assert huge.architecture.depth == 256
+def test_what_the_allocator_of_the_cpu_really_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """2**52 bytes are more than an address space holds."""
+    monkeypatch.setattr(module, "build_dense", lambda *_, **__: torch.empty(2**50))
+    failed(run_trial(request(tmp_path), context()), "build", "out_of_memory")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
 def test_a_full_disk_is_worth_another_try(tmp_path: Path):
-    (tmp_path / "model.safetensors.partial").symlink_to("/dev/full")
-    failed(run_trial(request(tmp_path), context()), "evaluate", "storage", retryable=True)
-    (tmp_path / "model.safetensors.partial").unlink()
-    (tmp_path / "epoch.partial").symlink_to("/dev/full")
-    failed(run_trial(request(tmp_path), context()), "train", "storage", retryable=True)
+    for name, stage in (("model.safetensors.partial", "evaluate"), ("epoch.partial", "train")):
+        folder = tmp_path / stage
+        folder.mkdir()
+        (folder / name).symlink_to("/dev/full")
+        failed(run_trial(request(folder), context()), stage, "storage", retryable=True)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
@@ -302,6 +309,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
     failed(run_trial(request(tmp_path / "file" / "trial"), context()), "train", "storage", retryable=True)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
 def test_a_full_disk_after_training_does_not_train_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "model.safetensors.partial").symlink_to("/dev/full")
     wanted = request(tmp_path, train=spec(epochs=3))
@@ -345,5 +353,3 @@ def test_images_of_the_context_are_never_written(tmp_path: Path):
     everything = spec(mixup=0.5, cutmix=0.5, flip=0.5, crop_padding_px=2, erasing=0.5, randaugment_ops=2)
     succeeded(run_trial(request(tmp_path, candidate(**COMPRESSED), train=everything), context(data)))
     assert np.array_equal(data.source.images_NHWC, before)
-    assert len(indices_of(data.source, "val")) == 12
-    assert dataclasses.is_dataclass(data.source)

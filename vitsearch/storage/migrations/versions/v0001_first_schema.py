@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("draw", sa.Text, nullable=False),
         sa.Column("sampler_state", sa.Text, nullable=False),
         sa.Column("note", sa.Text, nullable=False),
+        sa.Column("unmeasured", sa.Text, nullable=False),
         sa.Column("same_as", sa.Integer),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("worker", sa.String(64), nullable=False),
