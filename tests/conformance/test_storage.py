@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def store(engine: Engine) -> StudyStore:
+def store(engine: Engine) -> Iterator[StudyStore]:
     job = make_job(name=f"study-{uuid.uuid4().hex[:8]}")
     store = StudyStore.create(engine, job)
     store.acquire()
-    return store
+    yield store
+    store._stop_heartbeat()
 
 
 def record(number: int) -> TrialRecord:
@@ -121,6 +123,18 @@ def test_a_second_live_driver_is_refused(
     with pytest.raises(StudyLockedError, match="is driven by"):
         StudyStore(engine, store.study_id).acquire()
     store.add_trial(record(0))  # the owner is not disturbed
+
+
+def test_a_lease_does_not_run_out_under_a_living_driver(
+    engine: Engine, store: StudyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitsearch.storage.lease.LEASE_S", 0.3)
+    store.acquire()  # once more, with the short lease
+    time.sleep(1.0)
+    monkeypatch.setattr("vitsearch.storage.store.this_driver", lambda: "elsewhere:1:0")
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with pytest.raises(StudyLockedError):
+        StudyStore(engine, store.study_id).acquire()
 
 
 @pytest.mark.parametrize("why", ["process gone", "lease ran out", "given back"])

@@ -29,8 +29,8 @@ def this_driver() -> str:
 def take_lease(engine: Engine, study_id: int, owner: str) -> int:
     """Become the study's driver.
 
-    A lease is free when it was given back, when its owner is a process of this host that is gone, or when its owner
-    lives on another host and has not renewed it in time. On this host a living process is trusted, not the clock.
+    A lease is free when it was given back, when its owner is a process of this host that is gone, or when its
+    owner lives on another host and has not renewed it in time. On this host processes are trusted, not the clock.
 
     Returns:
         The new epoch; writes of any earlier epoch are refused from now on.

@@ -7,10 +7,10 @@ import pytest
 
 from tests.unit.search.factory import DATA, fake_profile, make_driver, make_job, make_store, make_study
 from vitsearch.candidate import Candidate
-from vitsearch.errors import StudyLockedError
-from vitsearch.messages import TrialFailure, TrialRequest, TrialResult
-from vitsearch.report import violations
-from vitsearch.search import Driver, Event, InlineExecutor, TrialDone, WorkerLost
+from vitsearch.errors import StudyError, StudyLockedError
+from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.report import StudyReport, violations
+from vitsearch.search import Driver, Event, InlineExecutor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
 
@@ -298,3 +298,106 @@ def test_only_weights_of_the_front_are_kept(tmp_path: Path) -> None:
 
     kept = {int(path.parent.name) for path in tmp_path.glob("artifacts/trials/*/model.safetensors")}
     assert kept == {t.number for t in driver.study.front}
+
+
+def fail_profiles_of(numbers: set[int]) -> InlineExecutor:
+    executor = InlineExecutor(noop_result, fake_profile)
+
+    def submit_profile(request: ProfileRequest) -> None:
+        profile = None if request.trial in numbers else fake_profile(request)
+        executor._events.append(
+            ProfileDone(trial=request.trial, target="local", profile=profile, reason="no such runtime")
+        )
+
+    executor.submit_profile = submit_profile  # type: ignore[method-assign]
+    return executor
+
+
+def test_a_model_that_was_not_measured_is_not_feasible(tmp_path: Path) -> None:
+    job = make_job(constraints=[{"metric": "latency", "max": 1000}])
+    store = make_store(tmp_path, job)
+    driver = Driver(make_study(store), fail_profiles_of({0, 3, 4}), tmp_path)
+    driver.run()
+
+    trials = store.trials()
+    assert {t.number for t in trials if t.unmeasured == "no such runtime"} == {0, 3, 4}
+    assert not {0, 3, 4} & {t.number for t in driver.study.front}
+    assert driver.study.counts()["failed"] == 3
+    told = driver._asker.study.get_trials(deepcopy=False)
+    assert {t.state.name for t in told} == {"COMPLETE"}
+    assert told[0].values[0] == DATA.chance_accuracy
+
+
+def test_a_failed_measurement_is_not_repeated_by_a_resume(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(objectives=["accuracy", "latency"]))
+    Driver(make_study(store), fail_profiles_of({0}), tmp_path).run()
+
+    executor = InlineExecutor(noop_result, fake_profile)
+    executor.submit_profile = lambda request: pytest.fail(str(request.trial))  # type: ignore[method-assign]
+    assert Driver(make_study(store), executor, tmp_path).run() == "trial budget used"
+
+
+def test_the_front_in_memory_is_the_front_in_the_database(tmp_path: Path) -> None:
+    job = make_job(constraints=[{"metric": "latency", "max": 14.5}], search={"sampler": "random", "trials": 30})
+    store = make_store(tmp_path, job)
+    driver = make_driver(tmp_path, store)
+    driver.run()
+
+    in_memory = [t.number for t in driver.study.front]
+    assert in_memory == [t.number for t in StudyReport.load(store).front]
+    assert max(in_memory) <= 13  # the fake latency is 1 ms plus the trial's number
+
+
+def test_equal_models_are_ranked_by_number_whoever_ends_first(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job())
+    study = make_study(store)
+    driver = make_driver(tmp_path, store)
+    numbers = [driver._ask(), driver._ask()]
+    for number in reversed(numbers):
+        assert number is not None
+        result = noop_result(
+            TrialRequest(
+                trial=number,
+                candidate=study.space.decode(driver.study.trials[number].draw),
+                train=study.job.train,
+                seed=0,
+                data_fingerprint="f",
+                artifact_dir="x",
+            )
+        )
+        cost = driver.study.trials[0].cost
+        driver.study.update(number, cost=cost)
+        driver.study.store_outcome(number, result.model_copy(update={"accuracy": 0.5}))
+    assert [t.number for t in driver.study.front] == [0]
+
+
+def test_a_full_disk_stops_the_search_and_blames_no_candidate(tmp_path: Path) -> None:
+    def run(request: TrialRequest) -> TrialFailure:
+        return TrialFailure(
+            trial=request.trial, stage="evaluate", failure="storage", message="No space left", retryable=True
+        )
+
+    store = make_store(tmp_path, make_job())
+    with pytest.raises(StudyError, match=r"No space left.*vitsearch resume"):
+        make_driver(tmp_path, store, run).run()
+    assert [(t.state, t.outcome) for t in store.trials()] == [("asked", None)]
+
+    make_driver(tmp_path, store).run()
+    assert sum(t.succeeded for t in store.trials()) == 10
+
+
+def test_workers_that_only_die_stop_the_search(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 50, "max_retries": 2}))
+    executor = LosingExecutor(dict.fromkeys(range(50), 99))
+    with pytest.raises(StudyError, match="lost in a row"):
+        Driver(make_study(store), executor, tmp_path).run()
+    assert len(store.trials()) <= 5
+
+
+def test_what_ended_during_the_last_poll_is_kept_at_a_stop(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job())
+    executor = InlineExecutor(noop_result, fake_profile)
+    executor.poll, real_poll = lambda timeout_s: [] if timeout_s else real_poll(0), executor.poll  # type: ignore[method-assign]
+    driver = Driver(make_study(store), executor, tmp_path, on_change=lambda d: d.request_stop())
+    driver.run()
+    assert [t.state for t in store.trials()] == ["told"]
