@@ -357,6 +357,10 @@ def test_a_run_that_cannot_win_ends_after_a_third(tmp_path: Path):
         hooks=Hooks(accuracy_to_beat=0.95, checkpoint=checkpoint),
     )  # fmt: skip
     assert (outcome.epochs_run, outcome.stopped_early) == (3, True)
+    outcome = train(
+        network(), tensor_data(), spec(**hopeless), seed=0, hooks=Hooks(accuracy_to_beat=0.95, further_epochs=6)
+    )
+    assert outcome.epochs_run == 5, "a third of all epochs, those of fine-tuning included"
     for unstoppable in (spec(**hopeless, early_stop=False), spec(**hopeless)):
         to_beat = 0.95 if not unstoppable.early_stop else None
         outcome = train(network(), tensor_data(), unstoppable, seed=0, hooks=Hooks(accuracy_to_beat=to_beat))
