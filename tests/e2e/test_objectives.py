@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from tests.e2e.harness import front, run, write_job
 
-pytestmark = pytest.mark.xdist_group("e2e-search")
+pytestmark = pytest.mark.xdist_group("e2e-objectives")
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def trainers(parent: int) -> list[psutil.Process]:
 
 def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    job = write_job(tmp_path, search={"trials": 3, "workers": 1}, train={"epochs": 40, "early_stop": False})
+    job = write_job(tmp_path, search={"trials": 2, "workers": 1}, train={"epochs": 15, "early_stop": False})
     process = start("run", job, "--out", out)
     wait_for(lambda: bool(list(out.glob("artifacts/trials/*/epoch.pt"))), process)
     victim = trainers(process.pid)[0]
@@ -74,7 +74,7 @@ def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=240)
 
     assert process.returncode == 0, output
-    all_told_once(out, 3)
+    all_told_once(out, 2)
     assert max(attempts for (attempts,) in query(out, "SELECT attempts FROM trials")) == 2
     outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
     assert {o["kind"] for o in outcomes} == {"result"}

@@ -11,9 +11,18 @@ from vitsearch.candidate import Architecture, Candidate, mlp_ratio_of
 from vitsearch.models.vit import VisionTransformer
 
 
-def build_dense(architecture: Architecture, *, drop_path: float = 0.0, dropout: float = 0.0) -> VisionTransformer:
-    """The network before compression, freshly initialised from torch's global generator."""
-    return VisionTransformer(architecture, drop_path=drop_path, dropout=dropout)
+def build_dense(
+    architecture: Architecture, *, drop_path: float = 0.0, dropout: float = 0.0, pos_embed_std: float = 0.02
+) -> VisionTransformer:
+    """The network before compression, freshly initialised from torch's global generator.
+
+    Args:
+        architecture: Its shape.
+        drop_path: Stochastic depth rate of the last block.
+        dropout: Dropout rate after the projections.
+        pos_embed_std: Deviation of the initial position embeddings.
+    """
+    return VisionTransformer(architecture, drop_path=drop_path, dropout=dropout, pos_embed_std=pos_embed_std)
 
 
 def build_pruned(candidate: Candidate) -> VisionTransformer:

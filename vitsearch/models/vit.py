@@ -87,6 +87,7 @@ class VisionTransformer(nn.Module):
         mlp_units: Hidden units of each block after pruning; all by default.
         drop_path: Stochastic depth rate of the last block, rising linearly from 0 at the first.
         dropout: Dropout rate after the projections.
+        pos_embed_std: Deviation of the initial position embeddings.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class VisionTransformer(nn.Module):
         mlp_units: Sequence[int] | None = None,
         drop_path: float = 0.0,
         dropout: float = 0.0,
+        pos_embed_std: float = 0.02,
     ) -> None:
         super().__init__()
         a = self.architecture = architecture
@@ -122,7 +124,7 @@ class VisionTransformer(nn.Module):
         self.head_dist = (
             (nn.Linear(a.width, a.num_classes) if a.num_classes else nn.Identity()) if a.distilled else None
         )
-        self._init_weights()
+        self._init_weights(pos_embed_std)
 
     def set_reducers(self, reducers: Mapping[int, TokenReducer]) -> None:
         """Install reducers by block number, from 1; blocks not named keep every token."""
@@ -157,12 +159,13 @@ class VisionTransformer(nn.Module):
         prefix = [t.expand(x_BND.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None]
         return torch.cat([*prefix, x_BND], dim=1) + self.pos_embed
 
-    def _init_weights(self) -> None:
+    def _init_weights(self, pos_embed_std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for token in (self.cls_token, self.dist_token, self.pos_embed):
+        for token in (self.cls_token, self.dist_token):
             if token is not None:
                 trunc_normal_(token, std=0.02)
+        trunc_normal_(self.pos_embed, std=pos_embed_std)

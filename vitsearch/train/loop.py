@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -118,24 +119,27 @@ def train(
 
     epochs = spec.epochs if epochs is None else epochs
     indices = torch.from_numpy(np.ascontiguousarray(data.source.train))
-    steps = max(1, round(len(indices) / spec.batch_size))
+    mix = _mixup(spec, data.source.num_classes)
+    steps = max(1, math.ceil(len(indices) / spec.batch_size))
+    if mix is not None:
+        steps = min(steps, max(1, len(indices) // 2))  # mixup needs pairs
+    warmup_epochs = min(spec.warmup_epochs, epochs / 2)
     optimizer = create_optimizer_v2(
         model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay, filter_bias_and_bn=True
     )
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
-        num_epochs=epochs,
+        num_epochs=epochs - warmup_epochs,
         min_lr=spec.min_lr,
         warmup_lr=spec.lr / 100,
-        warmup_epochs=min(spec.warmup_epochs, epochs / 2),
-        warmup_prefix=False,
+        warmup_epochs=warmup_epochs,
+        warmup_prefix=warmup_epochs > 0,  # the cosine starts at the peak where the warm-up ends
         step_on_epochs=False,
         updates_per_epoch=steps,
     )
     terms = loss_terms or (classification_loss(spec.label_smoothing),)
     augment = Augmenter(spec, data.mean, data.std)
-    mix = _mixup(spec, data.source.num_classes)
     set_fused_attention(model, spec.autocast != "bf16_unfused")
     progress = hooks.checkpoint.restore(model, optimizer) if hooks.checkpoint else Progress()
 
@@ -200,7 +204,6 @@ def _batches(order: Tensor, steps: int, *, even: bool) -> tuple[Tensor, ...]:
     if not even or len(order) < 2:
         return order.tensor_split(steps)
     pairs = len(order) // 2
-    steps = min(steps, pairs)
     return order[: 2 * pairs].tensor_split([2 * (pairs * i // steps) for i in range(1, steps)])
 
 

@@ -85,7 +85,12 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     with _stage("build"):
         seed_everything(request.seed, INIT_EPOCH)
         spec = request.train
-        dense = build_dense(candidate.architecture, drop_path=spec.drop_path, dropout=spec.dropout).to(data.device)
+        dense = build_dense(
+            candidate.architecture,
+            drop_path=spec.drop_path,
+            dropout=spec.dropout,
+            pos_embed_std=spec.pos_embed_std,
+        ).to(data.device)
     with _stage("train"):
         outcome = train(
             dense, data, spec, seed=request.seed, trial=request.trial, hooks=hooks,

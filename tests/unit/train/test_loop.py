@@ -188,11 +188,13 @@ def learning_rates(monkeypatch: pytest.MonkeyPatch, size: int = 48, **changes: A
 
 
 def test_warm_up_and_cosine(monkeypatch: pytest.MonkeyPatch):
-    """3 steps an epoch, 2 of 8 epochs warm up: linear from lr/100, then the cosine over all 24 steps."""
+    """3 steps an epoch, 2 of 8 epochs warm up: linear from lr/100, then a whole cosine over the other 18 steps."""
     found = learning_rates(monkeypatch, epochs=8, lr=1e-2, min_lr=1e-4, warmup_epochs=2.0)
     assert len(found) == 24
     expected = [
-        1e-4 + t * (1e-2 - 1e-4) / 6 if t < 6 else 1e-4 + (1e-2 - 1e-4) * (1 + math.cos(math.pi * t / 24)) / 2
+        1e-4 + t * (1e-2 - 1e-4) / 6
+        if t < 6
+        else 1e-4 + (1e-2 - 1e-4) * (1 + math.cos(math.pi * (t - 6) / 18)) / 2
         for t in range(24)
     ]
     assert found == pytest.approx(expected)
@@ -206,10 +208,10 @@ def test_no_warm_up_starts_at_the_peak(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_long_warm_up_leaves_half_of_a_short_run(monkeypatch: pytest.MonkeyPatch):
-    """The rate rises for one epoch of two; then it joins the cosine, which has come half its way."""
+    """The rate rises for one epoch of two, reaches its peak, and falls for the other."""
     found = learning_rates(monkeypatch, epochs=2, lr=1e-2, min_lr=0, warmup_epochs=5.0)
     assert found[:3] == pytest.approx([1e-4 + t * (1e-2 - 1e-4) / 3 for t in range(3)])
-    assert found[3:] == pytest.approx([1e-2 * (1 + math.cos(math.pi * t / 6)) / 2 for t in (3, 4, 5)])
+    assert found[3:] == pytest.approx([1e-2 * (1 + math.cos(math.pi * t / 3)) / 2 for t in (0, 1, 2)])
 
 
 def test_weight_decay_spares_norms_biases_tokens_and_positions(monkeypatch: pytest.MonkeyPatch):
@@ -264,7 +266,7 @@ def test_every_image_is_seen_once_an_epoch(size: int, mixup: float):
 
     train(network(), data, spec(mixup=mixup), seed=0, epochs=1, loss_terms=(Count(),))
     assert sum(seen) == (size - size % 2 if mixup and size > 1 else size)
-    assert len(seen) == max(1, round(size / 16))
+    assert len(seen) == max(1, math.ceil(size / 16))
     assert max(seen) - min(seen) <= 2
     assert all(soft) == (mixup > 0 and size > 1), "every batch is mixed, odd ones too"
 
