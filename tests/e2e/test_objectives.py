@@ -43,7 +43,7 @@ def test_a_folder_of_images_needs_no_job(tmp_path: Path) -> None:
     (tmp_path / "my images" / "digit 0" / "broken.png").write_bytes(b"not a picture")
     out = tmp_path / "out"
 
-    found = run("run", tmp_path / "my images", "--out", out, "--trials", "3", "--workers", "2")
+    found = run("run", tmp_path / "my images", "--out", out, "--trials", "2", "--workers", "2")
 
     assert found.returncode == 0, found.stderr
     assert (out / "job.yaml").exists()

@@ -91,6 +91,7 @@ def test_pictures_are_written_where_asked(finished: Path, tmp_path: Path) -> Non
     assert (tmp_path / "f.html").stat().st_size > 1_000_000  # plotly.js is inside
 
 
+@pytest.mark.slow
 def test_a_finished_study_takes_a_larger_budget(finished: Path) -> None:
     before = query(finished, "SELECT trial, outcome FROM results ORDER BY trial")
     found = run("resume", finished, "--trials", "9")

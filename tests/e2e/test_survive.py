@@ -80,6 +80,7 @@ def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     assert {o["kind"] for o in outcomes} == {"result"}
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start("run", write_job(tmp_path, search={"trials": 60}, train={"epochs": 20}), "--out", out)

@@ -239,6 +239,7 @@ def test_a_resumed_study_with_a_larger_budget_goes_on_in_its_run(store: StudySto
     assert parent.data.metrics["trials_done"] == 16
 
 
+@pytest.mark.slow
 def test_long_values_fit_the_limits(tmp_path: Path):
     job = factory.job(objectives=["accuracy", "macs"], dataset={"kind": "npz", "path": "/" + "x" * 9000})
     store = factory.new_store(tmp_path, job)
