@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 TEST_WORKERS ?= 2
 
+# One compute thread for each test process: two that fight over two processors take three times as long.
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export MKL_NUM_THREADS = 1
+
 .PHONY: demo install install-dev check format test test-all clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
