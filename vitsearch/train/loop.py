@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -114,30 +114,13 @@ def train(
     Raises:
         TrialError: The loss is not finite.
     """
-    from timm.optim import create_optimizer_v2
-    from timm.scheduler.scheduler_factory import create_scheduler_v2
-
     epochs = spec.epochs if epochs is None else epochs
     indices = torch.from_numpy(np.ascontiguousarray(data.source.train))
     mix = _mixup(spec, data.source.num_classes)
     steps = max(1, math.ceil(len(indices) / spec.batch_size))
     if mix is not None:
         steps = min(steps, max(1, len(indices) // 2))  # mixup needs pairs
-    warmup_epochs = min(spec.warmup_epochs, epochs / 2)
-    optimizer = create_optimizer_v2(
-        model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay, filter_bias_and_bn=True
-    )
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=epochs - warmup_epochs,
-        min_lr=spec.min_lr,
-        warmup_lr=spec.lr / 100,
-        warmup_epochs=warmup_epochs,
-        warmup_prefix=warmup_epochs > 0,  # the cosine starts at the peak where the warm-up ends
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
+    optimizer, scheduler = _optimizer_and_schedule(model, spec, epochs, steps)
     terms = loss_terms or (classification_loss(spec.label_smoothing),)
     augment = Augmenter(spec, data.mean, data.std)
     set_fused_attention(model, spec.autocast != "bf16_unfused")
@@ -193,6 +176,31 @@ def train(
     return TrainOutcome(
         epochs_run=progress.epoch, accuracy=progress.history[-1], stopped_early=progress.epoch < epochs
     )
+
+
+def _optimizer_and_schedule(
+    model: nn.Module, spec: TrainSpec, epochs: int, steps: int
+) -> tuple[torch.optim.Optimizer, Any]:
+    """The optimiser and its cosine, by timm's factories; the cosine starts at the peak where the linear warm-up ends."""
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler.scheduler_factory import create_scheduler_v2
+
+    warmup_epochs = min(spec.warmup_epochs, epochs / 2)
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        model, opt=spec.optimizer, lr=spec.lr, weight_decay=spec.weight_decay, filter_bias_and_bn=True
+    )
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=epochs - warmup_epochs,
+        min_lr=spec.min_lr,
+        warmup_lr=spec.lr / 100,
+        warmup_epochs=warmup_epochs,
+        warmup_prefix=warmup_epochs > 0,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return optimizer, scheduler
 
 
 def _batches(order: Tensor, steps: int, *, even: bool) -> tuple[Tensor, ...]:
