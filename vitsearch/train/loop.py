@@ -181,7 +181,7 @@ def train(
 def _optimizer_and_schedule(
     model: nn.Module, spec: TrainSpec, epochs: int, steps: int
 ) -> tuple[torch.optim.Optimizer, Any]:
-    """The optimiser and its cosine, by timm's factories; the cosine starts at the peak where the linear warm-up ends."""
+    """By timm's factories; the cosine starts at the peak where the linear warm-up ends."""
     from timm.optim import create_optimizer_v2
     from timm.scheduler.scheduler_factory import create_scheduler_v2
 
