@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.unit.compress.factory import network as dense_network
 from vitsearch.candidate import Candidate
 from vitsearch.compress import REDUCERS, assemble, build_reducers
 from vitsearch.cost import cost_of
@@ -63,11 +64,7 @@ def candidate(name: str, rule: dict[str, Any], prefix: str = "cls", **parts: Any
 
 
 def network(c: Candidate) -> VisionTransformer:
-    torch.manual_seed(0)
-    model = build_dense(c.architecture).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+    model = dense_network(c)
     model.set_reducers(build_reducers(c))
     return model
 
