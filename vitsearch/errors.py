@@ -8,7 +8,8 @@
     ├── StudyError                 the stored study cannot be used as asked
     │   └── StudyLockedError       another driver owns the study
     ├── ExportError                a bundle could not be made or read
-    └── TrialError                 one candidate failed; becomes a ``TrialFailure``, never a crash
+    ├── TrialError                 one candidate failed; becomes a ``TrialFailure``, never a crash
+    └── WorkerError                the process that ran a trial is at fault and must be replaced
 """
 
 from __future__ import annotations
@@ -95,6 +96,10 @@ class TrialError(VitsearchError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class WorkerError(VitsearchError):
+    """The process that runs a trial can compute nothing any more; the candidate is innocent."""
 
 
 def _short(value: object, limit: int = 80) -> str:

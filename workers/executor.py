@@ -14,7 +14,7 @@ from vitsearch.config.train import Autocast
 from vitsearch.messages import EpochReport, Outcome, Profile, ProfileRequest, TrialRequest
 from vitsearch.search import EpochDone, Event, ProfileDone, TrialDone, WorkerLost
 from workers.profiler import Profiler
-from workers.resources import target_resource
+from workers.resources import TARGET_SHARE, target_resource
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
 
@@ -169,7 +169,7 @@ class RayExecutor:
         try:
             outcome = _parse_outcome(ray.get(worker.task))
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = _reason(error)
             self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=reason))
             ray.kill(worker.actor)
             self._workers[name] = _Worker(actor=self._new_trainer())
@@ -201,7 +201,7 @@ class RayExecutor:
         try:
             profile = Profile.model_validate_json(ray.get(task))
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1][:300]
+            reason = _reason(error)
             if isinstance(error, ray.exceptions.RayActorError):
                 self._profilers.pop(request.target.name, None)
         self._end_measurement(request, profile, reason)
@@ -217,9 +217,16 @@ class RayExecutor:
 
     def _profiler(self, target: str) -> Any:
         if target not in self._profilers:
-            options = {"num_cpus": 0, "resources": {target_resource(target): 1}}
+            options = {"num_cpus": 0, "resources": {target_resource(target): TARGET_SHARE}}
             self._profilers[target] = ray.remote(Profiler).options(**options).remote()
         return self._profilers[target]
+
+
+def _reason(error: Exception) -> str:
+    """One line for people: what the actor raised, or how it died."""
+    lines = str(error).strip().splitlines()
+    raised_inside = isinstance(error, ray.exceptions.RayTaskError)
+    return lines[-1 if raised_inside else 0][:300]
 
 
 def _at_rest(answer: Any) -> bool:

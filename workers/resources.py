@@ -13,6 +13,10 @@ import ray
 
 from vitsearch.errors import StudyError
 
+TARGET_SHARE = 0.001
+"""What a profiler takes of a target's resource, which says where its process runs. That one measurement waits for
+another is the work of a lock on that machine: so studies that share a target take turns, model by model."""
+
 
 def target_resource(name: str) -> str:
     """The Ray resource that stands for a target; there is one of it."""

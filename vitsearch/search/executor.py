@@ -52,8 +52,9 @@ Event = TrialDone | WorkerLost | EpochDone | ProfileDone
 class Executor(Protocol):
     """Runs trials and measurements somewhere.
 
-    One trial runs on one worker at a time. Every submitted trial ends in exactly one ``TrialDone`` or
-    ``WorkerLost``, every measurement in exactly one ``ProfileDone``, unless the executor is closed first.
+    One trial runs on one worker at a time. Until the executor is closed, every submitted trial ends in exactly one
+    ``TrialDone`` or ``WorkerLost`` (unless its worker is restarted) and every measurement in exactly one
+    ``ProfileDone``.
     """
 
     def idle_workers(self) -> list[str]:
@@ -69,7 +70,7 @@ class Executor(Protocol):
         ...
 
     def restart(self, worker: str, reason: str) -> None:
-        """Give up on a worker that hangs; its trial ends in ``WorkerLost``."""
+        """Replace a worker that hangs; no event tells of its trial any more."""
         ...
 
     def fastest_autocast(self, architecture: Architecture, batch_size: int) -> Autocast:

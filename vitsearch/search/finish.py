@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
-from vitsearch.search.driver import POLL_S, artifact_dir, trial_seed
-from vitsearch.search.executor import EpochDone, Executor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search.driver import POLL_S, Running, artifact_dir, trial_seed
+from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
 
@@ -27,23 +29,42 @@ class Finisher:
         executor: Idle by now.
         out: The run's folder.
         on_step: Told what happens next, for displays.
+        clock: Seconds from any fixed point.
     """
 
     def __init__(
-        self, study: Study, executor: Executor, out: Path, *, on_step: Callable[[str], None] = lambda _: None
+        self,
+        study: Study,
+        executor: Executor,
+        out: Path,
+        *,
+        on_step: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
-        self._on_step = on_step
+        self._on_step, self._clock = on_step, clock
+        self._problems: list[str] = []
+        self._queue: deque[int] = deque()
+        self._running: dict[str, Running] = {}
+        self._attempts: Counter[int] = Counter()
         self.stop_requested = False
 
     def run(self) -> list[str]:
         """Measure and retrain; returns sentences about what failed."""
-        problems = [*self._profile_front(), *self._retrain()]
+        self._profile_front()
+        self._retrain()
         self.study.store.enqueue("front", {"members": [trial.number for trial in self.study.front]})
         self.study.store.enqueue("finished", {})
-        return problems
+        return self._problems
 
-    def _profile_front(self) -> list[str]:
+    def winners(self) -> list[TrialRecord]:
+        """The trials to retrain at full length."""
+        if self.job.final.retrain == "front":
+            return self.study.front
+        knee = self.study.knee() if self.job.final.retrain == "knee" else None
+        return [] if knee is None else [knee]
+
+    def _profile_front(self) -> None:
         todo = {
             (trial.number, target.name): ProfileRequest(
                 trial=trial.number,
@@ -59,7 +80,6 @@ class Finisher:
             self._on_step(f"measuring {len(todo)} models")
         for request in todo.values():
             self.executor.submit_profile(request)
-        problems = []
         while todo and not self.stop_requested:
             for event in self.executor.poll(POLL_S):
                 if isinstance(event, ProfileDone) and (event.trial, event.target) in todo:
@@ -67,64 +87,77 @@ class Finisher:
                     if event.profile is not None:
                         self.study.store_profile(event.trial, event.profile)
                     else:
-                        problems.append(
+                        self._problems.append(
                             f"trial {event.trial} could not be measured on {event.target}: {event.reason}"
                         )
-            self.study.store.renew(self.study.store.study().elapsed_s)
-        return problems
+            self._renew()
 
-    def winners(self) -> list[TrialRecord]:
-        """The trials to retrain at full length."""
-        if self.job.final.retrain == "front":
-            return self.study.front
-        knee = self.study.knee() if self.job.final.retrain == "knee" else None
-        return [] if knee is None else [knee]
-
-    def _retrain(self) -> list[str]:
-        queue = [trial.number for trial in self.winners() if trial.final is None]
-        if queue:
-            self._on_step(f"retraining {len(queue)} at full length, then the test split")
-        attempts: dict[int, int] = {}
-        problems: list[str] = []
-        running: dict[str, int] = {}
-        while (queue or running) and not self.stop_requested:
+    def _retrain(self) -> None:
+        self._queue.extend(trial.number for trial in self.winners() if trial.final is None)
+        if self._queue:
+            self._on_step(f"retraining {len(self._queue)} at full length, then the test split")
+        while (self._queue or self._running) and not self.stop_requested:
             for worker in self.executor.idle_workers():
-                if queue and worker not in running:
-                    running[worker] = queue.pop(0)
-                    attempts[running[worker]] = attempts.get(running[worker], 0) + 1
-                    self.executor.submit(worker, self._request(running[worker]))
+                if self._queue and worker not in self._running:
+                    self._start(worker, self._queue.popleft())
             for event in self.executor.poll(POLL_S):
-                if isinstance(event, TrialDone):
-                    number = running.pop(event.worker)
-                    if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:
-                        problems.append(f"retraining trial {number} waits for a resume: {event.outcome.message}")
-                        continue
-                    self.study.store.store_final(number, event.outcome)
-                    self.study.update(number, final=event.outcome)
-                    if not isinstance(event.outcome, TrialResult):
-                        problems.append(f"retraining trial {number} failed: {event.outcome.message}")
-                elif isinstance(event, WorkerLost):
-                    number = running.pop(event.worker)
-                    if attempts[number] <= self.job.search.max_retries:
-                        queue.append(number)
-                    else:
-                        problems.append(f"retraining trial {number} failed: {event.reason}")
-                elif isinstance(event, EpochDone) and running.get(event.worker) == event.report.trial:
-                    self._on_step(
-                        f"retraining trial {event.report.trial}: epoch {event.report.epoch}/{event.report.epochs}"
-                    )
-            self.study.store.renew(self.study.store.study().elapsed_s)
-        return problems
+                self._handle(event)
+            self._give_up_on_hanging()
+            self._renew()
 
-    def _request(self, number: int) -> TrialRequest:
+    def _start(self, worker: str, number: int) -> None:
+        self._attempts[number] += 1
+        self._running[worker] = Running(trial=number, since=self._clock())
         epochs = self.job.final.epochs or 3 * self.job.train.epochs
-        return TrialRequest(
-            trial=number,
-            candidate=self.study.trials[number].candidate,
-            train=self.job.train.model_copy(update={"epochs": epochs, "early_stop": False}),
-            evaluate=self.job.evaluate,
-            seed=trial_seed(self.job.seed, number + FINAL_SEED_OFFSET),
-            split="test",
-            data_fingerprint=self.study.data.fingerprint,
-            artifact_dir=str(final_dir(self.out, number)),
+        self.executor.submit(
+            worker,
+            TrialRequest(
+                trial=number,
+                attempt=self._attempts[number],
+                candidate=self.study.trials[number].candidate,
+                train=self.job.train.model_copy(update={"epochs": epochs, "early_stop": False}),
+                evaluate=self.job.evaluate,
+                seed=trial_seed(self.job.seed, number + FINAL_SEED_OFFSET),
+                split="test",
+                data_fingerprint=self.study.data.fingerprint,
+                artifact_dir=str(final_dir(self.out, number)),
+            ),
         )
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, EpochDone):
+            running, report = self._running.get(event.worker), event.report
+            if running is not None and running.trial == report.trial:
+                running.since = self._clock()
+                self._on_step(f"retraining trial {report.trial}: epoch {report.epoch}/{report.epochs}")
+        elif isinstance(event, TrialDone):
+            number = self._running.pop(event.worker).trial
+            if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:
+                self._problems.append(f"retraining trial {number} waits for a resume: {event.outcome.message}")
+            else:
+                self._store(number, event.outcome)
+        elif isinstance(event, WorkerLost):
+            number = self._running.pop(event.worker).trial
+            if self._attempts[number] <= self.job.search.max_retries:
+                self._queue.append(number)
+            else:
+                self._problems.append(f"retraining trial {number} failed: {event.reason}")
+
+    def _give_up_on_hanging(self) -> None:
+        limit = self.job.search.trial_timeout_s
+        for worker, running in list(self._running.items()):
+            if self._clock() - running.since > limit:
+                message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"
+                del self._running[worker]
+                self.executor.restart(worker, message)
+                failure = TrialFailure(trial=running.trial, stage="train", failure="timeout", message=message)
+                self._store(running.trial, failure)
+
+    def _store(self, number: int, outcome: TrialResult | TrialFailure) -> None:
+        self.study.store.store_final(number, outcome)
+        self.study.update(number, final=outcome)
+        if not isinstance(outcome, TrialResult):
+            self._problems.append(f"retraining trial {number} failed: {outcome.message}")
+
+    def _renew(self) -> None:
+        self.study.store.renew(self.study.store.study().elapsed_s)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitsearch.candidate import Candidate
 from vitsearch.compress import PRUNERS, build_reducers, calibrate, insert_quantizers
-from vitsearch.errors import TrialError
+from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.checkpoint import EpochCheckpoint
@@ -51,12 +51,18 @@ class TrialContext:
 def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | TrialFailure:
     """Run one evaluation from start to end.
 
-    What goes wrong with the candidate is returned as data; only ``TrialStopped`` leaves this function.
+    What goes wrong with the candidate is returned as data.
+
+    Raises:
+        TrialStopped: ``on_batch`` raised it.
+        WorkerError: The device refuses all further work; only a new process can go on.
     """
     try:
         return _run(request, context)
     except TrialError as error:
         return _failure(request, error)
+    except WorkerError:
+        raise
     except Exception as error:  # noqa: BLE001 - a candidate must never take the worker down
         trace = traceback.format_exc(limit=-3)
         message = f"{type(error).__name__}: {error}\n{trace}"
@@ -173,6 +179,8 @@ def _stage(stage: Stage) -> Iterator[None]:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             raise TrialError(stage, "out_of_memory", f"not enough memory: {error}") from error
+        if isinstance(error, torch.AcceleratorError):  # a CUDA context stays broken until its process ends
+            raise WorkerError(f"the device failed in stage {stage}: {error}") from error
         if isinstance(error, OSError):
             raise TrialError(stage, "storage", f"cannot write or read: {error}", retryable=True) from error
         raise TrialError(stage, "unexpected", f"{type(error).__name__}: {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.unit.train.factory import CPU, image_data, spec, tensor_data
 from tests.unit.trial.factory import COMPRESSED, candidate, context, request
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
-from vitsearch.errors import TrialError
+from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, TrialFailure, TrialResult
 from vitsearch.models import VisionTransformer
 from vitsearch.train.checkpoint import EpochCheckpoint
@@ -331,6 +331,15 @@ def test_anything_else_is_unexpected_and_names_its_stage(tmp_path: Path, monkeyp
     monkeypatch.setattr(EpochCheckpoint, "__init__", broken)  # outside every stage
     failure = failed(run_trial(request(tmp_path), context()), "worker", "unexpected")
     assert "ZeroDivisionError" in failure.message
+
+
+def test_a_broken_device_is_the_workers_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(VisionTransformer, "forward_features", broken)
+    with pytest.raises(WorkerError, match="stage train: CUDA error"):
+        run_trial(request(tmp_path), context())
 
 
 def test_errors_of_the_context_are_the_contexts(tmp_path: Path):

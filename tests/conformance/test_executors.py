@@ -1,0 +1,259 @@
+"""What the driver relies on, of every executor; and what only real processes can show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitsearch.candidate import Architecture, Candidate
+from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
+from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.profile import run_profile
+from vitsearch.search import (
+    EpochDone,
+    Event,
+    Executor,
+    InlineExecutor,
+    ProfileDone,
+    TrialDone,
+    WorkerLost,
+)
+from vitsearch.train.data import ImageData, load_dataset
+from vitsearch.train.tensors import TensorData
+from vitsearch.trial import TrialContext, load_model, run_trial
+from workers import RayExecutor, SharedData, local_ray
+from workers.trainer import Trainer
+
+pytestmark = pytest.mark.xdist_group("executors")
+CANDIDATE = Candidate(
+    architecture=Architecture(
+        image_size=8, in_chans=1, num_classes=10, patch_size=4, width=16, depth=1, heads=2
+    )
+)
+Make = Callable[[], AbstractContextManager[Any]]
+
+
+class Broken(Trainer):
+    """Its device has failed."""
+
+    def run(self, request_json: str) -> str:
+        from vitsearch.errors import WorkerError
+
+        raise WorkerError("the device failed in stage train: CUDA error")
+
+
+class Stuck(Trainer):
+    """Never ends."""
+
+    def run(self, request_json: str) -> str:
+        while True:
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return load_dataset(DatasetSpec(kind="digits", max_images=200), image_size=8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def ray(data: ImageData) -> Iterator[SharedData]:
+    with local_ray(workers=2, targets=["local"], object_store_mb=100):
+        yield SharedData.put(data)
+
+
+@pytest.fixture
+def on_ray(ray: SharedData) -> Make:
+    @contextmanager
+    def make(trainer: type[Trainer] = Trainer, workers: int = 1) -> Iterator[RayExecutor]:
+        executor = RayExecutor(ray, workers=workers, threads=1, cpus=0.5, trainer=trainer)
+        executor.wait_until_ready()
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+    return make
+
+
+@pytest.fixture
+def inline(data: ImageData) -> Make:
+    import torch
+
+    @contextmanager
+    def make() -> Iterator[InlineExecutor]:
+        tensors = TensorData(data, torch.device("cpu"))
+        yield InlineExecutor(
+            lambda request: run_trial(request, TrialContext(data=tensors)),
+            lambda request: run_profile(request, load_model(request.candidate, Path(request.artifact_dir))),
+        )
+
+    return make
+
+
+@pytest.fixture(params=["inline", "on_ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    with request.getfixturevalue(request.param)() as executor:
+        yield executor
+
+
+def trial(folder: Path, data: ImageData, number: int = 0, epochs: int = 1) -> TrialRequest:
+    return TrialRequest(
+        trial=number,
+        candidate=CANDIDATE,
+        train=TrainSpec(epochs=epochs, autocast="fp32"),
+        seed=1,
+        data_fingerprint=data.fingerprint,
+        artifact_dir=str(folder / str(number)),
+    )
+
+
+def measurement(folder: Path, number: int = 0) -> ProfileRequest:
+    target = TargetSpec(name="local", warmup=1, repeats=3)
+    return ProfileRequest(trial=number, artifact_dir=str(folder / str(number)), candidate=CANDIDATE, target=target)
+
+
+def events_until(executor: Executor, last: type[Any], timeout_s: float = 90) -> list[Event]:
+    found: list[Event] = []
+    deadline = time.monotonic() + timeout_s
+    while not any(isinstance(event, last) for event in found):
+        assert time.monotonic() < deadline, found
+        found += executor.poll(0.5)
+    return found
+
+
+def outcome_of(events: list[Event]) -> Any:
+    (done,) = (event for event in events if isinstance(event, TrialDone))
+    return done.outcome
+
+
+def test_a_trial_ends_in_one_event_and_frees_its_worker(executor: Executor, data: ImageData, tmp_path: Path) -> None:
+    (worker,) = executor.idle_workers()
+    executor.submit(worker, trial(tmp_path, data))
+    assert executor.idle_workers() == []
+    outcome = outcome_of(events_until(executor, TrialDone))
+    assert isinstance(outcome, TrialResult)
+    assert (tmp_path / "0" / outcome.weights_file).is_file()
+    assert executor.poll(0) == []
+    assert executor.idle_workers() == [worker]
+
+
+def test_a_candidate_that_fails_is_data(executor: Executor, data: ImageData, tmp_path: Path) -> None:
+    request = trial(tmp_path, data).model_copy(update={"data_fingerprint": "other"})
+    executor.submit(executor.idle_workers()[0], request)
+    outcome = outcome_of(events_until(executor, TrialDone))
+    assert isinstance(outcome, TrialFailure)
+    assert outcome.failure == "other_data"
+
+
+def test_a_measurement_ends_in_one_event(executor: Executor, data: ImageData, tmp_path: Path) -> None:
+    executor.submit(executor.idle_workers()[0], trial(tmp_path, data))
+    events_until(executor, TrialDone)
+    executor.submit_profile(measurement(tmp_path))
+    (done,) = events_until(executor, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is not None
+    assert done.profile.latency_ms_p50 > 0
+    assert not done.profile.conditions.contended
+    assert executor.poll(0) == []
+
+
+def test_an_autocast_is_chosen(executor: Executor) -> None:
+    assert executor.fastest_autocast(CANDIDATE.architecture, 32) in {"fp32", "bf16_fused", "bf16_unfused"}
+
+
+def test_both_executors_find_the_same_weights(on_ray: Make, inline: Make, data: ImageData, tmp_path: Path) -> None:
+    checksums = []
+    for name, make in (("ray", on_ray), ("inline", inline)):
+        with make() as executor:
+            executor.submit(executor.idle_workers()[0], trial(tmp_path / name, data, epochs=2))
+            checksums.append(outcome_of(events_until(executor, TrialDone)).weights_sha256)
+    assert checksums[0] == checksums[1]
+
+
+def test_a_failed_measurement_says_why(on_ray: Make, tmp_path: Path) -> None:
+    with on_ray() as executor:
+        executor.submit_profile(measurement(tmp_path, 7))
+        (done,) = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is None
+        assert "model.safetensors" in done.reason
+
+
+def test_epochs_are_reported_while_the_trial_runs(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data, epochs=200))
+        events = events_until(executor, EpochDone)
+        assert not any(isinstance(event, TrialDone) for event in events)
+        reports = [event.report for event in events if isinstance(event, EpochDone)]
+        assert [report.epoch for report in reports] == list(range(1, len(reports) + 1))
+
+
+def test_a_killed_process_is_a_lost_worker_and_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    import ray
+
+    with on_ray() as executor:
+        process = ray.get(executor._workers["w0"].actor.ping.remote())
+        executor.submit("w0", trial(tmp_path, data, epochs=500))
+        events_until(executor, EpochDone)
+        os.kill(process, signal.SIGKILL)
+        *_, lost = events_until(executor, WorkerLost)
+        assert isinstance(lost, WorkerLost)
+        assert (lost.worker, lost.trial) == ("w0", 0)
+        assert executor.idle_workers() == ["w0"]
+        assert ray.get(executor._workers["w0"].actor.ping.remote()) != process
+
+
+def test_a_process_whose_device_failed_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    import ray
+
+    with on_ray(Broken) as executor:
+        process = ray.get(executor._workers["w0"].actor.ping.remote())
+        executor.submit("w0", trial(tmp_path, data))
+        (lost,) = events_until(executor, WorkerLost)
+        assert isinstance(lost, WorkerLost)
+        assert "the device failed in stage train" in lost.reason
+        assert ray.get(executor._workers["w0"].actor.ping.remote()) != process
+
+
+def test_a_restarted_worker_is_idle_and_its_trial_forgotten(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    with on_ray(Stuck) as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        assert executor.poll(1.0) == []
+        executor.restart("w0", "no progress")
+        assert executor.idle_workers() == ["w0"]
+        assert executor.poll(0.5) == []
+
+
+def test_training_rests_while_something_is_measured(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    with on_ray(workers=2) as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit("w0", trial(tmp_path, data, number=1, epochs=300))
+        events_until(executor, EpochDone)
+        executor.submit_profile(measurement(tmp_path))
+        executor.poll(0)
+        assert executor.idle_workers() == [], "nothing starts beside a measurement"
+        *_, done = (e for e in events_until(executor, ProfileDone) if isinstance(e, ProfileDone))
+        assert done.profile is not None
+        assert not done.profile.conditions.contended
+        assert executor.idle_workers() == ["w1"]
+        events_until(executor, EpochDone)
+
+
+def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    """Neither holds the target for longer than one measurement."""
+    with on_ray() as first, on_ray() as second:
+        first.submit("w0", trial(tmp_path, data))
+        events_until(first, TrialDone)
+        for executor in (first, second, first, second):
+            executor.submit_profile(measurement(tmp_path))
+            *_, done = events_until(executor, ProfileDone)
+            assert isinstance(done, ProfileDone)
+            assert done.profile is not None
