@@ -39,9 +39,12 @@ def local_ray(
         targets: Targets that this machine stands for.
         object_store_mb: Room for the images.
         temp_dir: Where Ray logs; its default otherwise.
+
+    Raises:
+        StudyError: The cluster does not answer, or lacks what the search needs.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address)
     else:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(
@@ -58,6 +61,17 @@ def local_ray(
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise StudyError(
+            f"the Ray cluster at {address} (RAY_ADDRESS) refuses or does not answer: {str(error).splitlines()[0]}; "
+            f"check that it is up and that `ray --version` is {ray.__version__} there too; a cluster with token "
+            f"authentication needs RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here"
+        ) from error
 
 
 def _require_resources(workers: int, targets: list[str]) -> None:

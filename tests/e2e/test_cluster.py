@@ -1,0 +1,84 @@
+"""A search on a Ray cluster of two nodes that it did not start, with token authentication."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import harness
+from tests.e2e.harness import query, run, write_job
+
+pytestmark = pytest.mark.xdist_group("e2e-cluster")
+TOKEN = "0123456789abcdef" * 4
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+quiet = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **quiet})
+cluster.add_node(num_cpus=1, resources={"target_edge": 1}, object_store_memory=100 * 2**20)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """On loopback: one processor on each of two nodes, and the target on the second."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.communicate("", timeout=60)
+
+
+@pytest.fixture
+def client(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    monkeypatch.setattr(harness, "ENVIRONMENT", {**harness.ENVIRONMENT, **environment})
+
+
+@pytest.mark.usefixtures("client")
+def test_a_search_uses_both_nodes_and_the_target_of_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = write_job(
+        tmp_path,
+        search={"trials": 4, "workers": 2},
+        objectives=["accuracy", "latency"],
+        targets=[{"name": "edge", "repeats": 5}],
+    )
+    found = run("run", job, "--out", out)
+
+    assert found.returncode == 0, found.stderr
+    assert query(out, "SELECT count(*) FROM results") == [(4,)]
+    assert {worker for (worker,) in query(out, "SELECT worker FROM trials WHERE kind = 'evaluate'")} == {"w0", "w1"}
+    assert query(out, "SELECT DISTINCT target FROM profiles") == [("edge",)]
+
+
+@pytest.mark.usefixtures("client")
+def test_what_the_cluster_lacks_is_said_at_once(tmp_path: Path) -> None:
+    found = run("run", write_job(tmp_path, targets=[{"name": "jetson"}]), "--out", tmp_path / "target")
+    assert found.returncode == 1
+    assert "no node of the cluster offers the target 'jetson'" in found.stderr
+    found = run("run", write_job(tmp_path, targets=[{"name": "edge"}]), "--out", tmp_path / "w", "--workers", "3")
+    assert found.returncode == 1
+    assert "3 workers need 3 CPUs, but the cluster has 2" in found.stderr
+
+
+@pytest.mark.slow  # Ray tries for twenty seconds
+@pytest.mark.usefixtures("client")
+def test_a_wrong_token_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "ENVIRONMENT", {**harness.ENVIRONMENT, "RAY_AUTH_TOKEN": "wrong"})
+    found = run("run", write_job(tmp_path), "--out", tmp_path / "out")
+    assert found.returncode == 1
+    assert "needs RAY_AUTH_MODE=token" in found.stderr
+    assert "Traceback" not in found.stderr
