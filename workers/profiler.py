@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from vitsearch.messages import ProfileRequest
 class Profiler:
     """A persistent process on the target's node that measures one model at a time."""
 
-    def ping(self) -> bool:
-        """Whether the process is up."""
-        return True
+    def machine(self) -> str:
+        """Host name of the target's node."""
+        return platform.node()
 
     def run(self, request_json: str) -> str:
         """Measure a trained model; returns a profile as JSON.

@@ -23,6 +23,13 @@ def target_resource(name: str) -> str:
     return f"target_{name}"
 
 
+def reason_of(error: Exception) -> str:
+    """One line for people: what an actor raised, or how it died."""
+    lines = str(error).strip().splitlines()
+    raised_inside = isinstance(error, ray.exceptions.RayTaskError)
+    return lines[-1 if raised_inside else 0][:300]
+
+
 def default_workers() -> int:
     """Two, or one for every two processors."""
     return max(2, (os.cpu_count() or 2) // 2)
@@ -68,7 +75,7 @@ def _join(address: str) -> None:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
         raise StudyError(
-            f"the Ray cluster at {address} (RAY_ADDRESS) refuses or does not answer: {str(error).splitlines()[0]}; "
+            f"the Ray cluster at {address} (RAY_ADDRESS) does not let us in: {str(error).splitlines()[0]}; "
             f"check that it is up and that `ray --version` is {ray.__version__} there too; a cluster with token "
             f"authentication needs RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here"
         ) from error

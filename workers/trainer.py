@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from collections import deque
 
@@ -55,6 +56,10 @@ class Trainer:
     def ping(self) -> int:
         """The process id; answers once the data is in place."""
         return os.getpid()
+
+    def machine(self) -> str:
+        """Host name of the node."""
+        return platform.node()
 
     def run(self, request_json: str) -> str:
         """Run a trial; returns its outcome as JSON."""

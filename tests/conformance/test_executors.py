@@ -33,9 +33,7 @@ from workers.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("executors")
 CANDIDATE = Candidate(
-    architecture=Architecture(
-        image_size=8, in_chans=1, num_classes=10, patch_size=4, width=16, depth=1, heads=2
-    )
+    architecture=Architecture(image_size=8, in_chans=1, num_classes=10, patch_size=4, width=16, depth=1, heads=2)
 )
 Make = Callable[[], AbstractContextManager[Any]]
 
@@ -55,6 +53,13 @@ class Stuck(Trainer):
     def run(self, request_json: str) -> str:
         while True:
             time.sleep(1)
+
+
+class Elsewhere(Trainer):
+    """On another machine than the target."""
+
+    def machine(self) -> str:
+        return "elsewhere"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +138,9 @@ def outcome_of(events: list[Event]) -> Any:
     return done.outcome
 
 
-def test_a_trial_ends_in_one_event_and_frees_its_worker(executor: Executor, data: ImageData, tmp_path: Path) -> None:
+def test_a_trial_ends_in_one_event_and_frees_its_worker(
+    executor: Executor, data: ImageData, tmp_path: Path
+) -> None:
     (worker,) = executor.idle_workers()
     executor.submit(worker, trial(tmp_path, data))
     assert executor.idle_workers() == []
@@ -257,3 +264,48 @@ def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_pa
             *_, done = events_until(executor, ProfileDone)
             assert isinstance(done, ProfileDone)
             assert done.profile is not None
+
+
+def test_trainers_of_other_machines_go_on_while_something_is_measured(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+    with on_ray(Elsewhere, workers=2) as executor:
+        executor.submit("w0", trial(tmp_path, data, number=1, epochs=2000))
+        events_until(executor, EpochDone)
+        executor.submit_profile(measurement(tmp_path))
+        while executor._targets["local"].machine is None:
+            executor.poll(0.1)
+        assert executor.idle_workers() == ["w1"]
+        assert not executor._workers["w0"].paused
+        *_, done = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None
+
+
+def test_a_killed_profiler_fails_one_measurement_and_is_replaced(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    import ray
+
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        slow = measurement(tmp_path)
+        executor.submit_profile(
+            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 10**6})})
+        )
+        while executor._targets["local"].machine is None:
+            executor.poll(0.1)
+        executor.poll(0.1)
+        ray.kill(executor._targets["local"]._actor)
+        *_, done = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is None
+        assert done.reason
+        executor.submit_profile(measurement(tmp_path))
+        *_, done = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None
