@@ -68,7 +68,7 @@ def test_a_damaged_file_is_an_input_error(tmp_path: Path) -> None:
 
 CIFAR_FILES = {
     "cifar10": ("cifar-10-batches-py", {f"data_batch_{i}": 30 for i in range(1, 6)}, {"test_batch": 20}),
-    "cifar100": ("cifar-100-python", {"train": 300}, {"test": 100}),
+    "cifar100": ("cifar-100-python", {"train": 500}, {"test": 100}),
 }
 CIFAR_NAMES = {
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
