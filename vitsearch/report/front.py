@@ -83,8 +83,8 @@ def front_of(trials: Iterable[TrialRecord], job: JobSpec) -> list[TrialRecord]:
     """The non-dominated feasible trials, best first objective first."""
     rivals = [trial for trial in trials if is_candidate_for_front(trial, job)]
     best = [rivals[i] for i in non_dominated([point_of(t, job) for t in rivals], directions(job))]
-    sign = -1 if directions(job)[0] else 1
-    return sorted(best, key=lambda t: (sign * point_of(t, job)[0], t.number))
+    by_number = sorted(best, key=lambda t: t.number)
+    return sorted(by_number, key=lambda t: point_of(t, job)[0], reverse=directions(job)[0])  # ties stay in order
 
 
 def knee_of(front: Sequence[TrialRecord], job: JobSpec) -> TrialRecord | None:
