@@ -2,7 +2,7 @@
 
 from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
 from vitsearch.candidate.candidate import Candidate, load_candidate
-from vitsearch.candidate.compression import Precision, Sparsity
+from vitsearch.candidate.compression import PRUNERS, Precision, Sparsity
 from vitsearch.candidate.tokens import (
     PPT,
     TOKEN_RULES,
@@ -16,6 +16,7 @@ from vitsearch.candidate.tokens import (
 
 __all__ = [
     "PPT",
+    "PRUNERS",
     "TOKEN_RULES",
     "Architecture",
     "Candidate",

@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.config.base import Spec
+from vitsearch.config.named import KeyOf
+
+# Structured pruning: one line for each ranking, with its ``Pruner``.
+PRUNERS: dict[str, str] = {"magnitude": "vitsearch.compress.weights.magnitude:prune_magnitude"}
+PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 WeightBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 ActivationBits = Literal[4, 5, 6, 7, 8, 16, 32]
@@ -18,12 +23,12 @@ class Sparsity(Spec):
     """How many MLP units and attention heads of each block survive structured pruning.
 
     Attributes:
-        method: How units are ranked; ``none`` keeps all.
+        method: How units are ranked, a name in ``PRUNERS``; ``none`` keeps all.
         mlp_units: Units kept, one figure for all blocks or one per block; all when left out.
         heads: Heads kept, likewise.
     """
 
-    method: Literal["none", "magnitude"] = "none"
+    method: PrunerName = "none"
     mlp_units: Count | tuple[Count, ...] | None = None
     heads: Count | tuple[Count, ...] | None = None
 
@@ -44,7 +49,9 @@ class Sparsity(Spec):
         if min(kept_units) == architecture.mlp_units and min(kept_heads) == architecture.heads:
             return Sparsity()
         if self.method == "none":
-            raise ValueError("sparsity.method must be named when units are pruned; choose magnitude")
+            raise ValueError(
+                f"sparsity.method must be named when units are pruned; choose {KeyOf(PRUNERS).expected}"
+            )
         return Sparsity(
             method=self.method,
             mlp_units=_collapsed(kept_units, architecture.mlp_units),

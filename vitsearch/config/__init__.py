@@ -17,12 +17,17 @@ from vitsearch.config.job import (
 from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
+from vitsearch.config.tables import DATASETS, RUNTIMES, SAMPLERS, DatasetKind
 from vitsearch.config.train import RECIPES, TrainSpec
 
 __all__ = [
+    "DATASETS",
     "METRICS",
     "RECIPES",
+    "RUNTIMES",
+    "SAMPLERS",
     "ConstraintSpec",
+    "DatasetKind",
     "DatasetSpec",
     "DimensionSpec",
     "EerSpec",

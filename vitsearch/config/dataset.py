@@ -8,9 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vitsearch.config.base import Spec
-
-DatasetKind = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder", "npz", "huggingface"]
-NEEDS_PATH = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "npz"}
+from vitsearch.config.tables import DATASETS, DatasetName
 
 
 class DatasetSpec(Spec):
@@ -20,7 +18,7 @@ class DatasetSpec(Spec):
     validation and test shares are stratified. A data set with a test split of its own keeps it.
 
     Attributes:
-        kind: The reader.
+        kind: Name in ``DATASETS``.
         path: Folder or file (``imagefolder``, ``npz``, the torchvision sets), or a data set folder for
             ``huggingface``.
         name: Hub name of a ``huggingface`` data set.
@@ -34,7 +32,7 @@ class DatasetSpec(Spec):
         label_column: Column of a ``huggingface`` data set that holds the class.
     """
 
-    kind: DatasetKind
+    kind: DatasetName
     path: Path | None = None
     name: str | None = None
     download: bool = False
@@ -48,10 +46,10 @@ class DatasetSpec(Spec):
 
     @model_validator(mode="after")
     def _source_is_named(self) -> Self:
-        if self.kind in NEEDS_PATH and self.path is None:
-            raise ValueError(f"dataset.kind={self.kind} needs dataset.path; give the file or folder of the images")
-        if self.kind == "huggingface" and self.path is None and self.name is None:
-            raise ValueError("dataset.kind=huggingface needs dataset.path or dataset.name")
+        needs = DATASETS[self.kind].needs
+        if needs and all(getattr(self, field) is None for field in needs):
+            wanted = " or ".join(f"dataset.{field}" for field in needs)
+            raise ValueError(f"dataset.kind={self.kind} needs {wanted}; say where the images are")
         if self.val_fraction + self.test_fraction >= 0.95:
             raise ValueError(
                 f"val_fraction + test_fraction must leave images to train on, but got "

@@ -11,11 +11,10 @@ from vitsearch.config.base import Spec
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
 from vitsearch.config.space import SpaceSpec
+from vitsearch.config.tables import RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
 
 EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory"]
-SamplerName = Literal["random", "nsga2", "nsga3", "tpe", "gp"]
-RuntimeName = Literal["pytorch", "onnxruntime"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -100,7 +99,7 @@ class SearchSpec(Spec):
     """How the study is driven.
 
     Attributes:
-        sampler: Name in ``vitsearch.search.samplers.SAMPLERS``.
+        sampler: Name in ``SAMPLERS``.
         trials: Candidates to train; rejected and repeated ones do not count.
         time_limit_s: Wall-clock budget of the search; whichever ends first.
         workers: Trainer processes; by default one for every two processors, at least two.

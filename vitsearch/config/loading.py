@@ -174,7 +174,10 @@ def _did_you_mean(location: list[str], model: type[BaseModel]) -> str:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     """The record types inside ``tuple[X, ...]``, ``X | None``, ``dict[str, X]`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [
+            annotation,
+            *annotation.__subclasses__(),
+        ]  # an abstract record stands for those that a name tells apart
     return [found for inner in get_args(annotation) for found in _models_in(inner)]
 
 

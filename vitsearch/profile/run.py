@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from vitsearch.config import RUNTIMES as TABLE
 from vitsearch.config import TargetSpec
+from vitsearch.config.named import Imported
 from vitsearch.messages import Conditions, Profile, ProfileRequest
 from vitsearch.profile.measure import MB, measure_latency, peak_memory, processor_name
-from vitsearch.profile.onnxruntime import prepare_onnxruntime
-from vitsearch.profile.pytorch import prepare_pytorch
 
 
 class Runtime(Protocol):
@@ -26,7 +26,7 @@ class Runtime(Protocol):
         ...
 
 
-RUNTIMES: dict[str, Runtime] = {"pytorch": prepare_pytorch, "onnxruntime": prepare_onnxruntime}
+RUNTIMES: Mapping[str, Runtime] = Imported(TABLE)
 
 
 def run_profile(request: ProfileRequest, model: nn.Module) -> Profile:

@@ -38,7 +38,7 @@ def profiled(folder: Path, c: Candidate, *, contended: bool = False, **target: A
 
 
 def test_the_runtimes_are_those_a_job_can_name():
-    assert set(RUNTIMES) == set(TargetSpec.model_fields["runtime"].annotation.__args__)
+    assert set(RUNTIMES) == set(TargetSpec.model_json_schema()["properties"]["runtime"]["enum"])
 
 
 @pytest.mark.parametrize("parts", [{}, COMPRESSED], ids=["dense", "compressed"])
@@ -48,8 +48,7 @@ def test_figures_and_conditions(runtime: str, parts: dict[str, Any], tmp_path: P
     assert 0 < found.latency_ms_p50 <= found.latency_ms_p95
     assert found.latency_ms_spread >= 0
     assert found.images_per_s == pytest.approx(3 / found.latency_ms_p50 * 1000)
-    file = {"pytorch": "model.safetensors", "onnxruntime": "model.onnx"}[runtime]
-    assert found.file_size_mb == (tmp_path / file).stat().st_size / 1e6
+    assert found.file_size_mb in {file.stat().st_size / 1e6 for file in tmp_path.iterdir()}
     assert 0 <= found.peak_memory_mb < 100
     conditions = found.conditions.model_dump()
     assert conditions.pop("runtime").startswith(f"{runtime} ")
@@ -75,7 +74,7 @@ def test_threads_are_set_while_measuring_and_restored(
 
         return call, folder / "none", "fake 1"
 
-    monkeypatch.setitem(module.RUNTIMES, "pytorch", prepare)
+    monkeypatch.setattr(module, "RUNTIMES", {"pytorch": prepare})
     before = torch.get_num_threads()
     wanted = before + 1
     if fails:
@@ -104,7 +103,7 @@ def test_memory_for_the_export_is_not_memory_of_the_model(tmp_path: Path, monkey
 
         return call, folder / "none", "fake 1"
 
-    monkeypatch.setitem(module.RUNTIMES, "onnxruntime", prepare)
+    monkeypatch.setattr(module, "RUNTIMES", {"onnxruntime": prepare})
     found = profiled(tmp_path, candidate(), runtime="onnxruntime")
     assert found.peak_memory_mb == pytest.approx(50, rel=0.2)
 

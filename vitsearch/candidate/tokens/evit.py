@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -20,10 +20,27 @@ class EViT(TokenRule):
         blocks: Chosen blocks, from 1; 4, 7 and 10 of twelve when left out.
     """
 
+    needs_class_token: ClassVar[bool] = True
+    tracks_sizes: ClassVar[bool] = False
+
     reducer: Literal["evit"] = "evit"
     keep: Annotated[float, Field(gt=0, le=1)] = 0.7
     fuse: bool = True
     blocks: Blocks | None = None
+
+    @classmethod
+    def identity(cls) -> Self:
+        """Every patch."""
+        return cls(keep=1.0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """With and without fusing, and in every block."""
+        return (
+            cls(keep=0.7),
+            cls(keep=0.5, fuse=False),
+            cls(keep=0.1, blocks=(1, 2, 3, 4)),
+        )
 
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """Defaults written out; no reduction when every token stays."""

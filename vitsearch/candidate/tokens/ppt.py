@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -29,10 +29,31 @@ class PPT(TokenRule):
         blocks: Chosen blocks, from 1; 4, 7 and 10 of twelve when left out.
     """
 
+    needs_class_token: ClassVar[bool] = True
+
     reducer: Literal["ppt"] = "ppt"
     r: Annotated[int, Field(ge=0)] = 50
     tau: Annotated[float, Field(ge=0)] = 7e-5
     blocks: Blocks | None = None
+
+    @classmethod
+    def identity(cls) -> Self:
+        """Nothing removed."""
+        return cls(r=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Always pruned, always merged, as much as there is."""
+        return (
+            cls(r=5, tau=0.0),
+            cls(r=5, tau=1.0),
+            cls(r=12, blocks=(1, 4)),
+        )
+
+    @property
+    def sees_positions(self) -> bool:
+        """Where it may merge."""
+        return self.tau > 0
 
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """Defaults written out; no reduction at r = 0."""

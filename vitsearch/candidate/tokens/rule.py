@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -22,9 +22,33 @@ class TokenRule(Spec):
 
     Attributes:
         reducer: The reducer's name; the discriminator in JSON.
+        needs_class_token: Whether patches are judged by a CLS token; such a rule refuses a network without one.
+        tracks_sizes: Whether the kernel says for how many patches each token stands.
     """
 
+    needs_class_token: ClassVar[bool] = False
+    tracks_sizes: ClassVar[bool] = True
+
     reducer: str
+
+    @classmethod
+    @abstractmethod
+    def identity(cls) -> Self:
+        """The setting that removes nothing; its canonical form is ``NoReduction``."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Settings that together reach every branch of rule and kernel; the most ordinary one first.
+
+        Each fits a network of four blocks and 25 patches and removes something there. The conformance suite runs
+        them all.
+        """
+
+    @property
+    def sees_positions(self) -> bool:
+        """Whether the place of a patch in the image matters, and not only what it holds."""
+        return False
 
     @property
     def cost_kind(self) -> CostKind:
@@ -68,6 +92,16 @@ class NoReduction(TokenRule):
     """Every token stays; the identity."""
 
     reducer: Literal["none"] = "none"
+
+    @classmethod
+    def identity(cls) -> Self:
+        """Itself."""
+        return cls()
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """The one there is, although it removes nothing."""
+        return (cls(),)
 
     def resolved(self, architecture: Architecture) -> Self:  # noqa: ARG002
         """Itself."""

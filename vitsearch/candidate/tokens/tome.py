@@ -25,6 +25,27 @@ class ToMe(TokenRule):
     schedule: Literal["constant", "decreasing", "increasing"] = "constant"
     blocks: Blocks | None = None
 
+    @classmethod
+    def identity(cls) -> Self:
+        """No merges."""
+        return cls(r=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Every schedule, as much as there is, and chosen blocks."""
+        return (
+            cls(r=3),
+            cls(r=4, schedule="decreasing"),
+            cls(r=4, schedule="increasing"),
+            cls(r=12),
+            cls(r=2, blocks=(2, 4)),
+        )
+
+    @property
+    def sees_positions(self) -> bool:
+        """Yes: tokens on odd places are matched with those on even ones."""
+        return True
+
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """Defaults written out; no reduction at r = 0."""
         limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)

@@ -1,4 +1,7 @@
-"""Token reducers as running code: one kernel file each, one line in ``REDUCERS``."""
+"""Token reducers as running code: one kernel file each, one line in ``REDUCERS``.
+
+Their names and settings are those of ``vitsearch.candidate.TOKEN_RULES``.
+"""
 
 from collections.abc import Callable
 from typing import Any

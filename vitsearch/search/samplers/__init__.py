@@ -1,42 +1,39 @@
-"""Samplers by name: one line each in ``SAMPLERS``."""
+"""Samplers: one file each, by their names in ``vitsearch.config.tables``."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import optuna
 
+from vitsearch.config import SAMPLERS as TABLE
 from vitsearch.config import JobSpec
-
-Factory = Callable[[int, int], optuna.samplers.BaseSampler]
-
-
-def _nsga2(seed: int, population: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+from vitsearch.config.named import Imported
 
 
-def _nsga3(seed: int, population: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIIISampler(population_size=population, seed=seed)
+class SamplerFactory(Protocol):
+    """Makes a sampler for one study.
+
+    The sampler may be rebuilt from the stored trials after any ask: it must keep nothing that Optuna does not
+    store with a trial.
+    """
+
+    def __call__(self, seed: int, population: int) -> optuna.samplers.BaseSampler:
+        """The sampler.
+
+        Args:
+            seed: Of all its draws.
+            population: Size of a generation, for samplers that have one.
+        """
+        ...
 
 
-def _tpe(seed: int, population: int) -> optuna.samplers.BaseSampler:  # noqa: ARG001
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+SAMPLERS: Mapping[str, SamplerFactory] = Imported(TABLE)
 
 
-def _gp(seed: int, population: int) -> optuna.samplers.BaseSampler:  # noqa: ARG001
-    return optuna.samplers.GPSampler(seed=seed)
-
-
-def _random(seed: int, population: int) -> optuna.samplers.BaseSampler:  # noqa: ARG001
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-SAMPLERS: dict[str, Factory] = {"random": _random, "nsga2": _nsga2, "nsga3": _nsga3, "tpe": _tpe, "gp": _gp}
-
-
-def build_sampler(job: JobSpec, *, seed: int) -> Any:
+def build_sampler(job: JobSpec, *, seed: int) -> optuna.samplers.BaseSampler:
     """The job's sampler.
 
     Args:
@@ -50,4 +47,4 @@ def build_sampler(job: JobSpec, *, seed: int) -> Any:
         return SAMPLERS[job.search.sampler](seed, population)
 
 
-__all__ = ["SAMPLERS", "build_sampler"]
+__all__ = ["SAMPLERS", "SamplerFactory", "build_sampler"]

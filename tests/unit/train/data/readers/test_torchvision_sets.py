@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from vitsearch.config.dataset import DatasetKind, DatasetSpec
+from vitsearch.config.dataset import DatasetSpec
 from vitsearch.errors import InputError
 from vitsearch.train.data import READERS, load_dataset
 
@@ -23,7 +23,7 @@ TORCHVISION = {"cifar10": CIFAR10, "cifar100": CIFAR100, "fashion_mnist": Fashio
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "fashion_mnist"])
-def test_missing_files_name_the_remedy(tmp_path: Path, kind: DatasetKind) -> None:
+def test_missing_files_name_the_remedy(tmp_path: Path, kind: str) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=rf"{kind} files.*set dataset\.download: true") as caught:
             READERS[kind](DatasetSpec(kind=kind, path=path), 32)
@@ -140,7 +140,7 @@ def md5_of(file: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_cifar_from_its_published_format(
-    tmp_path: Path, kind: DatasetKind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = write_cifar(tmp_path, kind, monkeypatch)
     spec = DatasetSpec(kind=kind, path=tmp_path)
@@ -159,7 +159,7 @@ def test_cifar_from_its_published_format(
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_a_damaged_cifar_batch_is_an_input_error(
-    tmp_path: Path, kind: DatasetKind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_cifar(tmp_path, kind, monkeypatch)
     folder, train, _ = CIFAR_FILES[kind]
@@ -171,7 +171,7 @@ def test_a_damaged_cifar_batch_is_an_input_error(
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_cifar_is_downloaded_where_the_job_allows_it(
-    tmp_path: Path, kind: DatasetKind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a server on this machine; torchvision downloads, checks and unpacks it as it does the real one."""
     source, root = tmp_path / "source", tmp_path / "root"
@@ -193,7 +193,7 @@ def test_cifar_is_downloaded_where_the_job_allows_it(
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "fashion_mnist"])
 def test_a_download_that_fails_names_the_remedy(
-    tmp_path: Path, kind: DatasetKind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = (tmp_path / "nowhere").as_uri()
     monkeypatch.setattr(TORCHVISION[kind], "url", nowhere, raising=False)
