@@ -41,22 +41,19 @@ def spaces(
         typer.echo(f"  {field}: {text}")
     low, high = view["eer_pct"]
     beside = f" times a continuum of {', '.join(view['continuous'])}" if view["continuous"] else ""
-    typer.echo(f"{view['configurations']:.4g} configurations{beside}; EER {low:.2f} % to {high:.2f} % "
-               f"(3 channels, 10 classes, from {view['sampled']} draws and both corners)")  # fmt: skip
+    typer.echo(
+        f"{view['configurations']:.4g} configurations{beside}; EER {low:.2f} % to {high:.2f} % "
+        f"(3 channels, 10 classes)\n  least: {view['cheapest']}\n  most: {view['costliest']}"
+    )
 
 
 def _describe(name: str) -> dict[str, Any]:
-    import random
-
-    from vitsearch.cost import cost_of
+    from vitsearch.report.extremes import eer_range
     from vitsearch.space import SearchSpace, continuous_fields, load_preset, num_configurations
 
     spec = load_preset(name)
     space = SearchSpace(spec, in_chans=3, num_classes=10)
-    generator, sampled = random.Random(0), 2000
-    draws = [{axis.name: generator.choice(axis.values()) for axis in space.dimensions} for _ in range(sampled)]
-    draws += [{axis.name: axis.values()[end] for axis in space.dimensions} for end in (0, -1)]
-    rates = [cost_of(space.decode(draw)).eer_pct() or 0.0 for draw in draws]
+    ends = eer_range(space)
     dimensions = {}
     for field, one in spec.dimensions.items():
         text = f"one of {list(one.choices)}" if one.choices else f"{one.low} to {one.high}"
@@ -68,7 +65,8 @@ def _describe(name: str) -> dict[str, Any]:
     return {
         "name": name, "description": spec.description, "fixed": dict(spec.fixed), "dimensions": dimensions,
         "configurations": num_configurations(space), "continuous": continuous_fields(space),
-        "eer_pct": [min(rates), max(rates)], "sampled": sampled,
+        "eer_pct": [ends.low_pct, ends.high_pct], "cheapest": ends.cheapest.summary(),
+        "costliest": ends.costliest.summary(),
     }  # fmt: skip
 
 
