@@ -138,13 +138,15 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, C); with a distillation head, the mean of both heads (DeiT, Section 3)."""
+        cls_BC, dist_BC = self.forward_heads(images_BCHW)
+        return cls_BC if dist_BC is None else (cls_BC + dist_BC) / 2
+
+    def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, C) of the classifier and of the distillation head, if there is one."""
         x_BND = self.forward_features(images_BCHW)
         if self.architecture.pool == "avg":
-            return self.head(x_BND[:, self.architecture.num_prefix_tokens :].mean(dim=1))
-        logits_BC = self.head(x_BND[:, 0])
-        if self.head_dist is None:
-            return logits_BC
-        return (logits_BC + self.head_dist(x_BND[:, 1])) / 2
+            return self.head(x_BND[:, self.architecture.num_prefix_tokens :].mean(dim=1)), None
+        return self.head(x_BND[:, 0]), None if self.head_dist is None else self.head_dist(x_BND[:, 1])
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""

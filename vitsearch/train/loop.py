@@ -1,42 +1,30 @@
-"""The training loop: timm's optimisers, schedules and mixup around batches of tensors."""
+"""The training loop: timm's optimisers and schedules around batches of tensors."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from vitsearch.config import TrainSpec
 from vitsearch.errors import TrialError
 from vitsearch.messages import EpochReport
-from vitsearch.models import set_fused_attention
-from vitsearch.train.augment import Augmenter
+from vitsearch.models import VisionTransformer, set_fused_attention
+from vitsearch.train.batches import TrainingBatches
 from vitsearch.train.checkpoint import EpochCheckpoint, Progress
 from vitsearch.train.early_stop import out_of_reach
 from vitsearch.train.evaluate import evaluate
+from vitsearch.train.losses import LossTerm, Outputs, classification_loss
+from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData
 
-
-class LossTerm(Protocol):
-    """One summand of the training loss; distillation and learned reducers add theirs."""
-
-    def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
-        """A scalar.
-
-        Args:
-            logits_BK: Outputs of the network.
-            targets: Class indices (B,), or class probabilities (B, K) under mixup.
-            images_BCHW: The augmented, normalised batch.
-        """
-        ...
+DROPOUT = 1  # a stream of draws apart from the augmentation's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +61,13 @@ class TrainOutcome:
     stopped_early: bool
 
 
-def classification_loss(label_smoothing: float) -> LossTerm:
-    """Cross-entropy with label smoothing, for class indices and for the soft targets of mixup alike."""
-
-    def loss(logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:  # noqa: ARG001
-        smoothing = label_smoothing if targets.dim() == 1 else 0.0  # timm's Mixup has smoothed its targets already
-        return F.cross_entropy(logits_BK, targets, label_smoothing=smoothing)
-
-    return loss
-
-
 def train(
-    model: nn.Module,
+    model: VisionTransformer,
     data: TensorData,
     spec: TrainSpec,
     *,
     seed: int,
+    data_seed: int | None = None,
     trial: int = 0,
     epochs: int | None = None,
     loss_terms: tuple[LossTerm, ...] | None = None,
@@ -97,14 +76,16 @@ def train(
 ) -> TrainOutcome:
     """Train in place on the training split, scoring the validation split after each epoch.
 
-    The run is a function of its arguments: each epoch seeds order, augmentation and dropout from (seed, epoch), so
-    a run resumed from its checkpoint ends with the weights of one never interrupted (same machine, same threads).
+    The run is a function of its arguments: every step seeds its augmentation and its dropout from (seed, epoch,
+    step), so a run resumed from its checkpoint ends with the weights of one never interrupted (same machine, same
+    threads).
 
     Args:
         model: The network, on ``data``'s device.
         data: The data set.
         spec: The recipe; ``autocast`` must be resolved (not ``auto``).
         seed: Seed of order, augmentation and dropout.
+        data_seed: Seed of order and augmentation alone, where runs of several seeds must see the same batches.
         trial: Number quoted in reports.
         epochs: Overrides the recipe's.
         loss_terms: Summands of the loss; cross-entropy by default.
@@ -115,32 +96,25 @@ def train(
         TrialError: The loss is not finite.
     """
     epochs = spec.epochs if epochs is None else epochs
-    indices = torch.from_numpy(np.ascontiguousarray(data.source.train))
-    mix = _mixup(spec, data.source.num_classes)
-    steps = max(1, math.ceil(len(indices) / spec.batch_size))
-    if mix is not None:
-        steps = min(steps, max(1, len(indices) // 2))  # mixup needs pairs
+    batches = TrainingBatches(data, spec)
+    steps = batches.steps
     optimizer, scheduler = _optimizer_and_schedule(model, spec, epochs, steps)
     terms = loss_terms or (classification_loss(spec.label_smoothing),)
-    augment = Augmenter(spec, data.mean, data.std)
     set_fused_attention(model, spec.autocast != "bf16_unfused")
     progress = hooks.checkpoint.restore(model, optimizer) if hooks.checkpoint else Progress()
 
     while progress.epoch < epochs:
         epoch = progress.epoch
-        seed_everything(seed, epoch)
         model.train()
-        order = indices[torch.randperm(len(indices))]
         started = time.perf_counter()
         loss_sum = torch.zeros((), device=data.device)
-        for step, batch in enumerate(_batches(order, steps, even=mix is not None)):
-            scheduler.step_update(epoch * steps + step)
-            images_BCHW, targets = augment(data.raw(batch)), data.labels_N[batch.to(data.device)]
-            if mix is not None and len(images_BCHW) > 1:
-                images_BCHW, targets = mix(images_BCHW, targets)
+        for batch in batches.epoch(epoch, seed if data_seed is None else data_seed):
+            scheduler.step_update(epoch * steps + batch.step)
+            seed_everything(seed, epoch, batch.step, DROPOUT)
             with autocast(spec, data.device):
-                logits_BK = model(images_BCHW).float()
-                loss = sum((term(logits_BK, targets, images_BCHW) for term in terms), torch.zeros(()))
+                cls_BK, dist_BK = model.forward_heads(batch.images_BCHW)
+            outputs = Outputs(cls_BK=cls_BK.float(), dist_BK=None if dist_BK is None else dist_BK.float())
+            loss = sum((term(outputs, batch) for term in terms), torch.zeros((), device=data.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if spec.clip_grad_norm:
@@ -162,7 +136,7 @@ def train(
                 train_loss=mean_loss,
                 accuracy=score.accuracy,
                 learning_rate=optimizer.param_groups[0]["lr"],
-                images_per_s=len(indices) / seconds,
+                images_per_s=len(batches) / seconds,
             )
         )
         if spec.early_stop and out_of_reach(
@@ -203,38 +177,9 @@ def _optimizer_and_schedule(
     return optimizer, scheduler
 
 
-def _batches(order: Tensor, steps: int, *, even: bool) -> tuple[Tensor, ...]:
-    """``order`` in ``steps`` parts of nearly equal length.
-
-    timm's Mixup pairs images, so for it (``even``) every part has an even length; of an odd number of images the
-    last, which differs from epoch to epoch, is left out.
-    """
-    if not even or len(order) < 2:
-        return order.tensor_split(steps)
-    pairs = len(order) // 2
-    return order[: 2 * pairs].tensor_split([2 * (pairs * i // steps) for i in range(1, steps)])
-
-
-def seed_everything(seed: int, epoch: int) -> None:
-    """Seed torch and the numpy generator that timm's Mixup draws from."""
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    torch.manual_seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 - timm reads numpy's global generator
-
-
 def autocast(spec: TrainSpec, device: torch.device) -> AbstractContextManager[object]:
     """The number format of the forward pass."""
     if spec.autocast in {"fp32", "auto"}:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
-
-def _mixup(spec: TrainSpec, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    if not (spec.mixup or spec.cutmix):
-        return None
-    from timm.data import Mixup
-
-    mixer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = Mixup(
-        spec.mixup, spec.cutmix, label_smoothing=spec.label_smoothing, num_classes=num_classes
-    )
-    return mixer

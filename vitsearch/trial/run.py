@@ -21,7 +21,8 @@ from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, T
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.evaluate import evaluate, normalized_batches
-from vitsearch.train.loop import Hooks, seed_everything, train
+from vitsearch.train.loop import Hooks, train
+from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
 from vitsearch.trial.weights import WEIGHTS_FILE, save_model
 

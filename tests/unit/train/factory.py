@@ -12,7 +12,7 @@ from vitsearch.config import TrainSpec
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.data import ImageData
 from vitsearch.train.data.image_data import channel_statistics, fingerprint
-from vitsearch.train.loop import seed_everything
+from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData
 
 CPU = torch.device("cpu")

@@ -15,12 +15,14 @@ from vitsearch.config import RECIPES, DatasetSpec, TrainSpec
 from vitsearch.errors import TrialError
 from vitsearch.messages import EpochReport
 from vitsearch.models import Attention, build_dense
-from vitsearch.train import loop
 from vitsearch.train.autocast import MODES
+from vitsearch.train.batches import Batch, split_evenly
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
-from vitsearch.train.loop import Hooks, TrainOutcome, classification_loss, seed_everything, train
+from vitsearch.train.loop import Hooks, TrainOutcome, train
+from vitsearch.train.losses import Outputs, classification_loss
+from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData
 
 EVERYTHING: dict[str, Any] = {
@@ -149,10 +151,10 @@ def test_every_number_format_trains(mode: str):
     fused: set[bool] = set()
 
     class Term:
-        def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
+        def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
             fused.update(m.fused for m in model.modules() if isinstance(m, Attention))
-            assert logits_BK.dtype == torch.float32
-            return F.cross_entropy(logits_BK, targets)
+            assert outputs.logits_BK.dtype == torch.float32
+            return F.cross_entropy(outputs.logits_BK, batch.targets)
 
     before = flat_weights(model)
     train(model, tensor_data(), spec(autocast=mode), seed=0, loss_terms=(Term(),))
@@ -173,8 +175,8 @@ def learning_rates(monkeypatch: pytest.MonkeyPatch, size: int = 48, **changes: A
     found: list[float] = []
 
     class Recorder:
-        def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
-            return F.cross_entropy(logits_BK, targets)
+        def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
+            return F.cross_entropy(outputs.logits_BK, batch.targets)
 
     step = torch.optim.AdamW.step
 
@@ -259,10 +261,10 @@ def test_every_image_is_seen_once_an_epoch(size: int, mixup: float):
     data = tensor_data(size)
 
     class Count:
-        def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
-            seen.append(len(images_BCHW))
-            soft.append(targets.dim() == 2)
-            return logits_BK.square().mean()
+        def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
+            seen.append(len(batch.images_BCHW))
+            soft.append(batch.targets.dim() == 2)
+            return outputs.logits_BK.square().mean()
 
     train(network(), data, spec(mixup=mixup), seed=0, epochs=1, loss_terms=(Count(),))
     assert sum(seen) == (size - size % 2 if mixup and size > 1 else size)
@@ -276,7 +278,7 @@ def test_each_epoch_leaves_out_another_image():
     for epoch in range(5):
         seed_everything(0, epoch)
         order = torch.randperm(33)
-        parts = loop._batches(order, 2, even=True)
+        parts = split_evenly(order, 2, pairs=True)
         left |= set(range(33)) - set(torch.cat(list(parts)).tolist())
     assert len(left) > 1
 
@@ -284,7 +286,7 @@ def test_each_epoch_leaves_out_another_image():
 @pytest.mark.parametrize("count", [2, 3, 16, 17, 33, 100, 1078])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 17])
 def test_even_batches(count: int, steps: int):
-    parts = loop._batches(torch.arange(count), steps, even=True)
+    parts = split_evenly(torch.arange(count), steps, pairs=True)
     if steps > count // 2:
         return
     assert len(parts) == steps
@@ -300,17 +302,18 @@ def test_smoothing_is_applied_once():
     loss = classification_loss(0.2)
     smooth = torch.full((6, 4), 0.05).scatter_(1, labels[:, None], 0.85)
     expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(loss(logits, labels, images), expected)
-    torch.testing.assert_close(loss(logits, smooth, images), expected)
+    for targets in (labels, smooth):
+        batch = Batch(images_BCHW=images, targets=targets, epoch=0, step=0, start=0)
+        torch.testing.assert_close(loss(Outputs(cls_BK=logits), batch), expected)
 
 
 def test_targets_of_mixup_are_probabilities_with_the_smoothing_of_the_recipe():
     seen: list[Tensor] = []
 
     class Keep:
-        def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
-            seen.append(targets)
-            return logits_BK.square().mean()
+        def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
+            seen.append(batch.targets)
+            return outputs.logits_BK.square().mean()
 
     train(network(), tensor_data(), spec(mixup=0.5, label_smoothing=0.3), seed=0, epochs=1, loss_terms=(Keep(),))
     for targets in seen:
@@ -327,9 +330,9 @@ def test_loss_terms_add_up():
             super().__init__()
             self.value = value
 
-        def forward(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
+        def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
             constants.append(self.value)
-            return logits_BK.sum() * 0 + self.value
+            return outputs.logits_BK.sum() * 0 + self.value
 
     reports: list[EpochReport] = []
     train(
@@ -343,8 +346,8 @@ def test_loss_terms_add_up():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_an_error_about_the_candidate(value: float):
     class Broken:
-        def __call__(self, logits_BK: Tensor, targets: Tensor, images_BCHW: Tensor) -> Tensor:
-            return logits_BK.sum() * value
+        def __call__(self, outputs: Outputs, batch: Batch) -> Tensor:
+            return outputs.logits_BK.sum() * value
 
     with pytest.raises(TrialError, match=r"epoch 1; lower train\.lr") as caught:
         train(network(), tensor_data(), spec(), seed=0, loss_terms=(Broken(),))
