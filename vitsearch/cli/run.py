@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vitsearch.train.data import ImageData
 
 EXIT_INTERRUPTED = 130
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Candidates to train.", show_default=False)]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trainer processes.", show_default=False)]
+Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train.", show_default=False)]
+Workers = Annotated[int | None, typer.Option("--workers", help="Trainer processes.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def run(
     ],
     trials: Trials = None,
     workers: Workers = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Study seed.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Study seed.", show_default=False)] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Search: train, compress and compare candidates; report the Pareto front.
@@ -73,10 +73,11 @@ def resume(
     folder = folder.resolve()
     store = open_study(folder)
     job = store.study().job
+    changed = job.with_overrides(trials=trials, workers=workers)
     data = load_data(job)
-    if trials is not None or workers is not None:
+    if changed != job:
         store.acquire()
-        store.set_job(job.with_overrides(trials=trials, workers=workers))
+        store.set_job(changed)
     _drive(store, folder, data, json_output=json_output)
 
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from vitsearch.config.base import Spec
+from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
 from vitsearch.config.space import SpaceSpec
 from vitsearch.config.tables import RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
+from vitsearch.errors import InputError
 
 EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory"]
 Positive = Annotated[float, Field(gt=0)]
@@ -228,16 +230,23 @@ class JobSpec(Spec):
             return value
         name = value.get("recipe", "plain")
         if not isinstance(name, str) or name not in RECIPES:
-            raise ValueError(f"recipe must be one of {sorted(RECIPES)}, but got {name!r}")
+            return value  # the field itself says what is wrong with the name
         return {**RECIPES[name].model_dump(), **value}
 
-    @model_validator(mode="after")
-    def _objectives_make_sense(self) -> Self:
-        if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError(f"objectives must differ from each other, but got {list(self.objectives)}")
-        if len({target.name for target in self.targets}) != len(self.targets):
-            raise ValueError("targets must have different names")
-        return self
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_differ(cls, value: tuple[MetricName, ...]) -> tuple[MetricName, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"must differ from each other, but got {list(value)}; name each objective once")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_differ(cls, value: tuple[TargetSpec, ...]) -> tuple[TargetSpec, ...]:
+        names = [target.name for target in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"must have different names, but got {names}; rename one of them")
+        return value
 
     @property
     def needs_profile(self) -> bool:
@@ -248,16 +257,23 @@ class JobSpec(Spec):
     def with_overrides(
         self, *, trials: int | None = None, workers: int | None = None, seed: int | None = None
     ) -> JobSpec:
-        """The same job with the command line's options in place; checked again as a whole."""
-        search = {
-            **({} if trials is None else {"trials": trials}),
-            **({} if workers is None else {"workers": workers}),
-        }
+        """The same job with the command line's options in place; checked again as a whole.
+
+        Raises:
+            InputError: An option breaks a rule; the message names the option.
+        """
+        given = {"search.trials": trials, "search.workers": workers, "seed": seed}
         data = self.model_dump()
-        data["search"].update(search)
-        if seed is not None:
-            data["seed"] = seed
-        return JobSpec.model_validate(data)
+        for name, value in given.items():
+            part, _, field = name.rpartition(".")
+            if value is not None:
+                (data[part] if part else data)[field] = value
+        try:
+            return parse(JobSpec, data, where=self.name)
+        except InputError as error:
+            if given.get(error.field) is not None:
+                error.where, error.field = "", f"--{error.field.rpartition('.')[2]}"
+            raise
 
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative data paths made absolute against ``folder``."""

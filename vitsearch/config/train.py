@@ -7,9 +7,26 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vitsearch.config.base import Spec
+from vitsearch.config.named import KeyOf
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Autocast = Literal["auto", "fp32", "bf16_fused", "bf16_unfused"]
+
+
+SETTINGS: dict[str, dict[str, float]] = {
+    "plain": {},
+    # A light form of AugReg (Steiner et al., 2021) for small images and short runs.
+    "augreg_light": {
+        "epochs": 30, "batch_size": 128, "label_smoothing": 0.1, "mixup": 0.2, "randaugment_ops": 1,
+        "randaugment_magnitude": 7, "flip": 0.5, "crop_padding_px": 4, "drop_path": 0.05,
+    },
+    # DeiT (Touvron et al., 2021, Table 9), with the batch of a small machine.
+    "deit": {
+        "epochs": 300, "batch_size": 128, "lr": 5e-4, "warmup_epochs": 5, "label_smoothing": 0.1, "mixup": 0.8,
+        "cutmix": 1.0, "randaugment_ops": 2, "randaugment_magnitude": 9, "flip": 0.5, "crop_padding_px": 4,
+        "erasing": 0.25, "drop_path": 0.1,
+    },
+}  # fmt: skip
 
 
 class TrainSpec(Spec):
@@ -42,7 +59,7 @@ class TrainSpec(Spec):
         early_stop: End a trial whose plausible final accuracy cannot beat a model that already costs less.
     """
 
-    recipe: str = "plain"
+    recipe: Annotated[str, KeyOf(SETTINGS)] = "plain"
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 64
     optimizer: Literal["adamw", "lamb", "sgd", "lion", "adam", "nadamw"] = "adamw"
@@ -68,16 +85,5 @@ class TrainSpec(Spec):
 
 
 RECIPES: dict[str, TrainSpec] = {
-    "plain": TrainSpec(recipe="plain"),
-    # A light form of AugReg (Steiner et al., 2021) for small images and short runs.
-    "augreg_light": TrainSpec(
-        recipe="augreg_light", epochs=30, batch_size=128, label_smoothing=0.1, mixup=0.2, randaugment_ops=1,
-        randaugment_magnitude=7, flip=0.5, crop_padding_px=4, drop_path=0.05,
-    ),
-    # DeiT (Touvron et al., 2021, Table 9), with the batch of a small machine.
-    "deit": TrainSpec(
-        recipe="deit", epochs=300, batch_size=128, lr=5e-4, warmup_epochs=5, label_smoothing=0.1, mixup=0.8,
-        cutmix=1.0, randaugment_ops=2, randaugment_magnitude=9, flip=0.5, crop_padding_px=4, erasing=0.25,
-        drop_path=0.1,
-    ),
-}  # fmt: skip
+    name: TrainSpec.model_validate({"recipe": name, **settings}) for name, settings in SETTINGS.items()
+}

@@ -11,6 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
+from vitsearch.cli.session import new_study
+from vitsearch.config import load_job
+
 JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
 
 
@@ -100,6 +103,29 @@ def test_a_bad_job_names_the_field_and_creates_nothing(
     )
     assert "Traceback" not in found.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        *(("run", "--seed", value) for value in ("3000000000", "-1", "x")),
+        *((command, "--trials", value) for command in ("run", "resume") for value in ("0", "2.5")),
+        *((command, "--workers", value) for command in ("run", "resume") for value in ("0", "-1")),
+    ],
+)
+def test_a_bad_option_is_named_and_creates_nothing(tmp_path: Path, command: str, option: str, value: str) -> None:
+    job, out = write_job(tmp_path), tmp_path / "out"
+    if command == "resume":
+        new_study(load_job(job), out)
+    before = sorted(tmp_path.rglob("*"))
+    found = vitsearch(command, *([job, "--out"] if command == "run" else []), out, option, value)
+    assert found.returncode == 2
+    assert option in found.stderr
+    if not value.strip("-0123456789"):  # words are refused before the job is looked at, with the rule alone
+        assert f"but got {value}; choose a" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_that_is_taken_is_refused_and_left_alone(tmp_path: Path) -> None:

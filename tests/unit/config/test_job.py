@@ -15,10 +15,11 @@ def job(**more: Any) -> JobSpec:
     return parse(JobSpec, {**BASE, **more}, where="job.yaml")
 
 
-def refused(match: str, field: str, **more: Any) -> None:
+def refused(match: str, field: str, **more: Any) -> InputError:
     with pytest.raises(InputError, match=match) as caught:
         job(**more)
     assert caught.value.field == field
+    return caught.value
 
 
 def test_a_recipe_fills_the_gaps_and_the_job_overrides():
@@ -33,11 +34,16 @@ def test_recipes_carry_their_own_name(name: str):
     assert RECIPES[name].recipe == name
 
 
-@pytest.mark.parametrize("recipe", ["deitt", None, ["deit"], 3])
-def test_an_unknown_recipe_lists_the_known(recipe: object):
-    refused(
-        r"recipe must be one of \['augreg_light', 'deit', 'plain'\], but got", "train", train={"recipe": recipe}
+def test_an_unknown_recipe_is_answered_with_the_nearest():
+    error = refused(
+        "'plain', 'augreg_light' or 'deit', but got 'deitt'", "train.recipe", train={"recipe": "deitt"}
     )
+    assert error.remedy == "did you mean 'deit'?"
+
+
+@pytest.mark.parametrize("recipe", [None, ["deit"], 3])
+def test_a_recipe_is_a_word(recipe: object):
+    refused("valid string", "train.recipe", train={"recipe": recipe})
 
 
 def test_preset_by_name():
@@ -47,7 +53,7 @@ def test_preset_by_name():
 
 def test_objectives_are_two_or_more_and_differ():
     refused("at least 2", "objectives", objectives=["accuracy"])
-    refused("must differ", "", objectives=["eer", "eer"])
+    refused("must differ from each other, but got", "objectives", objectives=["eer", "eer"])
     assert job(objectives=["accuracy", "latency", "size"]).objectives == ("accuracy", "latency", "size")
 
 
@@ -86,7 +92,7 @@ def test_when_a_profile_is_needed():
 
 
 def test_targets_have_names_of_their_own():
-    refused("targets must have different names", "", targets=[{"name": "a"}, {"name": "a"}])
+    refused("must have different names, but got", "targets", targets=[{"name": "a"}, {"name": "a"}])
     refused("at least 1", "targets", targets=[])
 
 
@@ -114,8 +120,27 @@ def test_overrides_are_checked_like_the_file():
         "search": {**job().search.model_dump(), "trials": 3, "workers": 2},
     }
     assert job().with_overrides() == job()
-    with pytest.raises(ValidationError):
-        job().with_overrides(trials=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, "--trials: input should be greater than or equal to 1, but got 0; choose a larger number"),
+        (
+            {"workers": -1},
+            "--workers: input should be greater than or equal to 1, but got -1; choose a larger number",
+        ),
+        ({"seed": -1}, "--seed: input should be greater than or equal to 0, but got -1; choose a larger number"),
+        (
+            {"seed": 2**31},
+            "--seed: input should be less than 2147483648, but got 2147483648; choose a smaller number",
+        ),
+    ],
+)
+def test_a_bad_override_names_the_option(options: dict[str, int], message: str):
+    with pytest.raises(InputError) as caught:
+        job().with_overrides(**options)
+    assert str(caught.value) == message
 
 
 def test_overrides_keep_the_recipe_and_the_paths():

@@ -87,6 +87,72 @@ def test_wrong_types_and_impossible_values(job_file, line: str, field: str, valu
     assert repr(value) in str(error)
 
 
+@pytest.mark.parametrize(
+    ("line", "field", "value", "rule", "remedy"),
+    [
+        ('search: {trials: "5"}', "search.trials", "5", "a whole number", "write it without quotes"),
+        ("search: {trials: true}", "search.trials", True, "a whole number", "write a number"),
+        ("seed: false", "seed", False, "a whole number", "write a number"),
+        ("train: {lr: '1e-3'}", "train.lr", "1e-3", "a number", "write it without quotes"),
+        ("train: {lr: true}", "train.lr", True, "a number", "write a number"),
+        ("train: {early_stop: 1}", "train.early_stop", 1, "true or false", "write true or false, without quotes"),
+        ("tracking: {enabled: 'no'}", "tracking.enabled", "no", "true or false", "without quotes"),
+        ("eer: {weights: [0.5, '0.5'], metrics: [params, macs]}", "eer.weights.1", "0.5", "a number", "quotes"),
+        ("targets: [{name: a}, {name: b, threads: '2'}]", "targets.1.threads", "2", "whole", "quotes"),
+        ("name: !!binary aGk=", "name", b"hi", "text", "put it in quotes"),
+    ],
+)
+def test_a_value_of_another_kind_is_not_converted(job_file, line, field, value, rule, remedy):
+    base = JOB.replace("name: first\n", "") if line.startswith("name") else JOB
+    error = broken(job_file(line + "\n", base=base))
+    assert (error.field, error.value) == (field, value)
+    assert rule in error.rule
+    assert remedy in error.remedy
+    assert error.more == []
+
+
+def test_every_value_of_another_kind_is_told_at_once(job_file):
+    error = broken(job_file("seed: '3'\nsearch: {trials: '5', workers: true}\n"))
+    assert [error.field, *(e.field for e in error.more)] == ["seed", "search.trials", "search.workers"]
+
+
+def test_whole_numbers_may_have_a_point_and_numbers_may_be_whole(job_file):
+    job = load_job(job_file("search: {trials: 5.0, time_limit_s: 60}\ntrain: {lr: 1, recipe: deit}\n"))
+    assert (job.search.trials, job.search.time_limit_s, job.train.lr) == (5, 60.0, 1.0)
+
+
+def test_values_inside_a_space_keep_their_kind(job_file):
+    base = "name: a\ndataset: {kind: digits}\n"
+    base += "space: {dimensions: {architecture.depth: {low: 1, high: 2, log: 'no'}}}\n"
+    error = broken(job_file(base=base))
+    assert (error.field, error.rule) == ("space.dimensions.architecture.depth.log", "must be true or false")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "search: {trials: many}",
+            "search: {trials: 2.5}",
+            "search: {trials: 0}",
+            "search: {trials: '5'}",
+            "search: 3",
+        ),
+        *("train: {lr: .inf}", "train: {lr: fast}", "train: {early_stop: maybe}", "train: {optimizer: [adam]}"),
+        *("train: {recipe: 5}", "train: {recipe: best}", "objectives: accuracy", "objectives: [accuracy]"),
+        *("seed: 3000000000", "storage: {url: 3}", "targets: []", "targets: [{name: A B}]", "name: 3"),
+        *("dataset: {kind: 3}", "dataset: {kind: digits, path: 3}", "name: " + 90 * "x"),
+    ],
+)
+def test_every_message_ends_in_a_remedy(job_file, line: str):
+    base = "".join(part + "\n" for part in JOB.splitlines() if part.partition(":")[0] != line.partition(":")[0])
+    error = broken(job_file(line + "\n", base=base))
+    assert error.where.endswith("job.yaml")
+    assert error.field
+    assert error.value is not None
+    assert error.remedy, str(error)
+
+
 def test_a_wrong_word_is_answered_with_the_nearest(job_file):
     error = broken(job_file("search: {sampler: nsga}\n"))
     assert error.field == "search.sampler"
