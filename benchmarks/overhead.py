@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import io
 import tempfile
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -19,14 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.config import JobSpec
-from vitsearch.messages import TrialRequest
-from vitsearch.report import space_of
-from vitsearch.search import Driver, Study
-from vitsearch.storage import DataSummary, StudyStore, database_url, open_engine
-from vitsearch.testing import noop_result
+from vitsearch.testing import NoopTrainer
+from vitsearch.testing.study import noop_data, noop_driver
 from vitsearch.train.data import ImageData
 from workers import RayExecutor, SharedData, local_ray
-from workers.trainer import Trainer
 
 WORKERS = 2
 SPACE = {
@@ -46,19 +41,6 @@ SPACE = {
 }
 
 
-class NoopTrainer(Trainer):
-    """A trainer whose trials cost nothing."""
-
-    def __init__(self, *args: object) -> None:
-        self._unpaused = threading.Event()
-
-    def run(self, request_json: str) -> str:
-        return noop_result(TrialRequest.model_validate_json(request_json)).model_dump_json()
-
-    def reports(self) -> list[str]:
-        return []
-
-
 def ours(trials: int, folder: Path) -> float:
     job = JobSpec.model_validate(
         {
@@ -74,20 +56,13 @@ def ours(trials: int, folder: Path) -> float:
         images_NHWC=np.zeros((1, 32, 32, 3), np.uint8), labels_N=empty, train=empty, val=empty, test=empty,
         class_names=tuple("0123456789"), mean=(0.5,) * 3, std=(0.5,) * 3, fingerprint="0" * 16, skipped=(),
     )  # fmt: skip
-    summary = DataSummary(
-        fingerprint="0" * 16, class_names=tuple("0123456789"), in_chans=3, image_size=32, mean=(0.5,) * 3,
-        std=(0.5,) * 3, num_train=1, num_val=1, num_test=1, chance_accuracy=0.1,
-    )  # fmt: skip
-    store = StudyStore.create(open_engine(database_url(folder)), job)
-    store.acquire()
-    store.set_data(summary)
     executor = RayExecutor(SharedData.put(images), workers=WORKERS, threads=1, trainer=NoopTrainer)
     executor.wait_until_ready()
-    driver = Driver(Study(store, job, space_of(job, summary), summary), executor, folder)
+    driver = noop_driver(folder, job, data=noop_data(image_size=32, in_chans=3), executor=executor)
     started = time.perf_counter()
     driver.run()
     seconds = time.perf_counter() - started
-    done = sum(trial.succeeded for trial in store.trials())
+    done = sum(trial.succeeded for trial in driver.study.store.trials())
     assert done == trials, f"only {done} of {trials} trials are stored"
     executor.close()
     return trials / seconds

@@ -1,9 +1,12 @@
-"""A trial that trains nothing, for measuring everything else."""
+"""Trials and measurements that do nothing, for measuring and testing everything else."""
 
 from __future__ import annotations
 
+import os
+import platform
+
 from vitsearch.cost import cost_of
-from vitsearch.messages import TrialRequest, TrialResult
+from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult
 
 
 def noop_result(request: TrialRequest) -> TrialResult:
@@ -21,3 +24,62 @@ def noop_result(request: TrialRequest) -> TrialResult:
         total_s=0.0,
         num_params=cost.num_params,
     )
+
+
+def noop_profile(request: ProfileRequest) -> Profile:
+    """A plausible measurement without any: latency follows MACs, memory follows parameters."""
+    cost, target = cost_of(request.candidate), request.target
+    latency_ms = 0.1 + 1e-6 * cost.num_macs
+    return Profile(
+        latency_ms_p50=latency_ms,
+        latency_ms_p95=1.2 * latency_ms,
+        latency_ms_spread=0.05,
+        images_per_s=1000 * target.batch_size / latency_ms,
+        peak_memory_mb=4e-6 * cost.num_params,
+        file_size_mb=cost.size_mb,
+        conditions=Conditions(
+            target=target.name,
+            runtime="none",
+            device="none",
+            dtype="float32",
+            batch_size=target.batch_size,
+            threads=target.threads,
+            warmup=target.warmup,
+            repeats=target.repeats,
+            contended=request.contended,
+        ),
+    )
+
+
+class NoopTrainer:
+    """What an executor's trainer answers to, without data and without work; arguments are ignored."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def ping(self) -> int:
+        """The process id."""
+        return os.getpid()
+
+    def machine(self) -> str:
+        """Host name of the node."""
+        return platform.node()
+
+    def run(self, request_json: str) -> str:
+        """A no-op result, as JSON."""
+        return noop_result(TrialRequest.model_validate_json(request_json)).model_dump_json()
+
+    def reports(self) -> list[str]:
+        """No epochs."""
+        return []
+
+    def pause(self, timeout_s: float) -> bool:  # noqa: ARG002
+        """Nothing ever computes."""
+        return True
+
+    def resume(self) -> None:
+        """Nothing rests."""
+
+    def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:  # noqa: ARG002
+        """Plain float32."""
+        return "fp32"
