@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from vitsearch.candidate import PRUNERS, TOKEN_RULES, Architecture, Candidate, NoReduction, TokenRule
 from vitsearch.compress import REDUCERS
 from vitsearch.compress.weights.magnitude import prune_magnitude
-from vitsearch.config import DATASETS, RUNTIMES, SAMPLERS, DatasetKind, DatasetSpec, JobSpec, TargetSpec, parse
+from vitsearch.config import (
+    DATASETS,
+    RUNTIMES,
+    SAMPLERS,
+    DatasetKind,
+    DatasetSpec,
+    JobSpec,
+    SamplerKind,
+    TargetSpec,
+    parse,
+)
 from vitsearch.errors import InputError
 from vitsearch.models import AttentionState, TokenReducer, VisionTransformer
 from vitsearch.profile import run_profile
@@ -106,7 +116,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOKEN_RULES, "first", FirstPatches)
     monkeypatch.setitem(REDUCERS, "first", build_first)
     monkeypatch.setitem(PRUNERS, "mine", f"{__name__}:prune")
-    monkeypatch.setitem(SAMPLERS, "mine", f"{__name__}:build_sampler")
+    monkeypatch.setitem(SAMPLERS, "mine", SamplerKind(build=f"{__name__}:build_sampler"))
     monkeypatch.setitem(DATASETS, "noise", DatasetKind(reader=f"{__name__}:read_noise"))
     monkeypatch.setitem(RUNTIMES, "mine", f"{__name__}:prepare")
     CALLS.clear()

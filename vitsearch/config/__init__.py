@@ -17,7 +17,7 @@ from vitsearch.config.job import (
 from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
-from vitsearch.config.tables import DATASETS, RUNTIMES, SAMPLERS, DatasetKind
+from vitsearch.config.tables import DATASETS, RUNTIMES, SAMPLERS, DatasetKind, SamplerKind
 from vitsearch.config.train import RECIPES, TrainSpec
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Metric",
     "MetricName",
     "ReferenceSpec",
+    "SamplerKind",
     "SearchSpec",
     "SpaceSpec",
     "Spec",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitsearch.config.base import Spec
 from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
 from vitsearch.config.space import SpaceSpec
-from vitsearch.config.tables import RuntimeName, SamplerName
+from vitsearch.config.tables import SAMPLERS, RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
 from vitsearch.errors import InputError
 
@@ -238,6 +238,19 @@ class JobSpec(Spec):
     def _objectives_differ(cls, value: tuple[MetricName, ...]) -> tuple[MetricName, ...]:
         if len(set(value)) != len(value):
             raise ValueError(f"must differ from each other, but got {list(value)}; name each objective once")
+        return value
+
+    @field_validator("search")
+    @classmethod
+    def _sampler_takes_the_objectives(cls, value: SearchSpec, info: ValidationInfo) -> SearchSpec:
+        count = len(info.data.get("objectives", ()))  # none where they break a rule themselves
+        limit = SAMPLERS[value.sampler].max_objectives
+        if not SAMPLERS[value.sampler].admits(count):
+            others = ", ".join(name for name, kind in SAMPLERS.items() if kind.admits(count))
+            raise ValueError(
+                f"sampler {value.sampler} takes at most {limit} objectives, but got {count}; "
+                f"choose one of {others}, or turn objectives into constraints"
+            )
         return value
 
     @field_validator("targets")

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import zlib
 
-import pytest
-
 from tests.unit.search.factory import DATA, make_job
 from vitsearch.config import JobSpec
 from vitsearch.report import space_of
-from vitsearch.search import SAMPLERS, Asker
+from vitsearch.search import Asker
 from vitsearch.search.asker import Past
 
 
@@ -26,21 +24,6 @@ def play(asker: Asker, count: int) -> list[Past]:
 
 def job_with(sampler: str) -> JobSpec:
     return make_job(search={"sampler": sampler, "trials": 40, "population": 8})
-
-
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_a_rebuilt_sampler_goes_on_without_repeating_its_draws(sampler: str) -> None:
-    job = job_with(sampler)
-    space = space_of(job, DATA)
-    past = play(Asker(space, job), 18)
-
-    rebuilt = Asker(space, job, past)
-    more = play(rebuilt, 4)
-
-    assert [one.asked.number for one in more] == [18, 19, 20, 21]
-    assert not [m for m in more if m.asked.draw in [p.asked.draw for p in past[:4]]]
-    trials = rebuilt.study.get_trials(deepcopy=False)
-    assert [t.values for t in trials[:18]] == [p.values for p in past]
 
 
 def test_generations_of_nsga2_survive_a_rebuild() -> None:
@@ -68,12 +51,3 @@ def test_a_trial_that_was_running_can_be_told_after_a_rebuild() -> None:
     trial = rebuilt.study.get_trials(deepcopy=False)[0]
     assert trial.values == [0.5, 3.0]
     assert 2.0 in [v for k, v in trial.system_attrs.items() if k.startswith("constraints")]
-
-
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_draws_inside_the_space(sampler: str) -> None:
-    job = job_with(sampler)
-    space = space_of(job, DATA)
-    for one in play(Asker(space, job), 16):
-        assert all(axis.contains(one.asked.draw[axis.name]) for axis in space.dimensions)
-        space.decode(one.asked.draw)

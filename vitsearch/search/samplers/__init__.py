@@ -30,7 +30,7 @@ class SamplerFactory(Protocol):
         ...
 
 
-SAMPLERS: Mapping[str, SamplerFactory] = Imported(TABLE)
+SAMPLERS: Mapping[str, SamplerFactory] = Imported(TABLE, lambda kind: kind.build)
 
 
 def build_sampler(job: JobSpec, *, seed: int) -> optuna.samplers.BaseSampler:

@@ -1,0 +1,148 @@
+"""What every sampler promises."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from vitsearch.config import METRICS, SAMPLERS, JobSpec, MetricName, parse
+from vitsearch.errors import InputError
+from vitsearch.messages import Profile, ProfileRequest
+from vitsearch.report import space_of
+from vitsearch.report.figures import objective_values
+from vitsearch.search import Asker
+from vitsearch.search.asker import Past
+from vitsearch.search.samplers import build_sampler
+from vitsearch.testing import noop_profile
+from vitsearch.testing.study import noop_data, noop_driver
+
+ORDERED: tuple[MetricName, ...] = (
+    "accuracy", "latency", "throughput", "memory", "eer", "size", "macs", "params", "bits",
+)  # fmt: skip
+EARLY = 10  # drawn at random by every sampler: the first generation, or what a model needs to start
+TRIALS = {"gp": 24}  # in place of 100: an ask takes it half a second
+
+
+def job_with(
+    sampler: str, *, objectives: Sequence[MetricName] = ("accuracy", "eer"), trials: int = 40, **more: object
+) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "name": "samplers",
+            "dataset": {"kind": "digits"},
+            "space": "vit_micro_8",
+            "objectives": objectives,
+            "search": {"sampler": sampler, "trials": trials, "population": EARLY},
+            "tracking": {"enabled": False},
+            "seed": 1,
+            **more,
+        }
+    )
+
+
+def play(asker: Asker, count: int) -> list[Past]:
+    """Ask and tell; the first objective is noise, the second the depth, which is infeasible when odd."""
+    past = []
+    for _ in range(count):
+        asked = asker.ask()
+        noise = zlib.crc32(str(sorted(asked.draw.items())).encode()) % 80
+        depth = int(asked.draw["architecture.depth"])
+        values, violation = [0.1 + noise / 100, float(depth)], 1.0 if depth % 2 else -1.0
+        asker.tell(asked.number, values, violation)
+        past.append(Past(asked=asked, values=values, violation=violation))
+    return past
+
+
+def test_every_sampler_is_of_its_own_class() -> None:
+    samplers = {name: type(build_sampler(job_with(name), seed=0)) for name in SAMPLERS}
+    assert len(set(samplers.values())) == len(SAMPLERS), samplers
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_seed_and_population_arrive(sampler: str) -> None:
+    space = space_of(job_with(sampler), noop_data())
+    askers = [Asker(space, job_with(sampler, seed=seed)) for seed in (1, 1, 2)]
+    first, same, other = ([asker.ask().draw for _ in range(2)] for asker in askers)
+    assert first == same != other
+    built = build_sampler(job_with(sampler), seed=0)
+    assert getattr(built, "_population_size", EARLY) == EARLY
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_draws_lie_inside_the_space(sampler: str) -> None:
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    for one in play(Asker(space, job), 16):
+        assert all(axis.contains(one.asked.draw[axis.name]) for axis in space.dimensions)
+        space.decode(one.asked.draw)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_rebuilt_sampler_goes_on_without_repeating_its_draws(sampler: str) -> None:
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    past = play(Asker(space, job), 18)
+
+    rebuilt = Asker(space, job, past)
+    more = play(rebuilt, 4)
+
+    assert [one.asked.number for one in more] == [18, 19, 20, 21]
+    assert not [m for m in more if m.asked.draw in [p.asked.draw for p in past]]
+    trials = rebuilt.study.get_trials(deepcopy=False)
+    assert [t.values for t in trials[:18]] == [p.values for p in past]
+    for trial, one in zip(trials, past, strict=False):
+        assert json.loads(one.asked.sampler_state).items() <= trial.system_attrs.items()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_number_of_objectives(sampler: str, count: int, tmp_path: Path) -> None:
+    """Told in their natural directions; or refused before anything starts."""
+    limit = SAMPLERS[sampler].max_objectives
+    names = ORDERED[:count]
+    if limit is not None and count > limit:
+        data = job_with("random", objectives=names).model_dump() | {"search": {"sampler": sampler}}
+        with pytest.raises(
+            InputError, match=f"search: sampler {sampler} takes at most {limit} objectives, but got "
+        ):
+            parse(JobSpec, data, where="job.yaml")
+        return
+    assert set(ORDERED) == set(METRICS)
+    job = job_with(sampler, objectives=names, trials=16)
+    driver = noop_driver(tmp_path, job)
+    driver.run()
+
+    told = driver._asker.study
+    up = {"accuracy", "throughput"}
+    assert [direction.name for direction in told.directions] == [
+        "MAXIMIZE" if name in up else "MINIMIZE" for name in names
+    ]
+    trials = [trial for trial in driver.study.trials.values() if trial.succeeded]
+    assert len(trials) == 16
+    for trial in trials:
+        values = told.get_trials(deepcopy=False)[trial.number].values
+        assert values == objective_values(trial.figures, job) == [trial.figures[METRICS[n].key] for n in names]
+    assert driver.study.front
+
+
+@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.learns])
+def test_it_learns_what_is_infeasible(sampler: str, tmp_path: Path) -> None:
+    """A third of all depths is feasible, no objective pulls there, and only a measurement tells."""
+
+    def shallow_is_slow(request: ProfileRequest) -> Profile:
+        return noop_profile(request).model_copy(
+            update={"latency_ms_p50": 7.0 - request.candidate.architecture.depth}
+        )
+
+    job = job_with(sampler, trials=TRIALS.get(sampler, 100), constraints=[{"metric": "latency", "max": 2.0}])
+    driver = noop_driver(tmp_path, job, profile=shallow_is_slow)
+    driver.run()
+
+    feasible = [trial.candidate.architecture.depth >= 5 for trial in driver.study.trials.values()]
+    late = feasible[-max(10, len(feasible) // 4) :]
+    assert sum(feasible[:EARLY]) / EARLY < 0.5
+    assert sum(late) / len(late) > 0.7
