@@ -1,7 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from vitsearch.models import Attention, AttentionState, log_size_bias
+from vitsearch.candidate import Candidate
+from vitsearch.compress import build_reducers
+from vitsearch.models import Attention, AttentionState, build_dense, log_size_bias
 
 ONE_SIZE = torch.ones(2, 9)
 
@@ -86,3 +91,56 @@ def test_gradients_reach_every_parameter_with_a_bias():
     layer = attention()
     layer(tokens(), log_size_bias(sizes()))[0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry for each call of torch's fused kernel: whether it had a bias."""
+    calls: list[bool] = []
+    kernel = F.scaled_dot_product_attention
+
+    def spy(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(kwargs.get("attn_mask") is not None)
+        return kernel(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    return calls
+
+
+TOKEN_RULES: list[dict[str, Any]] = [
+    {"reducer": "none"},
+    {"reducer": "tome", "r": 2},
+    {"reducer": "evit", "keep": 0.7},
+    {"reducer": "ppt", "r": 2, "tau": 1e-3},
+]
+
+
+@pytest.mark.parametrize("rule", TOKEN_RULES, ids=lambda rule: rule["reducer"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_every_block_attends_in_the_fused_kernel(
+    kernel_calls: list[bool], rule: dict[str, Any], training: bool
+) -> None:
+    candidate = Candidate.model_validate(
+        {
+            "architecture": {
+                "image_size": 16, "in_chans": 3, "num_classes": 5, "patch_size": 4, "depth": 4, "width": 32,
+                "heads": 2,
+            },
+            "tokens": rule,
+        }
+    )  # fmt: skip
+    model = build_dense(candidate.architecture).train(training)
+    model.set_reducers(build_reducers(candidate))
+    model(torch.randn(3, 3, 16, 16)).sum().backward()
+    assert len(kernel_calls) == 4
+    assert any(kernel_calls) == (rule["reducer"] in {"tome", "ppt"}), "merged tokens count by their size"
+
+
+def test_unfused_attention_leaves_the_kernel_alone(kernel_calls: list[bool]) -> None:
+    layer = attention()
+    layer.fused = False
+    layer(tokens())
+    assert kernel_calls == []
+    layer.fused = True
+    layer(tokens())
+    assert kernel_calls == [False]
