@@ -1,0 +1,50 @@
+"""The benchmarks that claims of speed are made with still run, in small."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import ENVIRONMENT
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e-benchmarks"), pytest.mark.timeout(900)]
+
+
+def printed(repository: Path, name: str, *options: str) -> str:
+    command = [sys.executable, str(repository / "benchmarks" / name), *options]
+    found = subprocess.run(
+        command, cwd=repository, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=850
+    )
+    assert found.returncode == 0, f"{found.stdout}{found.stderr}"
+    return found.stdout
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found, text
+    return float(found.group(1))
+
+
+def test_overhead(repository: Path) -> None:
+    text = printed(repository, "overhead.py", "--trials", "30", "--tune-trials", "2")
+    mine = number(r"^vitsearch +([\d.]+) no-op trials/s \(30 trials", text)
+    theirs = number(r"^Ray Tune +([\d.]+) no-op trials/s \(2 trials", text)
+    ratio = number(r"^ratio +([\d.]+)$", text)
+    assert ratio == pytest.approx(mine / theirs, rel=0.2, abs=0.1)  # as rounded as they are printed
+    assert ratio > 1
+
+
+def test_train_speed(repository: Path) -> None:
+    text = printed(repository, "train_speed.py", "--rounds", "1", "--images", "256")
+    shapes = re.findall(
+        r"^width +(\d+) patch (\d+): vitsearch +(\d+) img/s .* plain timm +(\d+) img/s", text, re.M
+    )
+    assert [(width, patch) for width, patch, _, _ in shapes] == [("64", "4"), ("192", "8")]
+    ratios = re.findall(r"ratio ([\d.]+) \(from", text)
+    for (_, _, mine, theirs), ratio in zip(shapes, ratios, strict=True):
+        assert float(ratio) == pytest.approx(int(mine) / int(theirs), rel=0.05)
+        assert float(ratio) > 0.2
