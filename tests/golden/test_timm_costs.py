@@ -14,6 +14,7 @@ from torch import nn
 from vitsearch.candidate import Candidate
 from vitsearch.cost import num_macs, num_params
 from vitsearch.models import architecture_of_timm
+from vitsearch.models.vit import LAYER_NORM_EPS
 from vitsearch.profile import count_macs
 
 MAX_PARAMS = 100e6
@@ -108,6 +109,17 @@ def test_networks_that_are_not_plain_are_refused_with_the_reason(name: str, reas
     with pytest.raises(ValueError, match="a plain VisionTransformer has") as caught:
         architecture_of_timm(model)
     assert reason in str(caught.value)
+
+
+def test_the_docstring_of_plain_says_which_epsilon_differs():
+    """Networks that count as plain compute what ours compute, but for this one constant, in CLIP's alone."""
+    other = set()
+    for name in PLAIN:
+        found = {module.eps for module in on_meta(name).modules() if isinstance(module, nn.LayerNorm)}
+        if found != {LAYER_NORM_EPS}:
+            assert found == {1e-5}
+            other.add(name)
+    assert other == {name for name in PLAIN if "_clip_" in name}
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))

@@ -34,10 +34,23 @@ def build_pruned(candidate: Candidate) -> VisionTransformer:
 
 
 def architecture_of_timm(model: nn.Module) -> Architecture:
-    """The architecture of a timm ``VisionTransformer``.
+    """The architecture of a timm ``VisionTransformer``, where it is a plain one.
+
+    Plain is what ``Architecture`` can say in full, so that costs and parameter names are timm's to the last digit:
+
+    - square images, cut into patches by one convolution (no ResNet or ConvNet stem);
+    - learned absolute position embeddings, one for each token, prefix tokens included (no rotary or relative
+      positions, and not DeiT III, whose CLS token has none);
+    - pre-norm blocks of attention and MLP, one after the other (no parallel and no post-norm blocks), with biases
+      in all their linear layers, without normalised queries and keys, and with GELU (not QuickGELU);
+    - one LayerNorm at the end, and a linear head on CLS, on the distillation token as well, or on the average of
+      the patches (no registers, no attention pooling).
+
+    The LayerNorms of timm's CLIP networks add 1e-5 to the variance where vitsearch's add 1e-6, which costs nothing
+    and changes no parameter. ``tests/golden/test_timm_costs.py`` sorts every name at 224 pixels by this rule.
 
     Raises:
-        ValueError: The model is not a plain ViT (another block, a hybrid stem, an attention pooling head, ...).
+        ValueError: The model is not plain; the message says in what.
     """
     m: Any = model
     kinds = [type(m.patch_embed), type(m.blocks[0]), type(getattr(m.blocks[0], "attn", None))]
