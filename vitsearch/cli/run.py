@@ -12,6 +12,8 @@ from vitsearch.cli.options import JsonFlag, RunDir, print_json
 
 if TYPE_CHECKING:
     from vitsearch.cli.session import Ended
+    from vitsearch.config import JobSpec
+    from vitsearch.space import SearchSpace
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
 
@@ -53,6 +55,7 @@ def run(
     from vitsearch.report import space_of
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
+    check_space(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     data = load_data(job)
     space_of(job, summary_of(data))  # an impossible space is told before anything is created
@@ -87,10 +90,10 @@ def validate(
 ) -> None:
     """Check a job without running it; nothing is created."""
     from vitsearch.config import load_job
-    from vitsearch.space import SearchSpace, num_configurations, resolve_preset
+    from vitsearch.space import num_configurations
 
     spec = load_job(job)
-    space = SearchSpace(resolve_preset(spec.space), in_chans=spec.dataset.in_chans or 3, num_classes=10)
+    space = check_space(spec, job)
     size = num_configurations(space)
     if json_output:
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size})
@@ -106,6 +109,18 @@ def schema() -> None:
     from vitsearch.config import JobSpec
 
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
+
+
+def check_space(job: JobSpec, where: Path) -> SearchSpace:
+    """The space a job describes, before its data is known.
+
+    Raises:
+        InputError: The space is impossible; the message names the file.
+    """
+    from vitsearch.space import SearchSpace, resolve_preset
+
+    spec = resolve_preset(job.space, where=str(where))
+    return SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
 
 
 def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:

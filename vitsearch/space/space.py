@@ -24,6 +24,7 @@ from vitsearch.candidate import (
     max_merges,
 )
 from vitsearch.config import SpaceSpec, Value
+from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
 
@@ -53,19 +54,21 @@ class SearchSpace:
         spec: The space as written; presets already resolved.
         in_chans: Channels of the images.
         num_classes: Classes of the data set.
+        where: The file the space stands in, for messages; its name when left out.
 
     Raises:
         InputError: A name is unknown, a value impossible, or a condition refers to nothing.
     """
 
-    def __init__(self, spec: SpaceSpec, *, in_chans: int, num_classes: int) -> None:
+    def __init__(self, spec: SpaceSpec, *, in_chans: int, num_classes: int, where: str = "") -> None:
         self.spec = spec
+        self._where = where or spec.name
         self.fixed: dict[str, Value] = {
             **spec.fixed,
             "architecture.in_chans": in_chans,
             "architecture.num_classes": num_classes,
         }
-        _check_names(spec)
+        _check_names(spec, self._where)
         depth = spec.dimensions.get("architecture.depth")
         depths = expand("architecture.depth", depth, 1)[0].values() if depth else ()
         depths = depths or (self.fixed.get("architecture.depth", 1),)
@@ -113,17 +116,18 @@ class SearchSpace:
     def _architecture(self, chosen: dict[str, Value]) -> Architecture:
         prefix = "architecture."
         settings = {name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)}
-        width, heads, patch = (self._whole(prefix + n, settings[n]) for n in ("width", "heads", "patch_size"))
+        for name in ("depth", "width", "heads", "patch_size"):
+            settings[name] = self._whole(prefix + name, settings[name])
+        width, heads, patch = int(settings["width"]), int(settings["heads"]), int(settings["patch_size"])
         settings["heads"] = _nearest(heads, divisors(width))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
         settings["patch_size"] = _nearest(patch, patches)
-        return Architecture.model_validate(settings)
+        return Architecture.model_validate(settings, strict=True)
 
     def _whole(self, name: str, value: Value) -> int:
         if isinstance(value, bool | str) or value < 1 or value != int(value):
-            raise InputError(
-                "must be a whole number of at least 1", where=self.spec.name, field=f"space.{name}", value=value
-            )
+            raise InputError("must be a whole number of at least 1", where=self._where,
+                             field=_path(self.spec, name), value=value, remedy="write 1 or more")  # fmt: skip
         return int(value)
 
     def _probe(self) -> None:
@@ -140,45 +144,58 @@ class SearchSpace:
                         self._try({**draw, axis.name: value})
 
     def _try(self, draw: Draw) -> None:
-        where = self.spec.name
         try:
             self.decode(draw)
         except InputError:
             raise
         except KeyError as error:
-            raise _needs_a_value(where, f"architecture.{error.args[0]}") from error
+            raise self._needs_a_value(f"architecture.{error.args[0]}") from error
         except ValidationError as error:
-            raise _as_input_error(error, where) from error
+            raise self._as_input_error(error) from error
         except ValueError as error:
-            raise InputError(str(error), where=where, field="space") from error
+            raise self._as_told(str(error), "") from error
+
+    def _needs_a_value(self, name: str) -> InputError:
+        return InputError(
+            "needs a value", where=self._where, field=f"space.{name}", remedy="add it under fixed or dimensions"
+        )
+
+    def _as_input_error(self, error: ValidationError) -> InputError:
+        """The first broken rule, under the name that the space gives the setting."""
+        first = error.errors(include_url=False)[0]
+        sections = {
+            "Architecture": "architecture.",
+            "Sparsity": "sparsity.",
+            "Precision": "precision.",
+            "Candidate": "",
+        }
+        name = ".".join(str(part) for part in first["loc"][:1])
+        setting = (sections.get(error.title, "tokens.") + name).rstrip(".")
+        if first["type"] == "missing":
+            return self._needs_a_value(setting)
+        if first["type"] == "value_error":
+            return self._as_told(first["msg"].removeprefix("Value error, "), setting)
+        rule = first["msg"][0].lower() + first["msg"][1:]
+        return InputError(rule, where=self._where, field=_path(self.spec, setting), value=first["input"],
+                          remedy=remedy_of(first))  # fmt: skip
+
+    def _as_told(self, sentence: str, setting: str) -> InputError:
+        """One of our own sentences, which name value and remedy, and often begin with the setting."""
+        first = sentence.partition(" ")[0]
+        if first in known_fields():
+            setting, sentence = first, sentence.partition(" ")[2]
+        elif first in TOKEN_RULES:
+            setting = "tokens.reducer"
+        return InputError(sentence, where=self._where, field=_path(self.spec, setting))
 
 
-def _needs_a_value(where: str, name: str) -> InputError:
-    return InputError(
-        "needs a value", where=where, field=f"space.{name}", remedy="add it under fixed or dimensions"
-    )
+def _path(spec: SpaceSpec, name: str) -> str:
+    """Where a setting stands in the space as it is written."""
+    place = "fixed." if name in spec.fixed else "dimensions." if name in spec.dimensions else ""
+    return f"space.{place}{name}".rstrip(".")
 
 
-def _as_input_error(error: ValidationError, where: str) -> InputError:
-    """The first broken rule, under the name that the space gives the setting."""
-    first = error.errors(include_url=False)[0]
-    rule = first["msg"].removeprefix("Value error, ")
-    sections = {
-        "Architecture": "architecture.",
-        "Sparsity": "sparsity.",
-        "Precision": "precision.",
-        "Candidate": "",
-    }
-    name = ".".join(str(part) for part in first["loc"][:1])
-    field = (sections.get(error.title, "tokens.") + name).rstrip(".")
-    if first["type"] == "missing":
-        return _needs_a_value(where, field)
-    if first["type"] == "value_error":  # our own sentences name the value
-        return InputError(rule, where=where, field=f"space.{field}".rstrip("."))
-    return InputError(rule[0].lower() + rule[1:], where=where, field=f"space.{field}", value=first["input"])
-
-
-def _check_names(spec: SpaceSpec) -> None:
+def _check_names(spec: SpaceSpec, where: str) -> None:
     known = known_fields()
     for name in (*spec.fixed, *spec.dimensions):
         if name not in known or name in GIVEN_BY_DATASET:
@@ -186,20 +203,20 @@ def _check_names(spec: SpaceSpec) -> None:
             rule = "follows from the data set" if name in GIVEN_BY_DATASET else "is not a known setting"
             guess = f"did you mean {near[0]!r}?" if near else f"known settings are {', '.join(sorted(known))}"
             remedy = "remove it" if name in GIVEN_BY_DATASET else guess
-            raise InputError(rule, where=spec.name, field=f"space.{name}", remedy=remedy)
+            raise InputError(rule, where=where, field=_path(spec, name), remedy=remedy)
     for name, one in spec.dimensions.items():
         if name in spec.fixed:
             raise InputError(
                 "is both fixed and a dimension",
-                where=spec.name,
-                field=f"space.{name}",
+                where=where,
+                field=f"space.dimensions.{name}",
                 remedy="remove one of the two",
             )
         if one.per_block and not known[name]:
             raise InputError(
                 "cannot vary per block",
-                where=spec.name,
-                field=f"space.{name}",
+                where=where,
+                field=f"space.dimensions.{name}",
                 remedy=f"only {', '.join(n for n, varies in known.items() if varies)} can",
             )
         earlier = list(spec.dimensions)[: list(spec.dimensions).index(name)]
@@ -208,15 +225,15 @@ def _check_names(spec: SpaceSpec) -> None:
             if other not in spec.fixed and other not in earlier:
                 raise InputError(
                     "a condition refers to a dimension that stands before it",
-                    where=spec.name,
-                    field=f"space.{name}.when.{other}",
+                    where=where,
+                    field=f"space.dimensions.{name}.when.{other}",
                     remedy="add or move it",
                 )
             if source is not None and source.per_block:
                 raise InputError(
                     "a condition cannot refer to a per-block dimension",
-                    where=spec.name,
-                    field=f"space.{name}.when.{other}",
+                    where=where,
+                    field=f"space.dimensions.{name}.when.{other}",
                     remedy="remove per_block there or the condition here",
                 )
             if source is not None and source.choices is not None:
@@ -224,14 +241,18 @@ def _check_names(spec: SpaceSpec) -> None:
                     if value not in source.choices:
                         raise InputError(
                             f"must be one of {list(source.choices)}",
-                            where=spec.name,
-                            field=f"space.{name}.when.{other}",
+                            where=where,
+                            field=f"space.dimensions.{name}.when.{other}",
                             value=value,
+                            remedy=_did_you_mean(value, source.choices),
                         )
     if "architecture.image_size" not in spec.fixed:
-        raise InputError(
-            "is required", where=spec.name, field="space.fixed.architecture.image_size", remedy="add it"
-        )
+        raise InputError("is required", where=where, field="space.fixed.architecture.image_size", remedy="add it")
+
+
+def _did_you_mean(value: Value, choices: tuple[Value, ...]) -> str:
+    near = difflib.get_close_matches(str(value), map(str, choices), n=1)
+    return f"did you mean {near[0]!r}?" if near else "choose one of these"
 
 
 def _nearest(value: int, admissible: list[int]) -> int:
@@ -242,15 +263,16 @@ def _nearest(value: int, admissible: list[int]) -> int:
 def _tokens(chosen: dict[str, Value], architecture: Architecture) -> object:
     name = str(chosen.get("tokens.reducer", "none"))
     if name not in TOKEN_RULES:
-        raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}")
+        raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}; "
+                         f"{_did_you_mean(name, tuple(TOKEN_RULES))}")  # fmt: skip
     rule = TOKEN_RULES[name]
     settings = {field: chosen[f"tokens.{field}"] for field in rule.model_fields if f"tokens.{field}" in chosen} | {
         "reducer": name
     }
-    if "r" in settings:
+    if isinstance(settings.get("r"), int | float) and not isinstance(settings["r"], bool):
         limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
         settings["r"] = min(int(settings["r"]), limit)
-    return rule.model_validate(settings)
+    return rule.model_validate(settings, strict=True)
 
 
 def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
@@ -263,12 +285,15 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
     ):
         ratio = part.get(ratio_name, 0.0)
         ratios = ratio if isinstance(ratio, tuple) else (ratio,) * architecture.depth
-        for one in ratios:
-            if not 0 <= float(one) < 1:  # type: ignore[arg-type]
-                raise ValueError(f"sparsity.{ratio_name} must lie in [0, 1), but got {one}")
-        kept[field] = tuple(max(1, available - int(float(one) * available + 1e-9)) for one in ratios)  # type: ignore[arg-type]
+        kept[field] = tuple(_num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
     method = part.get("method", "magnitude")
     return Sparsity.model_validate({"method": method, **kept})
+
+
+def _num_kept(available: int, ratio: object, name: str) -> int:
+    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 <= ratio < 1:
+        raise ValueError(f"{name} must lie in [0, 1), but got {ratio!r}; write 0.5, for example")
+    return max(1, available - int(ratio * available + 1e-9))
 
 
 def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[str, object]:

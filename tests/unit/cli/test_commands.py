@@ -86,8 +86,17 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
         ({"serch": {}}, ["serch", "is not a known field", "did you mean 'search'?"]),
         ({"search": {"trials": "many"}}, ["search.trials", "many"]),
         ({"search": {"sampler": "nsga4"}}, ["search.sampler", "did you mean 'nsga"]),
-        ({"space": {"preset": "vit_micro_8", "fixed": {"architecture.heads": 0}}}, ["architecture.heads"]),
+        (
+            {"space": {"preset": "vit_micro_8", "fixed": {"architecture.heads": 0}}},
+            ["space.fixed.architecture.heads", "0", "write 1 or more"],
+        ),
+        ({"space": "vit_micro_9"}, ["space.preset", "'vit_micro_9'", "did you mean 'vit_micro_8'?"]),
+        ({"space": {"preset": "vit_micro_8", "drop": ["x"]}}, ["space.drop", "'x'", "its dimensions are"]),
+        ({"space": {"preset": "vit_micro_8", "fixed": {"tokens.x": 1}}}, ["space.fixed.tokens.x", "not a known"]),
+        ({"space": {"dimensions": {}}}, ["space.fixed.architecture.image_size", "is required; add it"]),
+        ({"train": {"recipe": "deitt"}}, ["train.recipe", "'deitt'", "did you mean 'deit'?"]),
         ({"objectives": ["accuracy"]}, ["objectives"]),
+        ({"objectives": ["eer", "eer"]}, ["objectives: must differ"]),
         ({"dataset": {"kind": "imagefolder"}}, ["dataset", "path"]),
     ],
 )
@@ -98,9 +107,7 @@ def test_a_bad_job_names_the_field_and_creates_nothing(
     job, out = write_job(tmp_path, **overrides), tmp_path / "out"
     found = vitsearch(command, job, *(["--out", out] if command == "run" else []))
     assert found.returncode == 2, found.stderr
-    assert all(word in found.stderr for word in [str(job) if "space" not in overrides else "", *words]), (
-        found.stderr
-    )
+    assert all(word in found.stderr for word in [f"error: {job}: ", *words]), found.stderr
     assert "Traceback" not in found.stderr
     assert not out.exists()
 

@@ -22,7 +22,8 @@ def test_a_preset_is_named_described_and_sound(name: str):
 
 def test_unknown_presets():
     with pytest.raises(InputError) as caught:
-        load_preset("vit_mikro_8")
+        resolve_preset(SpaceSpec(preset="vit_mikro_8"), where="job.yaml")
+    assert caught.value.where == "job.yaml"
     assert caught.value.field == "space.preset"
     assert caught.value.value == "vit_mikro_8"
     assert caught.value.remedy == "did you mean 'vit_micro_8'?"
@@ -72,7 +73,8 @@ def test_what_a_preset_fixes_may_vary_instead():
 
 def test_dropping_what_is_not_there():
     with pytest.raises(InputError, match=r"has no dimension 'tokens\.rr'") as caught:
-        resolve_preset(SpaceSpec(preset="vit_micro_8", drop=("tokens.rr",)))
+        resolve_preset(SpaceSpec(preset="vit_micro_8", drop=("tokens.rr",)), where="job.yaml")
+    assert caught.value.where == "job.yaml"
     assert caught.value.field == "space.drop"
     assert "tokens.r" in caught.value.remedy
 

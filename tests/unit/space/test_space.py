@@ -109,27 +109,35 @@ def test_sparsity_per_block():
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    error = refused("space.architecture.depht", "not a known setting", {"architecture.depht": 3})
+    error = refused("space.fixed.architecture.depht", "not a known setting", {"architecture.depht": 3})
     assert error.remedy == "did you mean 'architecture.depth'?"
-    error = refused("space.tokens.reduser", "not a known setting", tokens__reduser={"choices": ["none"]})
+    error = refused(
+        "space.dimensions.tokens.reduser", "not a known setting", tokens__reduser={"choices": ["none"]}
+    )
     assert error.remedy == "did you mean 'tokens.reducer'?"
     assert error.where == "s"
-    assert "known settings are" in refused("space.zzzzzz", "not a known", {"zzzzzz": 3}).remedy
+    assert "known settings are" in refused("space.fixed.zzzzzz", "not a known", {"zzzzzz": 3}).remedy
 
 
 @pytest.mark.parametrize("name", ["architecture.in_chans", "architecture.num_classes"])
 def test_what_the_data_set_decides_cannot_be_set(name: str):
-    assert refused(f"space.{name}", "follows from the data set", {name: 3}).remedy == "remove it"
-    refused(f"space.{name}", "follows from the data set", **{name.replace(".", "__"): {"low": 1, "high": 3}})
+    assert refused(f"space.fixed.{name}", "follows from the data set", {name: 3}).remedy == "remove it"
+    refused(
+        f"space.dimensions.{name}", "follows from the data set", **{name.replace(".", "__"): {"low": 1, "high": 3}}
+    )
 
 
 def test_fixed_and_varying_at_once():
-    refused("space.architecture.depth", "both fixed and a dimension", architecture__depth={"low": 1, "high": 2})
+    refused(
+        "space.dimensions.architecture.depth",
+        "both fixed and a dimension",
+        architecture__depth={"low": 1, "high": 2},
+    )
 
 
 def test_conditions_refer_to_what_stands_before():
     late = {"tokens__r": {"low": 1, "high": 2, "when": {"tokens.reducer": "tome"}}}
-    field = "space.tokens.r.when.tokens.reducer"
+    field = "space.dimensions.tokens.r.when.tokens.reducer"
     refused(field, "stands before it", **late, tokens__reducer={"choices": ["none", "tome"]})
     refused(field, "stands before it", **late)
     refused(
@@ -139,7 +147,7 @@ def test_conditions_refer_to_what_stands_before():
         tokens__r={"low": 1, "high": 2, "when": {"tokens.reducer": "tomme"}},
     )
     refused(
-        "space.precision.activation_bits.when.precision.weight_bits",
+        "space.dimensions.precision.activation_bits.when.precision.weight_bits",
         "per-block",
         precision__weight_bits={"choices": [4, 8], "per_block": True},
         precision__activation_bits={"choices": [8, 32], "when": {"precision.weight_bits": 4}},
@@ -147,7 +155,9 @@ def test_conditions_refer_to_what_stands_before():
 
 
 def test_only_some_settings_vary_per_block():
-    error = refused("space.tokens.r", "cannot vary per block", tokens__r={"low": 1, "high": 2, "per_block": True})
+    error = refused(
+        "space.dimensions.tokens.r", "cannot vary per block", tokens__r={"low": 1, "high": 2, "per_block": True}
+    )
     assert "precision.weight_bits" in error.remedy
 
 
@@ -168,33 +178,72 @@ def test_a_setting_only_some_choice_needs_is_missed_at_once():
 @pytest.mark.parametrize("name", ["depth", "width", "heads", "patch_size", "image_size"])
 @pytest.mark.parametrize("value", [0, -1, "six", 2.5, True])
 def test_impossible_sizes(name: str, value: Any):
-    refused(f"space.architecture.{name}", "must be a whole number of at least 1", {f"architecture.{name}": value})
+    refused(
+        f"space.fixed.architecture.{name}", "must be a whole number of at least 1", {f"architecture.{name}": value}
+    )
 
 
 @pytest.mark.parametrize(
     ("fixed", "field", "match"),
     [
-        ({"precision.weight_bits": 9}, "space.precision.weight_bits", "but got 9"),
-        ({"sparsity.method": "luck"}, "space.sparsity.method", "'none' or 'magnitude', but got 'luck'"),
-        ({"sparsity.mlp_ratio": 1.0}, "space", r"must lie in \[0, 1\), but got 1.0"),
-        ({"architecture.mlp_ratio": -1.0}, "space.architecture.mlp_ratio", "greater than 0, but got -1.0"),
-        ({"tokens.reducer": "tom"}, "space", r"must be one of \['evit', .*\], but got 'tom'"),
-        ({"tokens.reducer": "evit", "tokens.keep": 2.0}, "space.tokens.keep", "but got 2.0"),
+        ({"precision.weight_bits": 9}, "precision.weight_bits", "but got 9"),
+        ({"sparsity.method": "luck"}, "sparsity.method", "'none' or 'magnitude', but got 'luck'"),
+        ({"sparsity.mlp_ratio": 1.0}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got 1.0; write"),
+        ({"sparsity.heads_ratio": "half"}, "sparsity.heads_ratio", r"must lie in \[0, 1\), but got 'half'; write"),
+        ({"sparsity.mlp_ratio": True}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got True; write"),
+        (
+            {"architecture.mlp_ratio": -1.0},
+            "architecture.mlp_ratio",
+            "greater than 0, but got -1.0; choose a larger",
+        ),
+        ({"architecture.mlp_ratio": "4"}, "architecture.mlp_ratio", "valid number, but got '4'; write a number"),
+        ({"architecture.mlp_ratio": True}, "architecture.mlp_ratio", "valid number, but got True; write a number"),
+        ({"architecture.class_token": 1}, "architecture.class_token", "boolean, but got 1; write true or false"),
+        (
+            {"tokens.reducer": "tom"},
+            "tokens.reducer",
+            r"must be one of \['evit', .*\], but got 'tom'; did you mean 'tome'",
+        ),
+        (
+            {"tokens.reducer": "tome", "tokens.r": "many"},
+            "tokens.r",
+            "integer, but got 'many'; write a whole number",
+        ),
+        ({"tokens.reducer": "tome", "tokens.r": True}, "tokens.r", "integer, but got True; write a whole number"),
+        ({"tokens.reducer": "evit", "tokens.keep": 2.0}, "tokens.keep", "but got 2.0; choose a smaller number"),
+        (
+            {"tokens.reducer": "evit", "tokens.keep": "0.5"},
+            "tokens.keep",
+            "valid number, but got '0.5'; write a number",
+        ),
         (
             {"tokens.reducer": "evit", "architecture.class_token": False, "architecture.pool": "avg"},
-            "space",
+            "tokens.reducer",
             "needs a CLS token",
         ),
     ],
 )
 def test_impossible_fixed_values(fixed: dict[str, Any], field: str, match: str):
-    refused(field, match, fixed)
+    assert refused(f"space.fixed.{field}", match, fixed).where == "s"
+
+
+def test_sizes_may_be_written_with_a_point():
+    one = space({"architecture.width": 48.0, "architecture.depth": 3.0, "architecture.heads": 4.0}).decode({})
+    assert (one.architecture.width, one.architecture.depth, one.architecture.heads) == (48, 3, 4)
+
+
+def test_the_file_stands_in_every_message_when_it_is_known():
+    values = {"architecture.image_size": 8, "architecture.depht": 3}
+    for spec in (SpaceSpec(fixed=values), SpaceSpec(fixed={"architecture.image_size": 8})):
+        with pytest.raises(InputError) as caught:
+            SearchSpace(spec, in_chans=1, num_classes=10, where="job.yaml")
+        assert caught.value.where == "job.yaml"
 
 
 def test_impossible_choices_in_the_middle_are_found():
-    refused("space.precision.weight_bits", "but got 9", precision__weight_bits={"choices": [4, 9, 8]})
+    refused("space.dimensions.precision.weight_bits", "but got 9", precision__weight_bits={"choices": [4, 9, 8]})
     refused(
-        "space.precision.weight_bits",
+        "space.dimensions.precision.weight_bits",
         r"but got \(9, 4\)",
         precision__weight_bits={"choices": [4, 9, 8], "per_block": True},
     )
