@@ -12,18 +12,23 @@ from typing import Any
 
 import pytest
 
-from vitsearch.candidate import Architecture, Candidate
-from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
-from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.config import DatasetSpec
+from vitsearch.messages import ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
 from vitsearch.search import (
     EpochDone,
-    Event,
     Executor,
     InlineExecutor,
     ProfileDone,
     TrialDone,
     WorkerLost,
+)
+from vitsearch.testing.executors import (
+    EXECUTOR_CHECKS,
+    events_until,
+    outcome_of,
+    small_measurement,
+    small_trial,
 )
 from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
@@ -32,9 +37,6 @@ from workers import RayExecutor, SharedData, local_ray
 from workers.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("executors")
-CANDIDATE = Candidate(
-    architecture=Architecture(image_size=8, in_chans=1, num_classes=10, patch_size=4, width=16, depth=1, heads=2)
-)
 Make = Callable[[], AbstractContextManager[Any]]
 
 
@@ -109,70 +111,18 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 
 def trial(folder: Path, data: ImageData, number: int = 0, epochs: int = 1) -> TrialRequest:
-    return TrialRequest(
-        trial=number,
-        candidate=CANDIDATE,
-        train=TrainSpec(epochs=epochs, autocast="fp32"),
-        seed=1,
-        data_fingerprint=data.fingerprint,
-        artifact_dir=str(folder / str(number)),
-    )
+    return small_trial(folder, data.fingerprint, number=number, epochs=epochs)
 
 
 def measurement(folder: Path, number: int = 0) -> ProfileRequest:
-    target = TargetSpec(name="local", warmup=1, repeats=3)
-    return ProfileRequest(trial=number, artifact_dir=str(folder / str(number)), candidate=CANDIDATE, target=target)
+    return small_measurement(folder, number=number)
 
 
-def events_until(executor: Executor, last: type[Any], timeout_s: float = 90) -> list[Event]:
-    found: list[Event] = []
-    deadline = time.monotonic() + timeout_s
-    while not any(isinstance(event, last) for event in found):
-        assert time.monotonic() < deadline, found
-        found += executor.poll(0.5)
-    return found
-
-
-def outcome_of(events: list[Event]) -> Any:
-    (done,) = (event for event in events if isinstance(event, TrialDone))
-    return done.outcome
-
-
-def test_a_trial_ends_in_one_event_and_frees_its_worker(
-    executor: Executor, data: ImageData, tmp_path: Path
+@pytest.mark.parametrize("check", EXECUTOR_CHECKS, ids=lambda check: check.__name__)
+def test_a_promise(
+    check: Callable[[Executor, str, Path], None], executor: Executor, data: ImageData, tmp_path: Path
 ) -> None:
-    (worker,) = executor.idle_workers()
-    executor.submit(worker, trial(tmp_path, data))
-    assert executor.idle_workers() == []
-    outcome = outcome_of(events_until(executor, TrialDone))
-    assert isinstance(outcome, TrialResult)
-    assert (tmp_path / "0" / outcome.weights_file).is_file()
-    assert executor.poll(0) == []
-    assert executor.idle_workers() == [worker]
-
-
-def test_a_candidate_that_fails_is_data(executor: Executor, data: ImageData, tmp_path: Path) -> None:
-    request = trial(tmp_path, data).model_copy(update={"data_fingerprint": "other"})
-    executor.submit(executor.idle_workers()[0], request)
-    outcome = outcome_of(events_until(executor, TrialDone))
-    assert isinstance(outcome, TrialFailure)
-    assert outcome.failure == "other_data"
-
-
-def test_a_measurement_ends_in_one_event(executor: Executor, data: ImageData, tmp_path: Path) -> None:
-    executor.submit(executor.idle_workers()[0], trial(tmp_path, data))
-    events_until(executor, TrialDone)
-    executor.submit_profile(measurement(tmp_path))
-    (done,) = events_until(executor, ProfileDone)
-    assert isinstance(done, ProfileDone)
-    assert done.profile is not None
-    assert done.profile.latency_ms_p50 > 0
-    assert not done.profile.conditions.contended
-    assert executor.poll(0) == []
-
-
-def test_an_autocast_is_chosen(executor: Executor) -> None:
-    assert executor.fastest_autocast(CANDIDATE.architecture, 32) in {"fp32", "bf16_fused", "bf16_unfused"}
+    check(executor, data.fingerprint, tmp_path)
 
 
 def test_both_executors_find_the_same_weights(on_ray: Make, inline: Make, data: ImageData, tmp_path: Path) -> None:
