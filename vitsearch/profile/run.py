@@ -43,7 +43,9 @@ def run_profile(request: ProfileRequest, model: nn.Module) -> Profile:
     torch.set_num_threads(target.threads)
     folder = Path(request.artifact_dir)
     try:
-        RUNTIMES[target.runtime](model, target, folder)  # neither an export nor an import is memory of the model
+        warm_up, *_ = RUNTIMES[target.runtime](model, target, folder)
+        warm_up()  # neither an export nor an import nor what a library sets up at its first call is the model's
+        del warm_up
         with peak_memory() as memory:
             call, file, runtime = RUNTIMES[target.runtime](model, target, folder)
             call()

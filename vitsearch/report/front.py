@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from vitsearch.pareto import hypervolume, knee, non_dominated
 from vitsearch.report.figures import constraints_known, directions, known_figures, objective_values, violations
 from vitsearch.space import Dimension, SearchSpace, resolve_preset
 from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
+
+CHANCE_ERRORS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class StudyReport:
         front = front_of(trials, job)
         reference = reference_of(job, space_of(job, data), data, trials)
         return cls(
-            study=study, data=data, trials=trials, front=front, knee=knee_of(front, job),
+            study=study, data=data, trials=trials, front=front, knee=knee_of(front, job, data),
             hypervolume=hypervolume_of(front, job, reference), reference=reference,
         )  # fmt: skip
 
@@ -87,9 +90,20 @@ def front_of(trials: Iterable[TrialRecord], job: JobSpec) -> list[TrialRecord]:
     return sorted(by_number, key=lambda t: point_of(t, job)[0], reverse=directions(job)[0])  # ties stay in order
 
 
-def knee_of(front: Sequence[TrialRecord], job: JobSpec) -> TrialRecord | None:
-    """The front member nearest to the ideal point."""
-    return front[knee([point_of(t, job) for t in front], directions(job))] if front else None
+def knee_of(front: Sequence[TrialRecord], job: JobSpec, data: DataSummary) -> TrialRecord | None:
+    """The front member nearest to the ideal point, of those that have learned anything if there are such."""
+    members = [trial for trial in front if beats_chance(trial, data)] or front
+    return members[knee([point_of(t, job) for t in members], directions(job))] if members else None
+
+
+def beats_chance(trial: TrialRecord, data: DataSummary) -> bool:
+    """Whether the validation accuracy lies three standard errors above always naming the largest class.
+
+    A model that has learned nothing costs next to nothing, so it may well be non-dominated; nobody wants it.
+    """
+    chance = data.chance_accuracy
+    error = math.sqrt(chance * (1 - chance) / max(1, data.num_val))
+    return trial.figures.get("accuracy", 1.0) > chance + CHANCE_ERRORS * error
 
 
 def hypervolume_of(front: Sequence[TrialRecord], job: JobSpec, reference: Sequence[float]) -> float:

@@ -125,7 +125,7 @@ class Study:
 
     def knee(self) -> TrialRecord | None:
         """The front member nearest to the ideal point."""
-        return knee_of(self.front, self.job)
+        return knee_of(self.front, self.job, self.data)
 
     def hypervolume(self) -> float:
         """Volume the front dominates."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,35 @@ def test_memory_for_the_export_is_not_memory_of_the_model(tmp_path: Path, monkey
     monkeypatch.setattr(module, "RUNTIMES", {"onnxruntime": prepare})
     found = profiled(tmp_path, candidate(), runtime="onnxruntime")
     assert found.peak_memory_mb == pytest.approx(50, rel=0.2)
+
+
+def test_memory_does_not_depend_on_what_was_measured_before(tmp_path: Path):
+    """A library sets itself up at its first call; in a fresh process the first model would pay for it."""
+    small, large = candidate(), candidate({"width": 96, "heads": 4})
+    save_model(assemble(small), small, tmp_path / "small")
+    save_model(assemble(large), large, tmp_path / "large")
+    code = """
+import sys
+from pathlib import Path
+from vitsearch.candidate import load_candidate
+from vitsearch.config import TargetSpec
+from vitsearch.messages import ProfileRequest
+from vitsearch.profile import run_profile
+from vitsearch.trial import load_model
+
+for name in sys.argv[1:]:
+    candidate = load_candidate(Path(name) / "candidate.json")
+    request = ProfileRequest(trial=0, artifact_dir=name, candidate=candidate, target=TargetSpec(repeats=3))
+    print(run_profile(request, load_model(candidate, Path(name))).peak_memory_mb)
+"""
+    names = [str(tmp_path / name) for name in ("small", "large")]
+    found = {}
+    for order in (names, names[::-1]):
+        output = subprocess.run([sys.executable, "-c", code, *order], capture_output=True, text=True, check=True)
+        for name, memory_mb in zip(order, output.stdout.split(), strict=True):
+            found.setdefault(name, []).append(float(memory_mb))
+    for first, second in found.values():
+        assert first == pytest.approx(second, abs=1.5)
 
 
 def test_weights_count_as_memory_of_pytorch(tmp_path: Path):
