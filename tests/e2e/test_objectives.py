@@ -47,5 +47,7 @@ def test_a_folder_of_images_needs_no_job(tmp_path: Path) -> None:
 
     assert found.returncode == 0, found.stderr
     assert (out / "job.yaml").exists()
+    assert "note: 1 image cannot be decoded and is left out: digit 0/broken.png\n" in found.stderr
     assert front(out)["front"]
+    assert front(out)["skipped_images"] == ["digit 0/broken.png"]
     assert run("validate", out / "job.yaml").returncode == 0

@@ -101,6 +101,7 @@ def front_json(report: StudyReport) -> dict[str, Any]:
         "hypervolume": report.hypervolume,
         "reference": dict(zip(report.job.objectives, report.reference, strict=True)),
         "trials": counts,
+        "skipped_images": list(report.data.skipped),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vitsearch.train.data import ImageData
 
 EXIT_INTERRUPTED = 130
+NAMED_IMAGES = 5
 Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train.", show_default=False)]
 Workers = Annotated[int | None, typer.Option("--workers", help="Trainer processes.", show_default=False)]
 
@@ -128,6 +130,8 @@ def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) 
     from vitsearch.cli.results import front_json, print_front
     from vitsearch.cli.session import failures_explained, search
 
+    if data.skipped:
+        typer.echo(skipped_note(data.skipped), err=True)
     with make_display(quiet=json_output) as display, failures_explained(out):
         ended = search(store, out, data, display)
     for problem in ended.problems:
@@ -142,6 +146,18 @@ def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) 
     if not ended.report.front:
         typer.echo("error: no trial succeeded; see trials.csv for the reasons", err=True)
         sys.exit(1)
+
+
+def skipped_note(skipped: Sequence[str]) -> str:
+    """Which broken images a search does without."""
+    named = ", ".join(skipped[:NAMED_IMAGES])
+    more = f" and {len(skipped) - NAMED_IMAGES} more" if len(skipped) > NAMED_IMAGES else ""
+    what = (
+        "1 image cannot be decoded and is"
+        if len(skipped) == 1
+        else f"{len(skipped)} images cannot be decoded and are"
+    )
+    return f"note: {what} left out: {named}{more}"
 
 
 def _next_steps(out: Path, ended: Ended) -> None:
