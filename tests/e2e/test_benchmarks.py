@@ -48,3 +48,12 @@ def test_train_speed(repository: Path) -> None:
     for (_, _, mine, theirs), ratio in zip(shapes, ratios, strict=True):
         assert float(ratio) == pytest.approx(int(mine) / int(theirs), rel=0.05)
         assert float(ratio) > 0.2
+
+
+def test_compress_speed(repository: Path) -> None:
+    text = printed(repository, "compress_speed.py", "--rounds", "1", "--sizes", "224")
+    for kind in ("tome", "evit", "ppt"):
+        assert number(rf"^224 px  {kind} .*speed-up ([\d.]+) \(", text) > 0.5
+        assert number(rf"^224 px  {kind} .* ([\d.]+)x the plain implementation$", text) > 0.3
+    for kind in ("MLP units 50 %", "heads 4 of 6", "both"):
+        assert number(rf"^224 px  {kind} .*MACs promise ([\d.]+)", text) > 1
