@@ -23,6 +23,7 @@ class TrialRequest(Spec):
         train: The recipe, with ``autocast`` already chosen.
         evaluate: How to score.
         seed: Seed of initialisation, order and augmentation.
+        data_seed: Seed of order and augmentation where trials must see the same batches; ``seed`` otherwise.
         split: Split that is scored.
         data_fingerprint: The data set the worker must hold.
         artifact_dir: Folder for weights and the epoch checkpoint.
@@ -36,6 +37,7 @@ class TrialRequest(Spec):
     train: TrainSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     seed: int
+    data_seed: int | None = None
     split: Split = "val"
     data_fingerprint: str
     artifact_dir: str

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import ray
 
 from vitsearch.candidate import Architecture
+from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
 from vitsearch.messages import EpochReport, Outcome, ProfileRequest, TrialRequest
 from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost
@@ -98,6 +102,34 @@ class RayExecutor:
         """Block until every trainer holds the data."""
         ray.get([worker.actor.ping.remote() for worker in self._workers.values()])
 
+    def ask_teacher(
+        self, train: TrainSpec, seed: int, on_epoch: Callable[[int], None] = lambda _: None
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]:
+        """A teacher's answers to every batch that trials will see; the trainers share the epochs.
+
+        Args:
+            train: The recipe.
+            seed: Seed of order and augmentation.
+            on_epoch: Told how many epochs are done.
+
+        Returns:
+            Classes and log-probabilities, both (E, N, T).
+        """
+        actors = [worker.actor for worker in self._workers.values()]
+        recipe = train.model_dump_json()
+        asked = [actors[epoch % len(actors)].teach.remote(recipe, seed, epoch) for epoch in range(train.epochs)]
+        parts = []
+        for epoch, reference in enumerate(asked):
+            parts.append(ray.get(reference))
+            on_epoch(epoch + 1)
+        return np.concatenate([classes for classes, _ in parts]), np.concatenate([logs for _, logs in parts])
+
+    def share_answers(self, classes_ENT: npt.NDArray[np.uint16], log_probs_ENT: npt.NDArray[np.float16]) -> None:
+        """Put a teacher's answers into the object store, for all trainers now and to come."""
+        answers = (ray.put(classes_ENT), ray.put(log_probs_ENT))
+        self._data = replace(self._data, answers=answers)
+        ray.get([worker.actor.learn_from.remote(*answers) for worker in self._workers.values()])
+
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for a trial, a report or a measurement."""
         self._measure()
@@ -127,7 +159,8 @@ class RayExecutor:
         options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": 2}
         environment = {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}}
         cls = ray.remote(self._trainer).options(**options, runtime_env=environment)
-        actor = cls.remote(self._data.images_ref, self._data.labels_ref, self._data.meta, self._threads)
+        data = self._data
+        actor = cls.remote(data.images_ref, data.labels_ref, data.meta, self._threads, "auto", *data.answers)
         return _Worker(actor=actor, machine_ref=actor.machine.remote())
 
     def _ask_for_reports(self) -> None:

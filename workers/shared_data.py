@@ -18,11 +18,13 @@ class SharedData:
         images_ref: Object reference of ``images_NHWC``.
         labels_ref: Object reference of ``labels_N``.
         meta: The other fields of ``ImageData``.
+        answers: Object references of a teacher's remembered answers, none or two.
     """
 
     images_ref: Any
     labels_ref: Any
     meta: dict[str, object]
+    answers: tuple[Any, ...] = ()
 
     @classmethod
     def put(cls, data: ImageData) -> SharedData:

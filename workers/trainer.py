@@ -6,12 +6,17 @@ import os
 import platform
 import threading
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vitsearch.candidate import Architecture
+from vitsearch.config import DistillSpec, TrainSpec
 from vitsearch.messages import EpochReport, TrialRequest
+
+if TYPE_CHECKING:
+    from vitsearch.train.distill import RememberedAnswers, TeacherAnswers
 
 PAUSE_POLL_S = 0.2
 
@@ -28,6 +33,8 @@ class Trainer:
         meta: The rest of the data set as JSON-able fields of ``ImageData``.
         threads: Compute threads.
         device: ``cpu``, ``cuda`` or ``auto``.
+        classes_ENT: A teacher's remembered answers, as ``learn_from`` takes them.
+        log_probs_ENT: Likewise.
     """
 
     def __init__(
@@ -37,6 +44,8 @@ class Trainer:
         meta: dict[str, object],
         threads: int,
         device: str = "auto",
+        classes_ENT: npt.NDArray[np.uint16] | None = None,
+        log_probs_ENT: npt.NDArray[np.float16] | None = None,
     ) -> None:
         import torch
 
@@ -47,6 +56,10 @@ class Trainer:
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         data = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
         self._data = TensorData(data, torch.device(chosen))
+        self._remembered: RememberedAnswers | None = None
+        if classes_ENT is not None and log_probs_ENT is not None:
+            self.learn_from(classes_ENT, log_probs_ENT)
+        self._teachers: dict[str, TeacherAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
         self._unpaused = threading.Event()
         self._unpaused.set()
@@ -68,8 +81,14 @@ class Trainer:
             from vitsearch.trial import TrialContext, run_trial
 
             self._wait_if_paused()
-            context = TrialContext(data=self._data, on_epoch=self._reports.append, on_batch=self._wait_if_paused)
-            return run_trial(TrialRequest.model_validate_json(request_json), context).model_dump_json()
+            request = TrialRequest.model_validate_json(request_json)
+            context = TrialContext(
+                data=self._data,
+                on_epoch=self._reports.append,
+                on_batch=self._wait_if_paused,
+                teacher=self._answers(request.train.distill),
+            )
+            return run_trial(request, context).model_dump_json()
         finally:
             self._halted.set()
 
@@ -95,6 +114,50 @@ class Trainer:
 
         architecture = Architecture.model_validate_json(architecture_json)
         return fastest_autocast(architecture, batch_size, self._data.device)
+
+    def teach(
+        self, train_json: str, seed: int, epoch: int
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]:
+        """Ask the recipe's teacher about one epoch of batches; classes and log-probabilities, (1, N, T)."""
+        from vitsearch.train.batches import TrainingBatches
+        from vitsearch.train.distill import remember
+
+        spec = TrainSpec.model_validate_json(train_json)
+        found = remember(
+            self._live_teacher(spec.distill),
+            TrainingBatches(self._data, spec),
+            seed=seed,
+            epochs=range(epoch, epoch + 1),
+            num_classes=self._data.source.num_classes,
+            top_k=spec.distill.top_k,
+        )
+        return found.classes_ENT, found.log_probs_ENT
+
+    def learn_from(self, classes_ENT: npt.NDArray[np.uint16], log_probs_ENT: npt.NDArray[np.float16]) -> None:
+        """Use a teacher's remembered answers from now on."""
+        from vitsearch.train.distill import RememberedAnswers
+
+        self._remembered = RememberedAnswers(
+            classes_ENT=classes_ENT, log_probs_ENT=log_probs_ENT, num_classes=self._data.source.num_classes
+        )
+
+    def _answers(self, spec: DistillSpec) -> TeacherAnswers | None:
+        from vitsearch.train.distill import CachedAnswers
+
+        if not spec.is_active:
+            return None
+        if spec.cache and self._remembered is not None:
+            return CachedAnswers(self._remembered, lambda: self._live_teacher(spec))
+        return self._live_teacher(spec)
+
+    def _live_teacher(self, spec: DistillSpec) -> TeacherAnswers:
+        from vitsearch.export import load_teacher
+
+        assert spec.teacher is not None
+        key = spec.teacher.model_dump_json()
+        if key not in self._teachers:
+            self._teachers[key] = load_teacher(spec.teacher, self._data)
+        return self._teachers[key]
 
     def _wait_if_paused(self) -> None:
         while not self._unpaused.is_set():  # again: a second pause may follow the resume at once

@@ -53,6 +53,7 @@ def run(
     """
     from vitsearch.cli.folder_job import job_of_folder
     from vitsearch.cli.session import load_data, new_study, summary_of
+    from vitsearch.cli.teaching import check_teacher
     from vitsearch.config import load_job
     from vitsearch.report import space_of
 
@@ -60,7 +61,8 @@ def run(
     check_space(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     data = load_data(job)
-    space_of(job, summary_of(data))  # an impossible space is told before anything is created
+    space_of(job, summary_of(data))  # an impossible space or teacher is told before anything is created
+    check_teacher(job, data)
     out = out.resolve()  # workers may run in another folder
     store = new_study(job, out)
     _drive(store, out, data, json_output=json_output)
@@ -119,9 +121,15 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
     Raises:
         InputError: The space is impossible; the message names the file.
     """
+    from vitsearch.errors import InputError
     from vitsearch.space import SearchSpace, resolve_preset
 
     spec = resolve_preset(job.space, where=str(where))
+    if job.train.distill.method == "deit" and spec.fixed.get("architecture.distilled") is not True:
+        raise InputError(
+            "deit needs a distillation token", where=str(where), field="train.distill.method", value="deit",
+            remedy="fix architecture.distilled: true in the space, or choose hard",
+        )  # fmt: skip
     return SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
 
 

@@ -2,6 +2,7 @@
 
 from vitsearch.config.base import Spec
 from vitsearch.config.dataset import DatasetSpec
+from vitsearch.config.distill import DistillSpec, TeacherSpec
 from vitsearch.config.job import (
     ConstraintSpec,
     EerSpec,
@@ -17,11 +18,12 @@ from vitsearch.config.job import (
 from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
-from vitsearch.config.tables import DATASETS, RUNTIMES, SAMPLERS, DatasetKind, SamplerKind
+from vitsearch.config.tables import DATASETS, DISTILLERS, RUNTIMES, SAMPLERS, DatasetKind, SamplerKind
 from vitsearch.config.train import RECIPES, TrainSpec
 
 __all__ = [
     "DATASETS",
+    "DISTILLERS",
     "METRICS",
     "RECIPES",
     "RUNTIMES",
@@ -30,6 +32,7 @@ __all__ = [
     "DatasetKind",
     "DatasetSpec",
     "DimensionSpec",
+    "DistillSpec",
     "EerSpec",
     "EvaluateSpec",
     "FinalSpec",
@@ -43,6 +46,7 @@ __all__ = [
     "Spec",
     "StorageSpec",
     "TargetSpec",
+    "TeacherSpec",
     "TrackingSpec",
     "TrainSpec",
     "Value",

@@ -289,9 +289,13 @@ class JobSpec(Spec):
             raise
 
     def resolve_paths(self, folder: Path) -> JobSpec:
-        """The same job with relative data paths made absolute against ``folder``."""
-        path = self.dataset.path
-        if path is None or path.expanduser().is_absolute():
-            return self
-        dataset = self.dataset.model_copy(update={"path": (folder / path).resolve()})
-        return self.model_copy(update={"dataset": dataset})
+        """The same job with relative paths of data and teacher made absolute against ``folder``."""
+        job, path, teacher = self, self.dataset.path, self.train.distill.teacher
+        if path is not None and not path.expanduser().is_absolute():
+            job = job.model_copy(
+                update={"dataset": job.dataset.model_copy(update={"path": (folder / path).resolve()})}
+            )
+        if teacher is not None:
+            distill = job.train.distill.model_copy(update={"teacher": teacher.resolve_paths(folder)})
+            job = job.model_copy(update={"train": job.train.model_copy(update={"distill": distill})})
+        return job

@@ -74,6 +74,13 @@ RUNTIMES: dict[str, str] = {
     "onnxruntime": "vitsearch.profile.onnxruntime:prepare_onnxruntime",
 }
 
+DISTILLERS: dict[str, str] = {
+    "soft": "vitsearch.train.distill.losses:soft",
+    "hard": "vitsearch.train.distill.losses:hard",
+    "deit": "vitsearch.train.distill.losses:deit",
+}
+
 SamplerName = Annotated[str, KeyOf(SAMPLERS)]
 DatasetName = Annotated[str, KeyOf(DATASETS)]
 RuntimeName = Annotated[str, KeyOf(RUNTIMES)]
+DistillerName = Annotated[str, KeyOf(DISTILLERS, ("none",))]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vitsearch.config.base import Spec
+from vitsearch.config.distill import DistillSpec
 from vitsearch.config.named import KeyOf
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,6 +57,7 @@ class TrainSpec(Spec):
         clip_grad_norm: Bound of the gradient norm; 0 switches it off.
         autocast: ``auto`` measures once per study and node type which of the others is fastest.
         finetune_epochs: Epochs after structured pruning.
+        distill: A teacher and how to listen to it.
         early_stop: End a trial whose plausible final accuracy cannot beat a model that already costs less.
     """
 
@@ -81,6 +83,7 @@ class TrainSpec(Spec):
     clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     autocast: Autocast = "auto"
     finetune_epochs: Annotated[int, Field(ge=0)] = 1
+    distill: DistillSpec = DistillSpec()
     early_stop: bool = True
 
 

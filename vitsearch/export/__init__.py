@@ -11,6 +11,7 @@ from vitsearch.export.contents import (
     Versions,
     facts_of,
 )
+from vitsearch.export.teacher import load_teacher
 from vitsearch.export.write import export_bundle
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "export_bundle",
     "facts_of",
     "load",
+    "load_teacher",
 ]

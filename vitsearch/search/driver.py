@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitsearch.config import JobSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.messages import EpochReport, ProfileRequest, TrialFailure, TrialRequest, TrialResult
@@ -30,6 +31,7 @@ POLL_S = 0.5
 RENEW_S = 5.0
 FRUITLESS_PER_DISPATCH = 50
 MAX_LOSSES_IN_A_ROW = 10
+DATA_SEED_OFFSET = 2_000_000
 
 
 @dataclass(kw_only=True)
@@ -210,6 +212,7 @@ class Driver:
                 train=self.job.train,
                 evaluate=self.job.evaluate,
                 seed=trial_seed(self.job.seed, number),
+                data_seed=data_seed(self.job),
                 data_fingerprint=self.study.data.fingerprint,
                 artifact_dir=str(artifact_dir(self.out, number)),
                 accuracy_to_beat=self.study.accuracy_to_beat(trial),
@@ -353,6 +356,12 @@ class Driver:
             trial = self.study.trials[running.trial]
             self.study.store.unlease_trial(running.trial, max(0, trial.attempts - 1))
         self.running.clear()
+
+
+def data_seed(job: JobSpec) -> int | None:
+    """Seed of order and augmentation for all trials of a job whose teacher is asked once; None otherwise."""
+    distill = job.train.distill
+    return trial_seed(job.seed, DATA_SEED_OFFSET) if distill.is_active and distill.cache else None
 
 
 def trial_seed(study_seed: int, number: int) -> int:

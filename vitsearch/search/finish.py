@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
-from vitsearch.search.driver import POLL_S, Running, artifact_dir, trial_seed
+from vitsearch.search.driver import POLL_S, Running, artifact_dir, data_seed, trial_seed
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
@@ -118,6 +118,7 @@ class Finisher:
                 train=self.job.train.model_copy(update={"epochs": epochs, "early_stop": False}),
                 evaluate=self.job.evaluate,
                 seed=trial_seed(self.job.seed, number + FINAL_SEED_OFFSET),
+                data_seed=data_seed(self.job),
                 split="test",
                 data_fingerprint=self.study.data.fingerprint,
                 artifact_dir=str(final_dir(self.out, number)),

@@ -70,7 +70,7 @@ def train(
     data_seed: int | None = None,
     trial: int = 0,
     epochs: int | None = None,
-    loss_terms: tuple[LossTerm, ...] | None = None,
+    loss_terms: tuple[LossTerm, ...] = (),
     hooks: Hooks = Hooks(),
     eval_batch_size: int = 256,
 ) -> TrainOutcome:
@@ -182,4 +182,3 @@ def autocast(spec: TrainSpec, device: torch.device) -> AbstractContextManager[ob
     if spec.autocast in {"fp32", "auto"}:
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-

@@ -20,8 +20,10 @@ from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.checkpoint import EpochCheckpoint
+from vitsearch.train.distill import TeacherAnswers, distillation_loss
 from vitsearch.train.evaluate import evaluate, normalized_batches
 from vitsearch.train.loop import Hooks, train
+from vitsearch.train.losses import LossTerm, classification_loss
 from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
 from vitsearch.trial.weights import WEIGHTS_FILE, save_model
@@ -42,11 +44,13 @@ class TrialContext:
         data: The images, on the device that trains.
         on_epoch: Called after each epoch.
         on_batch: Called between batches; may block, or raise ``TrialStopped``.
+        teacher: Answers for recipes that distil.
     """
 
     data: TensorData
     on_epoch: Callable[[EpochReport], None] = lambda _: None
     on_batch: Callable[[], None] = lambda: None
+    teacher: TeacherAnswers | None = None
 
 
 def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | TrialFailure:
@@ -100,8 +104,8 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         ).to(data.device)
     with _stage("train"):
         outcome = train(
-            dense, data, spec, seed=request.seed, trial=request.trial, hooks=hooks,
-            eval_batch_size=request.evaluate.batch_size,
+            dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
+            loss_terms=_loss_terms(request, context), eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
     train_s = time.perf_counter() - started
     with _stage("compress"):
@@ -143,7 +147,8 @@ def compress(
             update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
         )
         train(
-            model, data, spec, seed=request.seed + 1, trial=request.trial, epochs=spec.finetune_epochs,
+            model, data, spec, seed=request.seed + 1, data_seed=request.data_seed, trial=request.trial,
+            epochs=spec.finetune_epochs, loss_terms=_loss_terms(request, context),
             hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
             eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
@@ -154,10 +159,20 @@ def compress(
     return model
 
 
+def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm, ...]:
+    """What the recipe trains on: labels, or labels and a teacher."""
+    spec = request.train
+    if not spec.distill.is_active:
+        return (classification_loss(spec.label_smoothing),)
+    if context.teacher is None:
+        raise TrialError("train", "no_teacher", "the worker has no teacher for train.distill", retryable=True)
+    return (distillation_loss(spec.distill, spec.label_smoothing, context.teacher),)
+
+
 def _checkpoint_key(request: TrialRequest) -> str:
     """Everything that decides how training goes on."""
     recipe = hashlib.sha256(request.train.model_dump_json().encode()).hexdigest()[:16]
-    return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}"
+    return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
 def _calibration_batches(request: TrialRequest, data: TensorData) -> Iterator[Tensor]:

@@ -1,0 +1,76 @@
+"""A search whose trials listen to a teacher, which is asked once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.harness import query, run, write_job
+
+pytestmark = pytest.mark.xdist_group("e2e-distill")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that tells digits apart tolerably."""
+    folder = tmp_path_factory.mktemp("teacher")
+    fixed = {"architecture.image_size": 8, "architecture.patch_size": 4, "architecture.depth": 2,
+             "architecture.width": 64}  # fmt: skip
+    job = write_job(
+        folder,
+        dataset={"max_images": 600},
+        space={"fixed": fixed, "dimensions": {"architecture.heads": {"choices": [2, 4]}}},
+        search={"trials": 2, "sampler": "random"},
+        train={"epochs": 10},
+    )
+    assert run("run", job, "--out", folder / "out").returncode == 0
+    found = run("export", folder / "out", "--select", "best-accuracy", "--out", folder / "bundle")
+    assert found.returncode == 0, found.stderr
+    return folder / "bundle"
+
+
+def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> None:
+    distill = {"method": "soft", "teacher": {"bundle": str(teacher)}, "alpha": 0.7, "temperature": 2.0}
+    job = write_job(
+        tmp_path, search={"trials": 3}, train={"epochs": 2, "distill": distill}, dataset={"max_images": 600},
+        final={"retrain": "knee", "epochs": 3},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    found = run("run", job, "--out", out)
+
+    assert found.returncode == 0, found.stderr
+    assert "the teacher has answered epoch 2/2" in found.stderr
+    (answers,) = (out / "artifacts" / "teacher").glob("*.npz")
+    with np.load(answers) as stored:
+        epochs, images, kept = stored["classes_ENT"].shape
+        assert (epochs, kept) == (2, 10)
+        assert np.exp(stored["log_probs_ENT"].astype(float)).sum(axis=2) == pytest.approx(
+            np.ones((2, images)), abs=0.01
+        )
+    outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
+    assert {outcome["kind"] for outcome in outcomes} == {"result"}
+
+    written = answers.stat().st_mtime_ns
+    found = run("resume", out, "--trials", "4")
+    assert found.returncode == 0, found.stderr
+    assert "the teacher has answered" not in found.stderr
+    assert answers.stat().st_mtime_ns == written
+
+
+def test_a_teacher_that_does_not_fit_is_told_before_anything_is_made(teacher: Path, tmp_path: Path) -> None:
+    for distill, rule in (
+        ({"method": "deit", "teacher": {"bundle": str(teacher)}}, "deit needs a distillation token"),
+        ({"method": "hard", "teacher": {"bundle": "nowhere"}}, "must be the folder of a bundle"),
+        ({"method": "hard", "teacher": {"timm": "vit_tinny"}}, "must be a network that timm knows"),
+        ({"method": "hard"}, "needs a teacher"),
+        ({"method": "heard"}, "did you mean 'hard'"),
+    ):
+        job = write_job(tmp_path, train={"distill": distill})
+        found = run("run", job, "--out", tmp_path / "out")
+        assert found.returncode == 2, found.stderr
+        assert rule in found.stderr
+        assert "Traceback" not in found.stderr
+        assert not (tmp_path / "out").exists()

@@ -1,0 +1,66 @@
+"""A trained network as a teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vitsearch.config import TeacherSpec
+from vitsearch.errors import InputError
+from vitsearch.export.bundle import load
+from vitsearch.models.pretrained import load_timm
+from vitsearch.train.distill import LiveAnswers
+from vitsearch.train.tensors import TensorData
+
+FIELD = "train.distill.teacher"
+
+
+def load_teacher(spec: TeacherSpec, data: TensorData) -> LiveAnswers:
+    """The teacher a job names, ready for batches of the job's data.
+
+    Raises:
+        InputError: It cannot be loaded, or it tells other classes apart than the data has.
+    """
+    if spec.bundle is not None:
+        bundle = load(spec.bundle)
+        _check_classes(len(bundle.preprocess.class_names), data, str(spec.bundle))
+        if bundle.preprocess.class_names != data.source.class_names:
+            raise InputError(
+                "must name the classes as the data does", field=f"{FIELD}.bundle",
+                value=list(bundle.preprocess.class_names), remedy=f"the data has {list(data.source.class_names)}",
+            )  # fmt: skip
+        shape = bundle.preprocess.model_dump(include={"image_size", "in_chans", "mean", "std"})
+        return _live(bundle.model, data, **shape)
+    assert spec.timm is not None
+    network: Any = load_timm(spec.timm, spec.checkpoint, field=FIELD)
+    _check_classes(network.num_classes, data, spec.timm)
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(network)
+    channels, side, _ = config["input_size"]
+    return _live(network, data, image_size=side, in_chans=channels, mean=config["mean"], std=config["std"])
+
+
+def _live(
+    network: nn.Module,
+    data: TensorData,
+    *,
+    image_size: int,
+    in_chans: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> LiveAnswers:
+    return LiveAnswers(
+        network, image_size=image_size, in_chans=in_chans, mean=mean, std=std,
+        student_mean=data.mean, student_std=data.std,
+    )  # fmt: skip
+
+
+def _check_classes(found: int, data: TensorData, teacher: str) -> None:
+    if found != data.source.num_classes:
+        raise InputError(
+            f"must tell the data's {data.source.num_classes} classes apart, but {teacher} tells {found}",
+            field=FIELD,
+            remedy="fine-tune it on these images first, or choose another teacher",
+        )  # fmt: skip

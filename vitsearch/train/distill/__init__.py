@@ -1,0 +1,30 @@
+"""Distillation: a teacher's answers, and the losses that listen to them."""
+
+from vitsearch.config import DISTILLERS, DistillSpec
+from vitsearch.config.named import Imported
+from vitsearch.train.distill.answers import (
+    CachedAnswers,
+    LiveAnswers,
+    RememberedAnswers,
+    TeacherAnswers,
+    remember,
+)
+from vitsearch.train.distill.losses import Distiller
+from vitsearch.train.losses import LossTerm
+
+_DISTILLERS: Imported[Distiller] = Imported(DISTILLERS)
+
+
+def distillation_loss(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+    """The training loss of one recipe, labels included."""
+    return _DISTILLERS[spec.method](spec, label_smoothing, answers)
+
+
+__all__ = [
+    "CachedAnswers",
+    "LiveAnswers",
+    "RememberedAnswers",
+    "TeacherAnswers",
+    "distillation_loss",
+    "remember",
+]

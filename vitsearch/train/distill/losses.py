@@ -1,0 +1,84 @@
+"""Losses of a student that has labels and a teacher.
+
+Shape suffixes: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vitsearch.config import DistillSpec
+from vitsearch.errors import TrialError
+from vitsearch.train.batches import Batch
+from vitsearch.train.distill.answers import TeacherAnswers
+from vitsearch.train.losses import LossTerm, Outputs, cross_entropy
+
+
+class Distiller(Protocol):
+    """Makes the loss of one kind of distillation."""
+
+    def __call__(self, spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+        """The whole loss, labels included."""
+        ...
+
+
+def soft(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+    """Soft distillation (Hinton et al., 2015; Touvron et al., 2021, Eq. 2).
+
+    L = (1 - alpha) CE(z_s, y) + alpha T^2 KL(softmax(z_t / T) || softmax(z_s / T)), each a mean over the batch.
+    """
+
+    def loss(outputs: Outputs, batch: Batch) -> Tensor:
+        labels = cross_entropy(outputs.logits_BK, batch.targets, label_smoothing)
+        teacher = softened_divergence(answers(batch), outputs.logits_BK, spec.temperature)
+        return (1 - spec.alpha) * labels + spec.alpha * teacher
+
+    return loss
+
+
+def hard(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+    """Hard-label distillation (Touvron et al., 2021, Eq. 3).
+
+    L = (1 - alpha) CE(z_s, y) + alpha CE(z_s, argmax z_t), each a mean over the batch; at alpha = 1/2 the paper's.
+    """
+
+    def loss(outputs: Outputs, batch: Batch) -> Tensor:
+        labels = cross_entropy(outputs.logits_BK, batch.targets, label_smoothing)
+        teacher = cross_entropy(outputs.logits_BK, answers(batch).argmax(dim=-1), 0.0)
+        return (1 - spec.alpha) * labels + spec.alpha * teacher
+
+    return loss
+
+
+def deit(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+    """Distillation through a token of its own (Touvron et al., 2021, Section 4).
+
+    L = (1 - alpha) CE(z_cls, y) + alpha CE(z_dist, argmax z_t). The class token learns from labels alone, the
+    distillation token from the teacher alone; evaluation averages both heads.
+    """
+
+    def loss(outputs: Outputs, batch: Batch) -> Tensor:
+        if outputs.dist_BK is None:
+            raise TrialError("train", "no_distillation_token", "deit needs architecture.distilled: true")
+        labels = cross_entropy(outputs.cls_BK, batch.targets, label_smoothing)
+        teacher = cross_entropy(outputs.dist_BK, answers(batch).argmax(dim=-1), 0.0)
+        return (1 - spec.alpha) * labels + spec.alpha * teacher
+
+    return loss
+
+
+def softened_divergence(teacher_log_BK: Tensor, student_BK: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) at temperature T, a mean over the batch.
+
+    Args:
+        teacher_log_BK: Logits or log-probabilities of the teacher; a constant per image cancels.
+        student_BK: Logits of the student.
+        temperature: T; the factor T^2 keeps the gradient's size whatever T is.
+    """
+    teacher_log_BK = (teacher_log_BK / temperature).log_softmax(dim=-1)
+    student_log_BK = (student_BK / temperature).log_softmax(dim=-1)
+    divergence_B = (teacher_log_BK.exp() * (teacher_log_BK - student_log_BK)).sum(dim=-1)
+    return temperature**2 * torch.mean(divergence_B)
