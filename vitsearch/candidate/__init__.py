@@ -2,7 +2,8 @@
 
 from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
 from vitsearch.candidate.candidate import Candidate, load_candidate
-from vitsearch.candidate.compression import PRUNERS, Precision, Sparsity
+from vitsearch.candidate.precision import Precision
+from vitsearch.candidate.sparsity import PRUNERS, Sparsity
 from vitsearch.candidate.tokens import (
     PPT,
     TOKEN_RULES,

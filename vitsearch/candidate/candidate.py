@@ -10,7 +10,8 @@ from typing import Self
 from pydantic import model_validator
 
 from vitsearch.candidate.architecture import Architecture
-from vitsearch.candidate.compression import Precision, Sparsity
+from vitsearch.candidate.precision import Precision
+from vitsearch.candidate.sparsity import Sparsity
 from vitsearch.candidate.tokens import AnyTokenRule, NoReduction
 from vitsearch.config.base import Spec
 from vitsearch.config.loading import load_json, parse
