@@ -42,7 +42,7 @@ class PlainViT(nn.Module):
         self.counts = rule.token_counts(dense.architecture)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        x_BND, size_BN = self.dense._embed(images_BCHW), None  # noqa: SLF001
+        x_BND, size_BN = self.dense.embed(images_BCHW), None
         for number, block in enumerate(self.dense.blocks, start=1):
             attention = block.attn
             B, N, D = x_BND.shape

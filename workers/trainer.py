@@ -16,6 +16,7 @@ from vitsearch.config import DistillSpec, TrainSpec
 from vitsearch.messages import EpochReport, TrialRequest
 
 if TYPE_CHECKING:
+    from vitsearch.models import VisionTransformer
     from vitsearch.train.distill import RememberedAnswers, TeacherAnswers
 
 PAUSE_POLL_S = 0.2
@@ -59,6 +60,7 @@ class Trainer:
         self._remembered: RememberedAnswers | None = None
         if classes_ENT is not None and log_probs_ENT is not None:
             self.learn_from(classes_ENT, log_probs_ENT)
+        self._starts: dict[str, VisionTransformer] = {}
         self._teachers: dict[str, TeacherAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
         self._unpaused = threading.Event()
@@ -87,6 +89,7 @@ class Trainer:
                 on_epoch=self._reports.append,
                 on_batch=self._wait_if_paused,
                 teacher=self._answers(request.train.distill),
+                start=self._start(request.train),
             )
             return run_trial(request, context).model_dump_json()
         finally:
@@ -149,6 +152,16 @@ class Trainer:
         if spec.cache and self._remembered is not None:
             return CachedAnswers(self._remembered, lambda: self._live_teacher(spec))
         return self._live_teacher(spec)
+
+    def _start(self, spec: TrainSpec) -> VisionTransformer | None:
+        if spec.init == "random" or spec.pretrained is None:
+            return None
+        from vitsearch.export import load_start
+
+        key = spec.pretrained.model_dump_json()
+        if key not in self._starts:
+            self._starts[key] = load_start(spec.pretrained).to(self._data.device)
+        return self._starts[key]
 
     def _live_teacher(self, spec: DistillSpec) -> TeacherAnswers:
         from vitsearch.export import load_teacher

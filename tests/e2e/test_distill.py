@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("e2e-distill")
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that tells digits apart tolerably."""
+    """A bundle of a dense network that tells digits apart tolerably."""
     folder = tmp_path_factory.mktemp("teacher")
     fixed = {"architecture.image_size": 8, "architecture.patch_size": 4, "architecture.depth": 2,
              "architecture.width": 64}  # fmt: skip
@@ -58,6 +58,18 @@ def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> N
     assert found.returncode == 0, found.stderr
     assert "the teacher has answered" not in found.stderr
     assert answers.stat().st_mtime_ns == written
+
+
+def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> None:
+    job = write_job(
+        tmp_path, search={"trials": 2, "workers": 1}, dataset={"max_images": 600},
+        train={"epochs": 1, "init": "pretrained", "pretrained": {"bundle": str(teacher)}},
+    )  # fmt: skip
+    found = run("run", job, "--out", tmp_path / "out")
+    assert found.returncode == 0, found.stderr
+    found = run("run", write_job(tmp_path, train={"init": "pretrained"}), "--out", tmp_path / "none")
+    assert found.returncode == 2
+    assert "init: pretrained needs weights" in found.stderr
 
 
 def test_a_teacher_that_does_not_fit_is_told_before_anything_is_made(teacher: Path, tmp_path: Path) -> None:

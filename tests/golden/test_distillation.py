@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitsearch.config import DISTILLERS, DistillSpec, TeacherSpec
+from vitsearch.config import DISTILLERS, DistillSpec, NetworkSpec
 from vitsearch.errors import TrialError
 from vitsearch.train.batches import Batch
 from vitsearch.train.distill import distillation_loss
@@ -95,4 +95,4 @@ def test_a_method_needs_a_teacher() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         DistillSpec(method="soft")
     with pytest.raises(ValueError, match="either timm or bundle"):
-        TeacherSpec()
+        NetworkSpec()

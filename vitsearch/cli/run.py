@@ -53,7 +53,7 @@ def run(
     """
     from vitsearch.cli.folder_job import job_of_folder
     from vitsearch.cli.session import load_data, new_study, summary_of
-    from vitsearch.cli.teaching import check_teacher
+    from vitsearch.cli.teaching import check_networks
     from vitsearch.config import load_job
     from vitsearch.report import space_of
 
@@ -61,8 +61,8 @@ def run(
     check_space(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     data = load_data(job)
-    space_of(job, summary_of(data))  # an impossible space or teacher is told before anything is created
-    check_teacher(job, data)
+    space_of(job, summary_of(data))  # an impossible space or network is told before anything is created
+    check_networks(job, data)
     out = out.resolve()  # workers may run in another folder
     store = new_study(job, out)
     _drive(store, out, data, json_output=json_output)

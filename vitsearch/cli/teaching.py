@@ -23,21 +23,24 @@ DECISIVE = {
 }  # fmt: skip
 
 
-def check_teacher(job: JobSpec, data: ImageData) -> None:
-    """Load the teacher of a job that has one, and let it go again.
+def check_networks(job: JobSpec, data: ImageData) -> None:
+    """Load the teacher and the initial weights that a job names, and let them go again.
 
     Raises:
-        InputError: It cannot be loaded, or does not fit the data.
+        InputError: One cannot be loaded, or does not fit.
     """
-    spec = job.train.distill
-    if spec.teacher is None or not spec.is_active:
-        return
-    import torch
+    spec = job.train
+    if spec.distill.teacher is not None and spec.distill.is_active:
+        import torch
 
-    from vitsearch.export import load_teacher
-    from vitsearch.train.tensors import TensorData
+        from vitsearch.export import load_teacher
+        from vitsearch.train.tensors import TensorData
 
-    load_teacher(spec.teacher, TensorData(data, torch.device("cpu")))
+        load_teacher(spec.distill.teacher, TensorData(data, torch.device("cpu")))
+    if spec.pretrained is not None and spec.init == "pretrained":
+        from vitsearch.export import load_start
+
+        load_start(spec.pretrained)
 
 
 def teach(

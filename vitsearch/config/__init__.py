@@ -2,7 +2,7 @@
 
 from vitsearch.config.base import Spec
 from vitsearch.config.dataset import DatasetSpec
-from vitsearch.config.distill import DistillSpec, TeacherSpec
+from vitsearch.config.distill import DistillSpec
 from vitsearch.config.job import (
     ConstraintSpec,
     EerSpec,
@@ -17,6 +17,7 @@ from vitsearch.config.job import (
 )
 from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
+from vitsearch.config.network import NetworkSpec
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
 from vitsearch.config.tables import DATASETS, DISTILLERS, RUNTIMES, SAMPLERS, DatasetKind, SamplerKind
 from vitsearch.config.train import RECIPES, TrainSpec
@@ -39,6 +40,7 @@ __all__ = [
     "JobSpec",
     "Metric",
     "MetricName",
+    "NetworkSpec",
     "ReferenceSpec",
     "SamplerKind",
     "SearchSpec",
@@ -46,7 +48,6 @@ __all__ = [
     "Spec",
     "StorageSpec",
     "TargetSpec",
-    "TeacherSpec",
     "TrackingSpec",
     "TrainSpec",
     "Value",

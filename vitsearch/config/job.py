@@ -289,13 +289,16 @@ class JobSpec(Spec):
             raise
 
     def resolve_paths(self, folder: Path) -> JobSpec:
-        """The same job with relative paths of data and teacher made absolute against ``folder``."""
+        """The same job with relative paths of data and networks made absolute against ``folder``."""
         job, path, teacher = self, self.dataset.path, self.train.distill.teacher
         if path is not None and not path.expanduser().is_absolute():
             job = job.model_copy(
                 update={"dataset": job.dataset.model_copy(update={"path": (folder / path).resolve()})}
             )
+        train, start = job.train, job.train.pretrained
         if teacher is not None:
-            distill = job.train.distill.model_copy(update={"teacher": teacher.resolve_paths(folder)})
-            job = job.model_copy(update={"train": job.train.model_copy(update={"distill": distill})})
-        return job
+            distill = train.distill.model_copy(update={"teacher": teacher.resolve_paths(folder)})
+            train = train.model_copy(update={"distill": distill})
+        if start is not None:
+            train = train.model_copy(update={"pretrained": start.resolve_paths(folder)})
+        return job.model_copy(update={"train": train})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitsearch.config.base import Spec
 from vitsearch.config.distill import DistillSpec
 from vitsearch.config.named import KeyOf
+from vitsearch.config.network import NetworkSpec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Autocast = Literal["auto", "fp32", "bf16_fused", "bf16_unfused"]
@@ -57,6 +58,9 @@ class TrainSpec(Spec):
         clip_grad_norm: Bound of the gradient norm; 0 switches it off.
         autocast: ``auto`` measures once per study and node type which of the others is fastest.
         finetune_epochs: Epochs after structured pruning.
+        init: ``random``, or ``pretrained``: weights of a trained ViT, its patches and positions resampled to the
+            images, its blocks, heads, channels and hidden units cut by importance to each candidate's shape.
+        pretrained: That ViT.
         distill: A teacher and how to listen to it.
         early_stop: End a trial whose plausible final accuracy cannot beat a model that already costs less.
     """
@@ -83,7 +87,15 @@ class TrainSpec(Spec):
     clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     autocast: Autocast = "auto"
     finetune_epochs: Annotated[int, Field(ge=0)] = 1
+    init: Literal["random", "pretrained"] = "random"
+    pretrained: NetworkSpec | None = None
     distill: DistillSpec = DistillSpec()
+
+    @model_validator(mode="after")
+    def _has_weights_to_start_from(self) -> Self:
+        if self.init == "pretrained" and self.pretrained is None:
+            raise ValueError("init: pretrained needs weights; add pretrained: {timm: NAME} or {bundle: FOLDER}")
+        return self
     early_stop: bool = True
 
 

@@ -11,7 +11,7 @@ from vitsearch.export.contents import (
     Versions,
     facts_of,
 )
-from vitsearch.export.teacher import load_teacher
+from vitsearch.export.networks import load_start, load_teacher
 from vitsearch.export.write import export_bundle
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "export_bundle",
     "facts_of",
     "load",
+    "load_start",
     "load_teacher",
 ]

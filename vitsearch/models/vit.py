@@ -150,13 +150,14 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
-        x_BND = self.norm_pre(self._embed(images_BCHW))
+        x_BND = self.norm_pre(self.embed(images_BCHW))
         size_BN: Tensor | None = None
         for block in self.blocks:
             x_BND, size_BN = block(x_BND, size_BN)
         return self.norm(x_BND)
 
-    def _embed(self, images_BCHW: Tensor) -> Tensor:
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Prefix and patch tokens (B, N, D) with their positions."""
         x_BND = self.patch_embed(images_BCHW)
         prefix = [t.expand(x_BND.shape[0], -1, -1) for t in (self.cls_token, self.dist_token) if t is not None]
         return torch.cat([*prefix, x_BND], dim=1) + self.pos_embed

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitsearch.candidate import Candidate
 from vitsearch.compress import PRUNERS, build_reducers, calibrate, insert_quantizers
+from vitsearch.compress.inherit import inherit
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
@@ -29,6 +30,7 @@ from vitsearch.train.tensors import TensorData, indices_of
 from vitsearch.trial.weights import WEIGHTS_FILE, save_model
 
 FINETUNE_LR_SHARE = 0.2
+INHERIT_IMAGES = 64
 INIT_EPOCH, COMPRESS_EPOCH = 1_000_001, 1_000_002  # seeds of their own, apart from every epoch's
 
 
@@ -45,12 +47,14 @@ class TrialContext:
         on_epoch: Called after each epoch.
         on_batch: Called between batches; may block, or raise ``TrialStopped``.
         teacher: Answers for recipes that distil.
+        start: A dense network for recipes that start from trained weights.
     """
 
     data: TensorData
     on_epoch: Callable[[EpochReport], None] = lambda _: None
     on_batch: Callable[[], None] = lambda: None
     teacher: TeacherAnswers | None = None
+    start: VisionTransformer | None = None
 
 
 def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | TrialFailure:
@@ -102,6 +106,8 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
             dropout=spec.dropout,
             pos_embed_std=spec.pos_embed_std,
         ).to(data.device)
+        if spec.init == "pretrained":
+            _inherit(dense, request, context)
     with _stage("train"):
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
@@ -155,7 +161,7 @@ def compress(
     insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()
     if not candidate.precision.is_float32:
-        calibrate(model, _calibration_batches(request, data))
+        calibrate(model, _sample_batches(request, data, request.evaluate.calibration_images))
     return model
 
 
@@ -169,16 +175,23 @@ def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm,
     return (distillation_loss(spec.distill, spec.label_smoothing, context.teacher),)
 
 
+def _inherit(dense: VisionTransformer, request: TrialRequest, context: TrialContext) -> None:
+    """Trained weights in place of random ones, wherever shapes allow."""
+    if context.start is None:
+        raise TrialError("build", "no_weights", "the worker has no weights for train.init", retryable=True)
+    inherit(dense, context.start, next(_sample_batches(request, context.data, INHERIT_IMAGES)))
+
+
 def _checkpoint_key(request: TrialRequest) -> str:
     """Everything that decides how training goes on."""
     recipe = hashlib.sha256(request.train.model_dump_json().encode()).hexdigest()[:16]
     return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
-def _calibration_batches(request: TrialRequest, data: TensorData) -> Iterator[Tensor]:
-    """A fixed random sample of training images; validation and test images never set a range."""
+def _sample_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[Tensor]:
+    """A fixed random sample of training images; validation and test images decide nothing."""
     generator = np.random.default_rng([request.seed, COMPRESS_EPOCH])
-    count = min(request.evaluate.calibration_images, len(data.source.train))
+    count = min(count, len(data.source.train))
     indices = generator.choice(data.source.train, size=count, replace=False)
     return (images for images, _ in normalized_batches(data, indices, request.evaluate.batch_size))
 

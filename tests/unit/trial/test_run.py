@@ -14,7 +14,7 @@ from tests.unit.trial.factory import COMPRESSED, candidate, context, request
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, TrialFailure, TrialResult
-from vitsearch.models import VisionTransformer
+from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
@@ -340,6 +340,16 @@ def test_a_broken_device_is_the_workers_fault(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(VisionTransformer, "forward_features", broken)
     with pytest.raises(WorkerError, match="stage train: CUDA error"):
         run_trial(request(tmp_path), context())
+
+
+def test_training_starts_from_trained_weights_where_the_recipe_says_so(tmp_path: Path):
+    start = spec(init="pretrained", pretrained={"timm": "any"}, epochs=1, lr=1e-9, warmup_epochs=0)
+    failed(run_trial(request(tmp_path / "a", train=start), context()), "build", "no_weights", retryable=True)
+    dense = candidate()
+    source = build_dense(dense.architecture)
+    succeeded(run_trial(request(tmp_path / "b", dense, train=start), context(start=source)))
+    trained = load_model(dense, tmp_path / "b")
+    torch.testing.assert_close(trained.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
 
 
 def test_errors_of_the_context_are_the_contexts(tmp_path: Path):

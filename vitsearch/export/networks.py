@@ -1,4 +1,4 @@
-"""A trained network as a teacher."""
+"""Trained networks that a job names: teachers, and weights to start from."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import Any
 
 from torch import nn
 
-from vitsearch.config import TeacherSpec
+from vitsearch.candidate import Candidate
+from vitsearch.config import NetworkSpec
 from vitsearch.errors import InputError
 from vitsearch.export.bundle import load
+from vitsearch.models import VisionTransformer, architecture_of_timm, build_dense
 from vitsearch.models.pretrained import load_timm
 from vitsearch.train.distill import LiveAnswers
 from vitsearch.train.tensors import TensorData
 
 FIELD = "train.distill.teacher"
+START_FIELD = "train.pretrained"
 
 
-def load_teacher(spec: TeacherSpec, data: TensorData) -> LiveAnswers:
+def load_teacher(spec: NetworkSpec, data: TensorData) -> LiveAnswers:
     """The teacher a job names, ready for batches of the job's data.
 
     Raises:
@@ -40,6 +43,36 @@ def load_teacher(spec: TeacherSpec, data: TensorData) -> LiveAnswers:
     config = resolve_model_data_config(network)
     channels, side, _ = config["input_size"]
     return _live(network, data, image_size=side, in_chans=channels, mean=config["mean"], std=config["std"])
+
+
+def load_start(spec: NetworkSpec) -> VisionTransformer:
+    """The network whose weights a job's candidates start from.
+
+    Raises:
+        InputError: It cannot be loaded, is no plain ViT, or was compressed.
+    """
+    if spec.bundle is not None:
+        bundle = load(spec.bundle)
+        if bundle.candidate != Candidate(architecture=bundle.candidate.architecture).canonical():
+            raise InputError(
+                "must be a dense float32 network", field=f"{START_FIELD}.bundle", value=bundle.candidate.summary(),
+                remedy="choose a bundle of a candidate that is not compressed, or a timm network",
+            )  # fmt: skip
+        return bundle.model
+    assert spec.timm is not None
+    network = load_timm(spec.timm, spec.checkpoint, field=START_FIELD)
+    try:
+        architecture = architecture_of_timm(network)
+    except ValueError as error:
+        raise InputError(
+            str(error),
+            field=f"{START_FIELD}.timm",
+            value=spec.timm,
+            remedy="choose a plain vit_* or deit_* network",
+        ) from error
+    model = build_dense(architecture).eval()
+    model.load_state_dict(network.state_dict())
+    return model
 
 
 def _live(

@@ -1,0 +1,160 @@
+"""Weights of a trained network for a smaller one, or for one of another shape.
+
+What is kept is what matters most in the source: blocks by how much they change their input, heads and hidden units
+by the norm of their weights, channels by the norm of everything that reads or writes them. Where the student is
+larger than the source, the rest keeps its own initial weights.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitsearch.candidate import Architecture
+from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
+from vitsearch.models import Block, VisionTransformer, build_dense
+
+
+@torch.no_grad()
+def inherit(student: VisionTransformer, source: VisionTransformer, images_BCHW: Tensor) -> None:
+    """Give ``student`` the weights of ``source``, in place.
+
+    Queries are rescaled where heads become narrower, so that logits keep their size. The classifier is taken over
+    where both have the same number of classes.
+
+    Args:
+        student: A dense network.
+        source: A dense trained network of any shape.
+        images_BCHW: Normalised images of the student's data, on which blocks are judged.
+    """
+    full = adapted(source, student.architecture).to(images_BCHW.device)
+    channels = strongest(channel_scores(full), min(full.architecture.width, student.architecture.width))
+    blocks = strongest(block_influence(full, images_BCHW), min(len(full.blocks), len(student.blocks)))
+    C = len(channels)
+    for name in ("cls_token", "dist_token", "pos_embed"):
+        ours, theirs = getattr(student, name), getattr(full, name)
+        if ours is not None and theirs is not None:
+            ours[..., :C] = theirs[..., channels]
+    student.patch_embed.proj.weight[:C] = full.patch_embed.proj.weight[channels]
+    if student.patch_embed.proj.bias is not None and full.patch_embed.proj.bias is not None:
+        student.patch_embed.proj.bias[:C] = full.patch_embed.proj.bias[channels]
+    for number, old in enumerate(blocks.tolist()):
+        _inherit_block(_block(student, number), _block(full, old), channels)
+    for name in ("norm_pre", "norm"):
+        _copy_norm(getattr(student, name), getattr(full, name), channels)
+    if student.architecture.num_classes == source.architecture.num_classes:
+        for ours, theirs in ((student.head, full.head), (student.head_dist, full.head_dist)):
+            if isinstance(ours, torch.nn.Linear) and isinstance(theirs, torch.nn.Linear):
+                ours.weight[:, :C] = theirs.weight[:, channels]
+                ours.bias.copy_(theirs.bias)
+
+
+@torch.no_grad()
+def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
+    """``source`` for the images, patches, prefix tokens and classes of another architecture; its own blocks.
+
+    Position embeddings are interpolated to the new grid; patch kernels are resampled so that they answer resized
+    patches alike (FlexiViT: Beyer et al., 2023, Section 3.4). Where the number of channels differs, every
+    channel gets its share of the sum.
+    """
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+
+    taken = {"image_size", "patch_size", "in_chans", "num_classes", "class_token", "distilled", "pool"}
+    architecture = source.architecture.model_copy(update=like.model_dump(include=taken))
+    found = build_dense(architecture).eval()
+    state = {name: value.clone() for name, value in source.state_dict().items()}
+    kernel = state["patch_embed.proj.weight"]
+    if like.in_chans != source.architecture.in_chans:
+        kernel = kernel.sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
+    state["patch_embed.proj.weight"] = resample_patch_embed(kernel, [like.patch_size, like.patch_size])
+    prefix, patches = _positions(source, state)
+    side = like.image_size // like.patch_size
+    patches = resample_abs_pos_embed(patches, [side, side], num_prefix_tokens=0)
+    own = found.pos_embed[:, : architecture.num_prefix_tokens].clone()
+    shared = min(own.shape[1], prefix.shape[1])
+    own[:, :shared] = prefix[:, :shared]
+    state["pos_embed"] = torch.cat([own, patches], dim=1)
+    mine = found.state_dict()
+    fitting = {name: value for name, value in state.items() if name in mine and value.shape == mine[name].shape}
+    found.load_state_dict(fitting, strict=False)
+    return found
+
+
+def channel_scores(model: VisionTransformer) -> Tensor:
+    """score_c = norm of all weights that write embedding channel c or read it; shape (D,)."""
+    squared = model.patch_embed.proj.weight.square().sum(dim=(1, 2, 3))
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        for writer in (block.attn.proj, block.mlp.fc2):
+            squared = squared + writer.weight.square().sum(dim=1)
+        for reader in (block.attn.qkv, block.mlp.fc1):
+            squared = squared + reader.weight.square().sum(dim=0)
+    return squared.sqrt()
+
+
+@torch.inference_mode()
+def block_influence(model: VisionTransformer, images_BCHW: Tensor) -> Tensor:
+    """score_l = 1 - mean cos(x_l, x_{l+1}) of the tokens that enter and leave block l; shape (depth,).
+
+    A block that turns its input little can be spared (Men et al., 2024, *ShortGPT*, Eq. 1).
+    """
+    scores: list[Tensor] = []
+    x_BND = model.norm_pre(model.embed(images_BCHW))
+    for block in model.blocks:
+        y_BND, _ = block(x_BND)
+        scores.append(1 - F.cosine_similarity(x_BND, y_BND, dim=-1).mean())
+        x_BND = y_BND
+    return torch.stack(scores).clone()
+
+
+def _positions(source: VisionTransformer, state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    prefix = source.architecture.num_prefix_tokens
+    return state["pos_embed"][:, :prefix], state["pos_embed"][:, prefix:]
+
+
+def _block(model: VisionTransformer, index: int) -> Block:
+    block = model.blocks[index]
+    assert isinstance(block, Block)
+    return block
+
+
+def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:
+    C = len(channels)
+    heads = strongest(head_scores(old), min(old.attn.num_heads, new.attn.num_heads))
+    ours = new.attn.qkv.weight.view(3, new.attn.num_heads, new.attn.head_dim, -1)
+    theirs = old.attn.qkv.weight.view(3, old.attn.num_heads, old.attn.head_dim, -1)
+    our_bias = new.attn.qkv.bias.view(3, new.attn.num_heads, new.attn.head_dim)
+    their_bias = old.attn.qkv.bias.view(3, old.attn.num_heads, old.attn.head_dim)
+    our_proj = new.attn.proj.weight.view(-1, new.attn.num_heads, new.attn.head_dim)
+    their_proj = old.attn.proj.weight.view(-1, old.attn.num_heads, old.attn.head_dim)
+    K = min(new.attn.head_dim, old.attn.head_dim)
+    scale = math.sqrt(new.attn.head_dim / old.attn.head_dim)  # q k / sqrt(K) stays as it was
+    for number, head in enumerate(heads.tolist()):
+        qk = strongest(theirs[0, head].norm(dim=1) * theirs[1, head].norm(dim=1), K)
+        v = strongest(theirs[2, head].norm(dim=1) * their_proj[:, head].norm(dim=0), K)
+        for part, (dims, factor) in enumerate(((qk, scale), (qk, 1.0), (v, 1.0))):
+            ours[part, number, :K, :C] = theirs[part, head][dims][:, channels] * factor
+            our_bias[part, number, :K] = their_bias[part, head, dims] * factor
+        our_proj[:C, number, :K] = their_proj[channels, head][:, v]
+    new.attn.proj.bias[:C] = old.attn.proj.bias[channels]
+    units = strongest(mlp_unit_scores(old), min(old.mlp.fc1.out_features, new.mlp.fc1.out_features))
+    M = len(units)
+    new.mlp.fc1.weight[:M, :C] = old.mlp.fc1.weight[units][:, channels]
+    new.mlp.fc1.bias[:M] = old.mlp.fc1.bias[units]
+    new.mlp.fc2.weight[:C, :M] = old.mlp.fc2.weight[channels][:, units]
+    new.mlp.fc2.bias[:C] = old.mlp.fc2.bias[channels]
+    for name in ("norm1", "norm2"):
+        _copy_norm(getattr(new, name), getattr(old, name), channels)
+    for name in ("ls1", "ls2"):
+        gamma, trained = getattr(getattr(new, name), "gamma", None), getattr(getattr(old, name), "gamma", None)
+        if gamma is not None and trained is not None:
+            gamma[:C] = trained[channels]
+
+
+def _copy_norm(ours: torch.nn.Module, theirs: torch.nn.Module, channels: Tensor) -> None:
+    if isinstance(ours, torch.nn.LayerNorm) and isinstance(theirs, torch.nn.LayerNorm):
+        ours.weight[: len(channels)] = theirs.weight[channels]
+        ours.bias[: len(channels)] = theirs.bias[channels]

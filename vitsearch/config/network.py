@@ -1,0 +1,42 @@
+"""Where a trained network comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from vitsearch.config.base import Spec
+
+
+class NetworkSpec(Spec):
+    """A trained network: a timm name, a timm name with a local checkpoint, or a bundle.
+
+    Attributes:
+        timm: Name known to ``timm.create_model``; without a checkpoint its published weights are downloaded.
+        checkpoint: State dict of that network, ``.safetensors`` or ``.pth``.
+        bundle: Folder that ``vitsearch export`` wrote.
+    """
+
+    timm: str | None = None
+    checkpoint: Path | None = None
+    bundle: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.timm is None) == (self.bundle is None):
+            raise ValueError("a trained network is named by either timm or bundle, not both; give one of them")
+        if self.checkpoint is not None and self.timm is None:
+            raise ValueError("checkpoint holds weights alone; name their network in timm")
+        return self
+
+    def resolve_paths(self, folder: Path) -> NetworkSpec:
+        """The same network with relative paths made absolute against ``folder``."""
+        return self.model_copy(
+            update={
+                name: (folder / path.expanduser()).resolve()
+                for name, path in (("checkpoint", self.checkpoint), ("bundle", self.bundle))
+                if path is not None
+            }
+        )
