@@ -102,7 +102,8 @@ def live_view(driver: Driver) -> Group:
         accuracy = f"{100 * report.accuracy:.1f} %" if report and report.accuracy is not None else ""
         bar = ProgressBar(total=epochs, completed=epoch, width=20)
         table.add_row(worker, str(trial.number), trial.candidate.summary(), f"{epoch}/{epochs}", bar, accuracy)
-    study_bar = ProgressBar(total=driver.job.search.trials, completed=ended, width=60)
+    study_bar = Table.grid()  # a bar alone does not end its line
+    study_bar.add_row(ProgressBar(total=driver.job.search.trials, completed=ended, width=60))
     return Group(Text(headline(driver), style="bold"), study_bar, table)
 
 

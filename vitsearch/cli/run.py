@@ -140,8 +140,12 @@ def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) 
 
     if data.skipped:
         typer.echo(skipped_note(data.skipped), err=True)
-    with make_display(quiet=json_output) as display, failures_explained(out):
-        ended = search(store, out, data, display)
+    try:
+        with make_display(quiet=json_output) as display, failures_explained(out):
+            ended = search(store, out, data, display)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; go on with: vitsearch resume {out}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)
     if json_output:
