@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from vitsearch.cli.main import app
 from vitsearch.cli.session import new_study
 from vitsearch.config import load_job
 
+HELP_S = 0.5
 JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
 
 
@@ -153,6 +157,23 @@ def test_validate_accepts_every_example(repository: Path) -> None:
         assert json.loads(found.stdout)["valid"] is True, found.stderr
 
 
+@pytest.mark.parametrize("overrides", [{}, {"search": {"trials": 0}}, {"space": "vit_micro_9"}])
+def test_validate_creates_nothing(tmp_path: Path, overrides: dict[str, object]) -> None:
+    job = write_job(tmp_path, **overrides)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "validate", str(job)]
+    found = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path, env=imports_from_here()
+    )
+    assert found.returncode == (2 if overrides else 0), found.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def imports_from_here() -> dict[str, str]:
+    """The environment for a process in another folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+
+
 def test_the_schema_accepts_a_good_job_and_refuses_a_bad_one(repository: Path) -> None:
     schema = json.loads(vitsearch("schema").stdout)
     job = yaml.safe_load((repository / "examples" / "cifar10.yaml").read_text(encoding="utf-8"))
@@ -195,3 +216,20 @@ def test_help_loads_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_help_of_every_command_comes_in_a_blink() -> None:
+    commands = [
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    ]
+    assert len(commands) >= 12
+    for command in ["", *commands]:
+        took_s = []
+        while not took_s or (min(took_s) > HELP_S and len(took_s) < 3):
+            started = time.monotonic()
+            found = vitsearch(*([command] if command else []), "--help")
+            took_s.append(time.monotonic() - started)
+            assert found.returncode == 0
+            assert "Usage:" in found.stdout
+        assert min(took_s) <= HELP_S, command

@@ -1,3 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.report import factory
+from vitsearch.cli import run, session
 from vitsearch.cli.run import skipped_note
 
 
@@ -8,3 +18,49 @@ def test_a_note_names_the_first_broken_images_and_counts_the_others():
     assert skipped_note(names).endswith(
         "12 images cannot be decoded and are left out: " + ", ".join(names[:5]) + " and 7 more"
     )
+
+
+def drive(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    interrupted: bool = False,
+    json_output: bool = False,
+    **trials: int,
+) -> int:
+    """Exit code of a search that ended with these trials."""
+    report = factory.report(folder, None, **trials)
+    ended = session.Ended(
+        report=report, reason="trial budget used", interrupted=interrupted, problems=["one problem"]
+    )
+    monkeypatch.setattr(session, "search", lambda *_: ended)
+    data: Any = SimpleNamespace(skipped=("cats/1.png",))
+    try:
+        run._drive(cast("Any", None), folder, data, json_output=json_output)
+    except SystemExit as left:
+        return int(str(left.code))
+    return 0
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_a_search_without_a_success_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json_output: bool
+):
+    assert drive(tmp_path, monkeypatch, json_output=json_output, trials=4, fail_every=1) == 1
+    assert "error: no trial succeeded; see trials.csv for the reasons" in capsys.readouterr().err
+
+
+def test_a_search_with_a_front_ends_with_0_and_tells_its_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert drive(tmp_path, monkeypatch, trials=4) == 0
+    told = capsys.readouterr()
+    assert "note: 1 image cannot be decoded and is left out: cats/1.png\nnote: one problem\n" in told.err
+    assert "Pareto front of digits" in told.out
+    assert "ended: trial budget used" in told.out
+
+
+def test_an_interrupted_search_ends_with_130_even_without_a_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert drive(tmp_path, monkeypatch, interrupted=True, trials=4, fail_every=1) == 130

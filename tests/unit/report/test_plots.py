@@ -2,11 +2,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from tests.unit.report import factory
-from vitsearch.report import StudyReport
+from vitsearch.report import StudyReport, palette
 from vitsearch.report.axes import published
 from vitsearch.report.plots import front_html, save_front_png
 from vitsearch.report.tables import front_table
@@ -41,6 +42,24 @@ def test_every_study_has_a_picture_and_a_page(name: str, tmp_path: Path):
     assert bool(published(report)) == (name not in {"three", "no accuracy", "both large"})
     assert ("knee · trial" in page or "knee \\u00b7 trial" in page) == bool(report.front)
     assert page.count('<div id="figure') == (2 if name == "three" else 1)
+
+
+def landmark_pixels(picture: Path) -> int:
+    """Pixels in the colour of published models on white, which nothing else has."""
+    wanted = 0.35 * np.array(ImageColor.getrgb(palette.LANDMARK)) + 0.65 * 255
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=float)
+    return int((np.abs(pixels - wanted).max(axis=-1) <= 2).sum())
+
+
+@pytest.mark.parametrize("name", ["published", "published, cost first"])
+def test_published_models_are_drawn_when_asked_for(name: str, tmp_path: Path):
+    report = factory.report(tmp_path, factory.job(**JOBS[name]), 30)
+    save_front_png(report, tmp_path / "with.png", landmarks=True)
+    save_front_png(report, tmp_path / "without.png")
+    assert len(published(report)) > 50
+    assert landmark_pixels(tmp_path / "with.png") > 10 * len(published(report))
+    assert landmark_pixels(tmp_path / "without.png") == 0
 
 
 def test_an_empty_study_says_so(tmp_path: Path):

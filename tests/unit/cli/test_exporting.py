@@ -1,0 +1,71 @@
+"""Which trial ``export --select`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.unit.report.factory import DATA, add_trials, job, report
+from vitsearch.cli.exporting import select_trial
+from vitsearch.cli.main import app
+from vitsearch.cli.session import new_study
+from vitsearch.errors import InputError, StudyError
+from vitsearch.report import StudyReport
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> StudyReport:
+    return report(tmp_path, None, 40)
+
+
+def test_the_words_name_members_of_the_front(found: StudyReport) -> None:
+    accuracies = [t.figures["accuracy"] for t in found.front]
+    rates = [t.figures["eer_pct"] for t in found.front]
+    assert len(found.front) > 2
+    assert select_trial(found, "knee") == found.knee
+    assert select_trial(found, "best-accuracy").figures["accuracy"] == max(accuracies)
+    assert select_trial(found, "best-eer").figures["eer_pct"] == min(rates)
+    assert len({select_trial(found, word).number for word in ("knee", "best-accuracy", "best-eer")}) == 3
+
+
+def test_a_number_names_a_member_of_the_front(found: StudyReport) -> None:
+    for trial in found.front:
+        assert select_trial(found, f"trial={trial.number}") == trial
+
+
+@pytest.mark.parametrize("which", ["off the front", "not there"])
+def test_other_trials_have_no_weights_left(found: StudyReport, which: str) -> None:
+    members = [trial.number for trial in found.front]
+    others = {"off the front": [t.number for t in found.trials if t.number not in members], "not there": [4711]}
+    for number in others[which]:
+        with pytest.raises(InputError, match="only their weights are kept") as caught:
+            select_trial(found, f"trial={number}")
+        assert (caught.value.field, caught.value.value) == ("--select", f"trial={number}")
+        assert caught.value.remedy == f"choose one of trials {', '.join(map(str, members))}"
+
+
+@pytest.mark.parametrize(
+    "words", ["", "best", "trial", "trial=", "trial=-1", "trial=1.0", "trial=x", "knee ", "KNEE", "7"]
+)
+def test_anything_else_is_refused(found: StudyReport, words: str) -> None:
+    with pytest.raises(InputError, match="must be knee, best-accuracy, best-eer or trial=N") as caught:
+        select_trial(found, words)
+    assert (caught.value.field, caught.value.value) == ("--select", words)
+
+
+def test_a_study_without_a_front_has_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="has no front yet"):
+        select_trial(report(tmp_path, None, 0), "knee")
+
+
+def test_a_refused_selection_writes_nothing(tmp_path: Path) -> None:
+    store = new_study(job(), tmp_path / "out")
+    store.acquire()
+    store.set_data(DATA)
+    add_trials(store, 10)
+    for words in ("garbage", "trial=4711"):
+        arguments = ["export", str(tmp_path / "out"), "--select", words, "--out", str(tmp_path / "bundle")]
+        assert isinstance(CliRunner().invoke(app, arguments).exception, InputError)
+    assert not (tmp_path / "bundle").exists()
