@@ -94,8 +94,8 @@ def test_drawn_settings_arrive(case: tuple[SearchSpace, dict[str, Value], dict[s
     assert list(candidate.precision.weight_bits_per_block(a.depth)) == per_block("precision.weight_bits")
     assert list(candidate.precision.activation_bits_per_block(a.depth)) == per_block("precision.activation_bits")
     for field, kept, available in (
-        ("sparsity.mlp_ratio", candidate.sparsity.mlp_units_per_block(a), a.mlp_units),
-        ("sparsity.heads_ratio", candidate.sparsity.heads_per_block(a), a.heads),
+        ("sparsity.mlp_ratio", [w.mlp_units for w in candidate.widths], a.mlp_units),
+        ("sparsity.heads_ratio", [w.heads for w in candidate.widths], a.heads),
     ):
         # presets prune eighths and quarters, which floats hold exactly
         assert list(kept) == [max(1, available - int(available * float(r))) for r in per_block(field)]

@@ -14,12 +14,14 @@ from vitsearch.candidate.tokens import (
     ToMe,
     max_merges,
 )
+from vitsearch.candidate.widths import BlockWidths
 
 __all__ = [
     "PPT",
     "PRUNERS",
     "TOKEN_RULES",
     "Architecture",
+    "BlockWidths",
     "Candidate",
     "CostKind",
     "EViT",

@@ -13,6 +13,7 @@ from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import Sparsity
 from vitsearch.candidate.tokens import AnyTokenRule, NoReduction
+from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.loading import load_json, parse
 
@@ -25,6 +26,8 @@ class Candidate(Spec):
         tokens: The token reducer and its settings.
         sparsity: What structured pruning leaves.
         precision: Bit-widths.
+
+    Block numbers and figures per block are those of the blocks that pruning leaves.
     """
 
     architecture: Architecture
@@ -42,11 +45,23 @@ class Candidate(Spec):
         return Candidate.model_validate({"architecture": self.architecture.resolved(), **self._resolved_parts()})
 
     def _resolved_parts(self) -> dict[str, Spec]:
+        sparsity = self.sparsity.resolved(self.architecture)
+        pruned = sparsity.pruned_architecture(self.architecture)
         return {
-            "tokens": self.tokens.resolved(self.architecture),
-            "sparsity": self.sparsity.resolved(self.architecture),
-            "precision": self.precision.resolved(self.architecture),
+            "tokens": self.tokens.resolved(pruned),
+            "sparsity": sparsity,
+            "precision": self.precision.resolved(pruned),
         }
+
+    @property
+    def pruned_architecture(self) -> Architecture:
+        """The architecture of the blocks that are left: what token reducers and bit-widths are about."""
+        return self.sparsity.pruned_architecture(self.architecture)
+
+    @property
+    def widths(self) -> tuple[BlockWidths, ...]:
+        """The sizes of every block that is left, first to last."""
+        return self.sparsity.widths(self.architecture)
 
     def canonical_json(self) -> str:
         """JSON of the canonical form, keys sorted; equal models give equal text."""
@@ -65,16 +80,21 @@ class Candidate(Spec):
             settings = self.tokens.model_dump(exclude={"reducer", "blocks"})
             numbers = [f"{k}={v:.3g}" for k, v in settings.items() if isinstance(v, int | float) and k != "fuse"]
             parts.append(" ".join([self.tokens.reducer, *numbers]))
+        widths, depth = self.widths, self.pruned_architecture.depth
         for name, kept, available in (
-            ("mlp", self.sparsity.mlp_units_per_block(a), a.mlp_units),
-            ("heads", self.sparsity.heads_per_block(a), a.heads),
+            ("blocks", [depth], a.depth),
+            ("width", [widths[0].width], a.width),
+            ("mlp", [block.mlp_units for block in widths], a.mlp_units),
+            ("heads", [block.heads for block in widths], a.heads),
+            ("qk", [block.qk_dim for block in widths], a.head_dim),
+            ("v", [block.v_dim for block in widths], a.head_dim),
         ):
             if min(kept) < available:
-                parts.append(f"{name} {100 * sum(kept) / (available * a.depth):.0f}%")
+                parts.append(f"{name} {100 * sum(kept) / (available * len(kept)):.0f}%")
         if not self.precision.is_float32:
-            weights = self.precision.weight_bits_per_block(a.depth)
-            activations = self.precision.activation_bits_per_block(a.depth)
-            parts.append(f"W{sum(weights) / a.depth:.3g}A{sum(activations) / a.depth:.3g}")
+            weights = self.precision.weight_bits_per_block(depth)
+            activations = self.precision.activation_bits_per_block(depth)
+            parts.append(f"W{sum(weights) / depth:.3g}A{sum(activations) / depth:.3g}")
         return " · ".join(parts)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.per_block import per_block
+from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.named import KeyOf
 
@@ -16,54 +17,106 @@ PRUNERS: dict[str, str] = {"magnitude": "vitsearch.compress.weights.magnitude:pr
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]
+FIRST_FIELDS = frozenset({"method", "mlp_units", "heads"})
 
 
 class Sparsity(Spec):
-    """How many MLP units and attention heads of each block survive structured pruning.
+    """How much of the dense network survives structured pruning.
+
+    The ranking decides which blocks, channels, heads, dimensions and units stay; their numbers stand here, so that
+    cost is known before anything is trained. Figures per block are those of the blocks that survive, in order:
+    with ``blocks: 9`` a tuple holds nine. The same goes for token reducers and bit-widths beside it.
 
     Attributes:
         method: How units are ranked, a name in ``PRUNERS``; ``none`` keeps all.
-        mlp_units: Units kept, one figure for all blocks or one per block; all when left out.
+        mlp_units: MLP units kept, one figure for all blocks or one per block; all when left out.
         heads: Heads kept, likewise.
+        qk_dim: Dimensions kept of the queries and keys of each head, likewise; each head keeps its own. Logits
+            keep their scale, one over the root of the dense head's width.
+        v_dim: Dimensions kept of the values of each head, likewise.
+        width: Embedding channels kept, the same ones in the whole network. LayerNorms average over them alone.
+        blocks: Blocks kept.
     """
 
     method: PrunerName = "none"
     mlp_units: Count | tuple[Count, ...] | None = None
     heads: Count | tuple[Count, ...] | None = None
+    qk_dim: Count | tuple[Count, ...] | None = None
+    v_dim: Count | tuple[Count, ...] | None = None
+    width: Count | None = None
+    blocks: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields younger than the first studies are left out at their default: a candidate keeps its hash."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name in FIRST_FIELDS or value is not None}
 
     def resolved(self, architecture: Architecture) -> Sparsity:
         """The canonical form; plain ``Sparsity()`` when nothing is pruned.
 
         Raises:
-            ValueError: More units are kept than exist, or a tuple is not ``depth`` long.
+            ValueError: More units are kept than exist, or a tuple is not as long as blocks are kept.
         """
-        kept_units = self.mlp_units_per_block(architecture)
-        kept_heads = self.heads_per_block(architecture)
-        for what, kept, available in (
-            ("mlp_units", kept_units, architecture.mlp_units),
-            ("heads", kept_heads, architecture.heads),
+        a = architecture
+        kept: dict[str, int | tuple[int, ...] | None] = {}
+        for name, available in (("width", a.width), ("blocks", a.depth)):
+            value = getattr(self, name)
+            _check(name, value or 1, available)
+            kept[name] = None if value == available else value
+        kept_blocks = self.widths(a)
+        for name, available in (
+            ("mlp_units", a.mlp_units),
+            ("heads", a.heads),
+            ("qk_dim", a.head_dim),
+            ("v_dim", a.head_dim),
         ):
-            if max(kept) > available:
-                raise ValueError(f"sparsity.{what} must be at most {available}, but got {max(kept)}")
-        if min(kept_units) == architecture.mlp_units and min(kept_heads) == architecture.heads:
+            counts = tuple(getattr(block, name) for block in kept_blocks)
+            _check(name, max(counts), available)
+            kept[name] = _collapsed(counts, available)
+        if all(value is None for value in kept.values()):
             return Sparsity()
         if self.method == "none":
             raise ValueError(
                 f"sparsity.method must be named when units are pruned; choose {KeyOf(PRUNERS).expected}"
             )
-        return Sparsity(
-            method=self.method,
-            mlp_units=_collapsed(kept_units, architecture.mlp_units),
-            heads=_collapsed(kept_heads, architecture.heads),
+        return Sparsity.model_validate({"method": self.method, **kept})
+
+    def pruned_architecture(self, architecture: Architecture) -> Architecture:
+        """The dense architecture without the dropped blocks; its other sizes stay, ``widths`` has what is left."""
+        if self.blocks is None:
+            return architecture
+        return architecture.model_copy(update={"depth": self.blocks})
+
+    def widths(self, architecture: Architecture) -> tuple[BlockWidths, ...]:
+        """The sizes of every block that survives, first to last.
+
+        Args:
+            architecture: The dense network's.
+
+        Raises:
+            ValueError: A tuple is not as long as blocks are kept.
+        """
+        a = architecture
+        depth = self.blocks or a.depth
+        counts = (
+            per_block(value, available, depth, f"sparsity.{name}")
+            for name, value, available in (
+                ("heads", self.heads, a.heads),
+                ("qk_dim", self.qk_dim, a.head_dim),
+                ("v_dim", self.v_dim, a.head_dim),
+                ("mlp_units", self.mlp_units, a.mlp_units),
+            )
+        )
+        return tuple(
+            BlockWidths(width=self.width or a.width, heads=h, qk_dim=q, v_dim=v, mlp_units=m)
+            for h, q, v, m in zip(*counts, strict=True)
         )
 
-    def mlp_units_per_block(self, architecture: Architecture) -> tuple[int, ...]:
-        """Units kept in block 1, ..., depth."""
-        return per_block(self.mlp_units, architecture.mlp_units, architecture.depth, "sparsity.mlp_units")
 
-    def heads_per_block(self, architecture: Architecture) -> tuple[int, ...]:
-        """Heads kept in block 1, ..., depth."""
-        return per_block(self.heads, architecture.heads, architecture.depth, "sparsity.heads")
+def _check(name: str, kept: int, available: int) -> None:
+    if kept > available:
+        raise ValueError(f"sparsity.{name} must be at most {available}, but got {kept}")
 
 
 def _collapsed(kept: tuple[int, ...], available: int) -> int | tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vitsearch.candidate import Candidate
-from vitsearch.cost.macs import block_macs, block_shapes, head_macs, stem_macs
+from vitsearch.cost.macs import block_macs, head_macs, stem_macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class LayerGroup:
 
 def layer_groups(candidate: Candidate) -> list[LayerGroup]:
     """Stem, block 1, ..., block depth, head."""
-    a = candidate.architecture
-    d = a.width
+    a, widths = candidate.pruned_architecture, candidate.widths
+    d = widths[0].width
     bits = candidate.precision.weight_bits_per_block(a.depth)
     embeddings = a.num_prefix_tokens * d + a.num_tokens * d
     stem = LayerGroup(
@@ -37,11 +37,11 @@ def layer_groups(candidate: Candidate) -> list[LayerGroup]:
     )
     blocks = [
         LayerGroup(
-            weights=4 * d * shape.attn_dim + 2 * d * shape.mlp_units,
-            others=3 * shape.attn_dim + d + shape.mlp_units + d + 4 * d + (2 * d if a.layer_scale else 0),
+            weights=2 * d * (w.qk_width + w.v_width) + 2 * d * w.mlp_units,
+            others=2 * w.qk_width + w.v_width + d + w.mlp_units + d + 4 * d + (2 * d if a.layer_scale else 0),
             weight_bits=bits[i],
         )
-        for i, shape in enumerate(block_shapes(candidate))
+        for i, w in enumerate(widths)
     ]
     heads = (2 if a.distilled else 1) * a.num_classes
     head = LayerGroup(weights=d * heads, others=heads + 2 * d, weight_bits=bits[-1])
@@ -61,7 +61,7 @@ def weight_bits(candidate: Candidate) -> float:
 
 def activation_bits(candidate: Candidate) -> float:
     """Bits averaged over the activation operands of every MAC of linear, convolution and matrix products."""
-    depth = candidate.architecture.depth
+    depth = candidate.pruned_architecture.depth
     bits = candidate.precision.activation_bits_per_block(depth)
     macs = [stem_macs(candidate), *(b.linear + b.matmul for b in block_macs(candidate)), head_macs(candidate)]
     widths = [bits[0], *bits, bits[-1]]

@@ -60,6 +60,6 @@ def cost_of(candidate: Candidate) -> Cost:
         weight_bits=weights,
         activation_bits=activations,
         size_mb=params.size_mb(candidate),
-        tokens=tuple(candidate.tokens.token_counts(candidate.architecture)),
+        tokens=tuple(candidate.tokens.token_counts(candidate.pruned_architecture)),
         kind=candidate.tokens.cost_kind,
     )

@@ -118,7 +118,7 @@ class SimulatedBits(Spec):
     @classmethod
     def of(cls, candidate: Candidate) -> SimulatedBits:
         """Everything below 32 bits: PyTorch and ONNX Runtime compute in float32 here."""
-        precision, depth = candidate.precision, candidate.architecture.depth
+        precision, depth = candidate.precision, candidate.pruned_architecture.depth
         return cls(
             weight_bits=tuple(sorted(set(precision.weight_bits_per_block(depth)) - {32})),
             activation_bits=tuple(sorted(set(precision.activation_bits_per_block(depth)) - {32})),

@@ -1,6 +1,6 @@
 """Multi-head self-attention that lets a token reducer look at what it computed.
 
-Shape suffixes: B batch, N tokens, D width, H heads, K width of one head.
+Shape suffixes: B batch, N tokens, D width, H heads, K width of one head (after pruning that of values may differ).
 """
 
 from __future__ import annotations
@@ -44,18 +44,30 @@ class Attention(nn.Module):
     Args:
         dim: Width D of the residual stream.
         num_heads: Heads kept, H.
-        head_dim: Width K of one head; the scale stays 1/sqrt(K) when heads are pruned.
+        head_dim: Width K of one head of the dense network; the scale stays 1/sqrt(K) whatever is pruned.
         dropout: Rate after the output projection.
+        qk_dim: Width of one head's queries and keys after pruning; K by default.
+        v_dim: Width of one head's values after pruning; K by default.
     """
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        dropout: float = 0.0,
+        *,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_dim
+        self.qk_dim, self.v_dim = qk_dim or head_dim, v_dim or head_dim
         self.scale = head_dim**-0.5
         self.fused = True
-        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim)
-        self.proj = nn.Linear(num_heads * head_dim, dim)
+        self.qkv = nn.Linear(dim, num_heads * (2 * self.qk_dim + self.v_dim))
+        self.proj = nn.Linear(num_heads * self.v_dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x_BND: Tensor, bias_B11N: Tensor | None = None) -> tuple[Tensor, AttentionState]:
@@ -66,8 +78,12 @@ class Attention(nn.Module):
     def project(self, x_BND: Tensor, bias_B11N: Tensor | None) -> AttentionState:
         """Queries, keys and values."""
         B, N, _ = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        H, Q, V = self.num_heads, self.qk_dim, self.v_dim
+        if Q == V:
+            q, k, v = self.qkv(x_BND).reshape(B, N, 3, H, Q).permute(2, 0, 3, 1, 4).unbind(0)
+            return AttentionState(q, k, v, self.scale, bias_B11N)
+        parts = self.qkv(x_BND).split([H * Q, H * Q, H * V], dim=-1)
+        q, k, v = (part.reshape(B, N, H, -1).transpose(1, 2) for part in parts)
         return AttentionState(q, k, v, self.scale, bias_B11N)
 
     def mix(self, state: AttentionState) -> Tensor:
@@ -75,7 +91,7 @@ class Attention(nn.Module):
         bias = state.bias_B11N if state.bias_B11N is None else state.bias_B11N.to(state.q_BHNK.dtype)
         if self.fused:
             return F.scaled_dot_product_attention(
-                state.q_BHNK, state.k_BHNK, state.v_BHNK, attn_mask=_expanded(bias, state)
+                state.q_BHNK, state.k_BHNK, state.v_BHNK, attn_mask=_expanded(bias, state), scale=self.scale
             )
         logits_BHNN = (state.q_BHNK * self.scale) @ state.k_BHNK.transpose(-2, -1)
         if bias is not None:

@@ -26,11 +26,8 @@ def build_dense(
 
 
 def build_pruned(candidate: Candidate) -> VisionTransformer:
-    """The dense network that structured pruning leaves: fewer heads and hidden units, weights not yet set."""
-    a = candidate.architecture
-    return VisionTransformer(
-        a, heads=candidate.sparsity.heads_per_block(a), mlp_units=candidate.sparsity.mlp_units_per_block(a)
-    )
+    """The smaller dense network that structured pruning leaves, weights not yet set."""
+    return VisionTransformer(candidate.pruned_architecture, widths=candidate.widths)
 
 
 def architecture_of_timm(model: nn.Module) -> Architecture:

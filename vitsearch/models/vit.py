@@ -12,7 +12,7 @@ import torch
 from timm.layers import DropPath, LayerScale, Mlp, PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
-from vitsearch.candidate import Architecture
+from vitsearch.candidate import Architecture, BlockWidths, Sparsity
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias
 
 LAYER_NORM_EPS = 1e-6
@@ -46,24 +46,23 @@ class Block(nn.Module):
 
     Args:
         architecture: The network's shape.
-        num_heads: Heads of this block, after pruning.
-        mlp_units: Hidden units of this block, after pruning.
+        widths: Sizes of this block, after pruning.
         drop_path: Stochastic depth rate of this block.
         dropout: Dropout rate after the projections.
     """
 
-    def __init__(
-        self, architecture: Architecture, num_heads: int, mlp_units: int, drop_path: float, dropout: float
-    ) -> None:
+    def __init__(self, architecture: Architecture, widths: BlockWidths, drop_path: float, dropout: float) -> None:
         super().__init__()
-        dim = architecture.width
+        dim = widths.width
         scale = architecture.layer_scale
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, num_heads, architecture.head_dim, dropout)
+        self.attn = Attention(
+            dim, widths.heads, architecture.head_dim, dropout, qk_dim=widths.qk_dim, v_dim=widths.v_dim
+        )
         self.ls1 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(in_features=dim, hidden_features=mlp_units, drop=dropout)
+        self.mlp = Mlp(in_features=dim, hidden_features=widths.mlp_units, drop=dropout)
         self.ls2 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
         self.reducer: TokenReducer | None = None  # a module only when it learns
@@ -82,9 +81,8 @@ class VisionTransformer(nn.Module):
     """A plain ViT; parameter names and arithmetic equal timm's ``VisionTransformer``.
 
     Args:
-        architecture: The network's shape.
-        heads: Heads of each block after pruning; all by default.
-        mlp_units: Hidden units of each block after pruning; all by default.
+        architecture: The dense network's shape, without the blocks that pruning drops.
+        widths: Sizes of each block after pruning; the architecture's own by default.
         drop_path: Stochastic depth rate of the last block, rising linearly from 0 at the first.
         dropout: Dropout rate after the projections.
         pos_embed_std: Deviation of the initial position embeddings.
@@ -94,35 +92,32 @@ class VisionTransformer(nn.Module):
         self,
         architecture: Architecture,
         *,
-        heads: Sequence[int] | None = None,
-        mlp_units: Sequence[int] | None = None,
+        widths: Sequence[BlockWidths] | None = None,
         drop_path: float = 0.0,
         dropout: float = 0.0,
         pos_embed_std: float = 0.02,
     ) -> None:
         super().__init__()
         a = self.architecture = architecture
-        heads = heads or [a.heads] * a.depth
-        mlp_units = mlp_units or [a.mlp_units] * a.depth
+        self.widths = tuple(widths or Sparsity().widths(a))
+        dim = self.widths[0].width
         self.patch_embed = PatchEmbed(
             img_size=a.image_size,
             patch_size=a.patch_size,
             in_chans=a.in_chans,
-            embed_dim=a.width,
+            embed_dim=dim,
             bias=a.patch_bias,
         )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, a.width)) if a.class_token else None
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, a.width)) if a.distilled else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, a.width))
-        self.norm_pre = nn.LayerNorm(a.width, eps=LAYER_NORM_EPS) if a.pre_norm else nn.Identity()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.class_token else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.distilled else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, dim))
+        self.norm_pre = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if a.pre_norm else nn.Identity()
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
-        self.blocks = nn.ModuleList(
-            Block(a, h, m, rate, dropout) for h, m, rate in zip(heads, mlp_units, rates, strict=True)
-        )
-        self.norm = nn.LayerNorm(a.width, eps=LAYER_NORM_EPS)
-        self.head = nn.Linear(a.width, a.num_classes) if a.num_classes else nn.Identity()
+        self.blocks = nn.ModuleList(Block(a, w, rate, dropout) for w, rate in zip(self.widths, rates, strict=True))
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity()
         self.head_dist = (
-            (nn.Linear(a.width, a.num_classes) if a.num_classes else nn.Identity()) if a.distilled else None
+            (nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity()) if a.distilled else None
         )
         self._init_weights(pos_embed_std)
 

@@ -124,7 +124,8 @@ def count_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:  # noqa: ARG001
-    """Q K^T and A V: B H N M K + B H N M K."""
+    """Q K^T and A V: B H N M Q + B H N M V, with queries Q and values V wide."""
     batch, heads, queries, width = inputs[0].type().sizes()
     keys = inputs[1].type().sizes()[2]
-    return Counter({"attention": 2 * batch * heads * queries * keys * width})
+    value_width = inputs[2].type().sizes()[3]
+    return Counter({"attention": batch * heads * queries * keys * (width + value_width)})

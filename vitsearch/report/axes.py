@@ -162,7 +162,7 @@ def reference_words(report: StudyReport) -> str:
 
 def simulated_bits(candidate: Candidate) -> bool:
     """Whether a bit-width counts in size and EER but is executed by no runtime here."""
-    depth = candidate.architecture.depth
+    depth = candidate.pruned_architecture.depth
     weights = candidate.precision.weight_bits_per_block(depth)
     activations = candidate.precision.activation_bits_per_block(depth)
     return min(*weights, *activations) < 8 or 16 in activations

@@ -89,6 +89,8 @@ DIFFERENT: list[dict[str, Any]] = [
     )),
     *({"sparsity": {"method": "magnitude", **sparsity}} for sparsity in (
         {"mlp_units": 64}, {"heads": 2}, {"mlp_units": [64, 64, 64, 63]}, {"heads": [2, 4, 4, 4]},
+        {"qk_dim": 4}, {"v_dim": 4}, {"width": 16}, {"blocks": 2}, {"blocks": 2, "heads": [4, 2]},
+        {"qk_dim": [4, 8, 8, 8]}, {"v_dim": [4, 8, 8, 8]}, {"blocks": 3, "v_dim": [4, 8, 8]},
     )),
     *({"precision": precision} for precision in (
         {"weight_bits": 8}, {"activation_bits": 8}, {"weight_bits": [8, 8, 8, 4]}, {"weight_bits": [4, 8, 8, 8]},
@@ -157,6 +159,23 @@ def test_a_candidate_is_frozen_through_and_through():
         ),
         ({"sparsity": {"method": "magnitude", "heads": [4, 4, 4]}}, "one figure per block, but got 3 for depth=4"),
         ({"sparsity": {"method": "magnitude", "heads": 0}}, "greater than or equal to 1"),
+        ({"sparsity": {"method": "magnitude", "qk_dim": 9}}, "sparsity.qk_dim must be at most 8, but got 9"),
+        ({"sparsity": {"method": "magnitude", "v_dim": [8, 8, 9, 8]}}, "sparsity.v_dim must be at most 8"),
+        ({"sparsity": {"method": "magnitude", "width": 33}}, "sparsity.width must be at most 32, but got 33"),
+        ({"sparsity": {"method": "magnitude", "blocks": 5}}, "sparsity.blocks must be at most 4, but got 5"),
+        (
+            {"sparsity": {"method": "magnitude", "blocks": 3, "heads": [4] * 4}},
+            "one figure per block, but got 4 for depth=3",
+        ),
+        (
+            {"sparsity": {"method": "magnitude", "blocks": 3}, "precision": {"weight_bits": [8] * 4}},
+            "one figure per block, but got 4 for depth=3",
+        ),
+        (
+            {"sparsity": {"method": "magnitude", "blocks": 3}, "tokens": {"reducer": "evit", "blocks": [4]}},
+            r"within 1..depth, but got blocks=\[4\], depth=3",
+        ),
+        ({"sparsity": {"blocks": 3}}, "sparsity.method must be named"),
         ({"sparsity": {"mlp_units": 64}}, "sparsity.method must be named"),
         ({"precision": {"weight_bits": [8, 8]}}, "precision.weight_bits must have one figure per block"),
         ({"precision": {"activation_bits": [8] * 5}}, "but got 5 for depth=4"),

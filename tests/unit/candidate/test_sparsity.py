@@ -1,10 +1,44 @@
-from tests.unit.candidate.factory import micro
-from vitsearch.candidate import Sparsity
+import pytest
 
-A = micro().architecture
+from tests.unit.candidate.factory import micro
+from vitsearch.candidate import BlockWidths, Sparsity
+
+A = micro().architecture  # 4 blocks, width 32, 4 heads of 8, 128 units
 
 
 def test_half_pruned_settings_keep_the_other_open():
     full = Sparsity(method="magnitude", mlp_units=(64, 128, 128, 128), heads=4).resolved(A)
     assert full == Sparsity(method="magnitude", mlp_units=(64, 128, 128, 128), heads=None)
-    assert full.heads_per_block(A) == (4, 4, 4, 4)
+    assert [block.heads for block in full.widths(A)] == [4, 4, 4, 4]
+
+
+def test_widths_are_those_of_the_blocks_that_are_left():
+    sparsity = Sparsity(method="magnitude", blocks=2, width=20, heads=3, qk_dim=(8, 2), v_dim=5, mlp_units=(7, 9))
+    assert sparsity.widths(A) == (
+        BlockWidths(width=20, heads=3, qk_dim=8, v_dim=5, mlp_units=7),
+        BlockWidths(width=20, heads=3, qk_dim=2, v_dim=5, mlp_units=9),
+    )
+    assert (sparsity.widths(A)[1].qk_width, sparsity.widths(A)[1].v_width) == (6, 15)
+    assert sparsity.pruned_architecture(A) == A.model_copy(update={"depth": 2})
+    assert Sparsity().pruned_architecture(A) is A
+
+
+@pytest.mark.parametrize(
+    "everything", [{"qk_dim": 8}, {"v_dim": (8,) * 4}, {"width": 32}, {"blocks": 4}, {"blocks": 4, "heads": 4}]
+)
+def test_keeping_everything_is_no_sparsity(everything: dict[str, object]):
+    assert Sparsity.model_validate({"method": "magnitude", **everything}).resolved(A) == Sparsity()
+
+
+def test_fields_younger_than_stored_studies_are_written_only_when_they_say_something():
+    assert Sparsity(method="magnitude", heads=2).model_dump() == {
+        "method": "magnitude", "mlp_units": None, "heads": 2,
+    }  # fmt: skip
+    assert Sparsity(method="magnitude", blocks=2).model_dump(mode="json")["blocks"] == 2
+    again = Sparsity.model_validate_json(Sparsity(method="magnitude", v_dim=(1, 2, 3, 4)).model_dump_json())
+    assert again.v_dim == (1, 2, 3, 4)
+
+
+def test_the_summary_tells_what_is_left():
+    one = micro(sparsity={"method": "magnitude", "blocks": 2, "width": 24, "qk_dim": 4, "v_dim": (6, 2)})
+    assert one.summary() == "d4 w32 h4 p2 m4 · blocks 50% · width 75% · qk 50% · v 50%"

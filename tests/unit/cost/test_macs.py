@@ -4,6 +4,7 @@ import torch
 from tests.unit.candidate.factory import DEIT_S, micro
 from tests.unit.cost.factory import built_figures, random_candidates
 from vitsearch.candidate import Candidate
+from vitsearch.compress import assemble
 from vitsearch.cost import num_macs, num_params
 from vitsearch.cost.macs import block_macs, head_macs, stem_macs
 from vitsearch.models import build_dense
@@ -23,6 +24,39 @@ def test_closed_form_equals_the_built_model(preset: str, count: int, sparse: boo
 def test_closed_form_equals_the_built_model_at_224(sparse: bool):
     for candidate in random_candidates("deit_224", 1, sparse=sparse):
         assert (num_params(candidate), num_macs(candidate)) == built_figures(candidate), candidate.summary()
+
+
+SPARSITIES: list[dict[str, object]] = [
+    {"qk_dim": 3},
+    {"v_dim": (1, 8, 5, 2)},
+    {"qk_dim": (8, 2, 4, 1), "v_dim": 3, "heads": (1, 4, 2, 3)},
+    {"width": 13},
+    {"blocks": 1},
+    {"blocks": 3, "width": 20, "heads": (4, 1, 2), "qk_dim": (8, 3, 1), "v_dim": (2, 8, 7), "mlp_units": 50},
+]
+TOKENS: list[dict[str, object]] = [
+    {"reducer": "none"},
+    {"reducer": "tome", "r": 2},
+    {"reducer": "evit", "keep": 0.6, "blocks": [1]},
+    {"reducer": "ppt", "r": 3, "tau": 0.0, "blocks": [1]},
+]
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES, ids=str)
+@pytest.mark.parametrize("tokens", TOKENS, ids=lambda rule: str(rule["reducer"]))
+@pytest.mark.parametrize(
+    "changes", [{}, {"distilled": True, "pre_norm": True, "layer_scale": True}], ids=["", "deit"]
+)
+def test_closed_form_equals_every_kind_of_sparsity(
+    sparsity: dict[str, object], tokens: dict[str, object], changes: dict[str, object]
+):
+    candidate = micro(changes, sparsity={"method": "magnitude", **sparsity}, tokens=tokens)
+    a = candidate.architecture
+    model = assemble(candidate)
+    with torch.no_grad():
+        counted = count_macs(model, torch.randn(2, a.in_chans, a.image_size, a.image_size))
+    assert num_macs(candidate) == counted
+    assert num_params(candidate) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize(

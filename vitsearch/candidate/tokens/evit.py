@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.tokens.rule import Blocks, NoReduction, TokenRule, check_blocks, quarter_blocks
+from vitsearch.candidate.widths import BlockWidths
 
 
 class EViT(TokenRule):
@@ -71,12 +72,12 @@ class EViT(TokenRule):
             return num_tokens
         return architecture.num_prefix_tokens + kept + int(self.fuse)
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
-        """One row of attention, q_cls K^T: N * attn_dim."""
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, widths: BlockWidths) -> int:  # noqa: ARG002
+        """One row of attention, q_cls K^T: N * qk_width."""
         removes = self.num_kept(num_tokens, architecture) < num_tokens - architecture.num_prefix_tokens
-        return cls_row_macs(num_tokens, attn_dim) if removes else 0
+        return cls_row_macs(num_tokens, widths) if removes else 0
 
 
-def cls_row_macs(num_tokens: int, attn_dim: int) -> int:
+def cls_row_macs(num_tokens: int, widths: BlockWidths) -> int:
     """MACs of the CLS row of the attention matrix over all heads."""
-    return num_tokens * attn_dim
+    return num_tokens * widths.qk_width

@@ -17,6 +17,7 @@ from vitsearch.candidate.tokens.rule import (
     quarter_blocks,
 )
 from vitsearch.candidate.tokens.tome import matching_macs
+from vitsearch.candidate.widths import BlockWidths
 
 
 class PPT(TokenRule):
@@ -78,8 +79,8 @@ class PPT(TokenRule):
         """N - min(r, (N - protected) // 2), whichever way the tokens leave."""
         return num_tokens - min(self.r, max_merges(num_tokens, architecture.num_prefix_tokens))
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, widths: BlockWidths) -> int:
         """The CLS row for the scores and the similarities for the merge; both run for every image."""
         if self.tokens_after(num_tokens, architecture, block) == num_tokens:
             return 0
-        return cls_row_macs(num_tokens, attn_dim) + matching_macs(num_tokens, architecture)
+        return cls_row_macs(num_tokens, widths) + matching_macs(num_tokens, widths)

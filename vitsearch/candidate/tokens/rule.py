@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from vitsearch.candidate.architecture import Architecture
+from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 
 CostKind = Literal["exact", "bounded", "measured"]
@@ -71,8 +72,10 @@ class TokenRule(Spec):
     def tokens_after(self, num_tokens: int, architecture: Architecture, block: int) -> int:
         """Tokens that leave ``block`` when ``num_tokens`` enter it."""
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, widths: BlockWidths) -> int:  # noqa: ARG002
         """MACs of the reducer's own matrix products after ``block``, for one image of ``num_tokens`` tokens.
+
+        ``widths`` are the block's after pruning, unlike those of ``architecture``.
 
         Zero where the reducer bypasses the block because nothing is left to remove.
         """

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.tokens.rule import Blocks, NoReduction, TokenRule, check_blocks, max_merges
+from vitsearch.candidate.widths import BlockWidths
 
 
 class ToMe(TokenRule):
@@ -78,12 +79,12 @@ class ToMe(TokenRule):
         limit = max_merges(num_tokens, architecture.num_prefix_tokens)
         return num_tokens - min(self.rate(block, architecture.depth), limit)
 
-    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, attn_dim: int) -> int:  # noqa: ARG002
-        """Similarities of the two halves: ceil(N/2) * floor(N/2) * head_dim."""
+    def extra_macs(self, num_tokens: int, architecture: Architecture, block: int, widths: BlockWidths) -> int:
+        """Similarities of the two halves: ceil(N/2) * floor(N/2) * qk_dim."""
         removes = self.tokens_after(num_tokens, architecture, block) < num_tokens
-        return matching_macs(num_tokens, architecture) if removes else 0
+        return matching_macs(num_tokens, widths) if removes else 0
 
 
-def matching_macs(num_tokens: int, architecture: Architecture) -> int:
+def matching_macs(num_tokens: int, widths: BlockWidths) -> int:
     """MACs of one bipartite matching on keys averaged over heads."""
-    return ((num_tokens + 1) // 2) * (num_tokens // 2) * architecture.head_dim
+    return ((num_tokens + 1) // 2) * (num_tokens // 2) * widths.qk_dim

@@ -93,6 +93,7 @@ class QuantizedAttention(Attention):
     def __init__(self, attention: Attention, activation_bits: int, calibration: str) -> None:
         nn.Module.__init__(self)
         self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
+        self.qk_dim, self.v_dim = attention.qk_dim, attention.v_dim
         self.fused = False
         self.qkv, self.proj, self.proj_drop = attention.qkv, attention.proj, attention.proj_drop
         self.quantizers = nn.ModuleDict(

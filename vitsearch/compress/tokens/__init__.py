@@ -24,7 +24,7 @@ REDUCERS: dict[str, Builder] = {
 
 def build_reducers(candidate: Candidate) -> dict[int, TokenReducer]:
     """The candidate's reducers by block number, from 1."""
-    return REDUCERS[candidate.tokens.reducer](candidate.tokens, candidate.architecture)
+    return REDUCERS[candidate.tokens.reducer](candidate.tokens, candidate.pruned_architecture)
 
 
 __all__ = ["REDUCERS", "build_reducers"]

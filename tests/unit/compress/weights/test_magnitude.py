@@ -35,10 +35,9 @@ def masked(model: VisionTransformer, c: Candidate) -> VisionTransformer:
     """The dense network with the weakest units' outputs multiplied by zero."""
     model = copy.deepcopy(model)
     a = c.architecture
-    heads, units = c.sparsity.heads_per_block(a), c.sparsity.mlp_units_per_block(a)
-    for block, kept_heads, kept_units in zip(model.blocks, heads, units, strict=True):
-        block.mlp.fc2.weight[:, mlp_unit_scores(block).argsort()[: UNITS - kept_units]] = 0
-        weakest = head_scores(block).argsort()[: HEADS - kept_heads]
+    for block, kept in zip(model.blocks, c.widths, strict=True):
+        block.mlp.fc2.weight[:, mlp_unit_scores(block).argsort()[: UNITS - kept.mlp_units]] = 0
+        weakest = head_scores(block).argsort()[: HEADS - kept.heads]
         block.attn.proj.weight.view(a.width, HEADS, a.head_dim)[:, weakest] = 0
     return model
 
