@@ -71,16 +71,17 @@ def _describe(name: str) -> dict[str, Any]:
 
 
 def doctor(json_output: JsonFlag = False) -> None:
-    """Say what works on this machine."""
+    """Try on this machine what a search needs, and say what works."""
     from vitsearch.cli.checks import run_checks
 
-    checks = run_checks()
+    checks = []
+    for check in run_checks():
+        checks.append(check)
+        if not json_output:  # at once: all of them take some seconds
+            word = "ok  " if check.ok else "MISS" if check.optional else "FAIL"
+            remedy = f"; {check.remedy}" if check.remedy else ""
+            typer.echo(f"{word}  {check.name}: {check.detail}{remedy}")
     if json_output:
-        print_json([{"check": c.name, "ok": c.ok, "detail": c.detail} for c in checks])
-    else:
-        for check in checks:
-            typer.echo(
-                f"{'ok  ' if check.ok else 'MISS' if check.optional else 'FAIL'}  {check.name}: {check.detail}"
-            )
+        print_json([{"check": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy} for c in checks])
     if any(not check.ok and not check.optional for check in checks):
         raise typer.Exit(1)
