@@ -15,7 +15,6 @@ from vitsearch.cli.checks import PROBES, Probe, run_checks
 from vitsearch.cli.main import app
 from vitsearch.config import SAMPLERS
 
-
 Breaks = Callable[[pytest.MonkeyPatch], None]
 
 
