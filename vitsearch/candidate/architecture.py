@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vitsearch.config.base import Spec
+
+LATER_DEFAULTS: dict[str, object] = {"patch_embedding": "linear"}
 
 
 class Architecture(Spec):
@@ -28,6 +30,7 @@ class Architecture(Spec):
         pre_norm: LayerNorm before the first block (CLIP).
         patch_bias: Whether the patch projection has a bias.
         layer_scale: Whether residual branches have a learned scale (CaiT).
+        patch_embedding: ``linear``, or ``spt``: shifted patch tokenisation, for little data.
     """
 
     image_size: Annotated[int, Field(ge=1, le=4096)]
@@ -44,6 +47,13 @@ class Architecture(Spec):
     pre_norm: bool = False
     patch_bias: bool = True
     layer_scale: bool = False
+    patch_embedding: Literal["linear", "spt"] = "linear"
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out at their defaults, so that older candidates keep their hash."""
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if LATER_DEFAULTS.get(name) != value}
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -75,6 +85,12 @@ class Architecture(Spec):
     def num_patches(self) -> int:
         """Patch tokens."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patch_features(self) -> int:
+        """Values from which one patch token is projected."""
+        views = 5 if self.patch_embedding == "spt" else 1  # the image and its four diagonal shifts
+        return views * self.in_chans * self.patch_size**2
 
     @property
     def num_prefix_tokens(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from vitsearch.candidate import Architecture
 from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
 from vitsearch.models import Block, VisionTransformer, build_dense
+from vitsearch.models.spt import ShiftedPatchEmbed
 
 
 @torch.no_grad()
@@ -38,9 +39,7 @@ def inherit(student: VisionTransformer, source: VisionTransformer, images_BCHW: 
         ours, theirs = getattr(student, name), getattr(full, name)
         if ours is not None and theirs is not None:
             ours[..., :C] = theirs[..., channels]
-    student.patch_embed.proj.weight[:C] = full.patch_embed.proj.weight[channels]
-    if student.patch_embed.proj.bias is not None and full.patch_embed.proj.bias is not None:
-        student.patch_embed.proj.bias[:C] = full.patch_embed.proj.bias[channels]
+    _inherit_patches(student, full, channels)
     for number, old in enumerate(blocks.tolist()):
         _inherit_block(_block(student, number), _block(full, old), channels)
     for name in ("norm_pre", "norm"):
@@ -67,9 +66,10 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
     found = build_dense(architecture).eval()
     state = {name: value.clone() for name, value in source.state_dict().items()}
     kernel = state["patch_embed.proj.weight"]
-    if like.in_chans != source.architecture.in_chans:
-        kernel = kernel.sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
-    state["patch_embed.proj.weight"] = resample_patch_embed(kernel, [like.patch_size, like.patch_size])
+    if source.architecture.patch_embedding == "linear":
+        if like.in_chans != source.architecture.in_chans:
+            kernel = kernel.sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
+        state["patch_embed.proj.weight"] = resample_patch_embed(kernel, [like.patch_size, like.patch_size])
     prefix, patches = _positions(source, state)
     side = like.image_size // like.patch_size
     patches = resample_abs_pos_embed(patches, [side, side], num_prefix_tokens=0)
@@ -85,7 +85,7 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
 
 def channel_scores(model: VisionTransformer) -> Tensor:
     """score_c = norm of all weights that write embedding channel c or read it; shape (D,)."""
-    squared = model.patch_embed.proj.weight.square().sum(dim=(1, 2, 3))
+    squared = model.patch_embed.proj.weight.square().flatten(1).sum(dim=1)
     for block in model.blocks:
         assert isinstance(block, Block)
         for writer in (block.attn.proj, block.mlp.fc2):
@@ -119,6 +119,18 @@ def _block(model: VisionTransformer, index: int) -> Block:
     block = model.blocks[index]
     assert isinstance(block, Block)
     return block
+
+
+def _inherit_patches(student: VisionTransformer, full: VisionTransformer, channels: Tensor) -> None:
+    """The projection of patches; another kind of tokenisation keeps its own."""
+    ours, theirs = student.patch_embed, full.patch_embed
+    if ours.proj.weight.shape[1:] != theirs.proj.weight.shape[1:]:
+        return
+    ours.proj.weight[: len(channels)] = theirs.proj.weight[channels]
+    if ours.proj.bias is not None and theirs.proj.bias is not None:
+        ours.proj.bias[: len(channels)] = theirs.proj.bias[channels]
+    if isinstance(ours, ShiftedPatchEmbed) and isinstance(theirs, ShiftedPatchEmbed):
+        ours.norm.load_state_dict(theirs.norm.state_dict())
 
 
 def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:

@@ -61,7 +61,7 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
 def stem_macs(candidate: Candidate) -> int:
     """MACs of the patch projection for one image."""
     a = candidate.architecture
-    return a.num_patches * candidate.widths[0].width * a.in_chans * a.patch_size**2
+    return a.num_patches * candidate.widths[0].width * a.patch_features
 
 
 def head_macs(candidate: Candidate) -> int:
@@ -76,6 +76,8 @@ def num_macs(candidate: Candidate) -> int:
     final_tokens = candidate.tokens.token_counts(a)[-1]
     normalised = final_tokens + (a.num_tokens if a.pre_norm else 0)
     norms = LAYER_NORM_MACS_PER_ELEMENT * candidate.widths[0].width * normalised
+    if a.patch_embedding == "spt":
+        norms += LAYER_NORM_MACS_PER_ELEMENT * a.num_patches * a.patch_features
     return (
         stem_macs(candidate) + sum(block.total for block in block_macs(candidate)) + norms + head_macs(candidate)
     )

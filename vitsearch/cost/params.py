@@ -31,8 +31,11 @@ def layer_groups(candidate: Candidate) -> list[LayerGroup]:
     bits = candidate.precision.weight_bits_per_block(a.depth)
     embeddings = a.num_prefix_tokens * d + a.num_tokens * d
     stem = LayerGroup(
-        weights=d * a.in_chans * a.patch_size**2,
-        others=(d if a.patch_bias else 0) + embeddings + (2 * d if a.pre_norm else 0),
+        weights=d * a.patch_features,
+        others=(d if a.patch_bias else 0)
+        + (2 * a.patch_features if a.patch_embedding == "spt" else 0)
+        + embeddings
+        + (2 * d if a.pre_norm else 0),
         weight_bits=bits[0],
     )
     blocks = [

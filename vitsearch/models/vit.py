@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitsearch.candidate import Architecture, BlockWidths, Sparsity
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias
+from vitsearch.models.spt import ShiftedPatchEmbed
 
 LAYER_NORM_EPS = 1e-6
 LAYER_SCALE_INIT = 1e-5
@@ -77,6 +78,14 @@ class Block(nn.Module):
         return x_BND, size_BN
 
 
+def _patch_embedding(a: Architecture, dim: int) -> PatchEmbed | ShiftedPatchEmbed:
+    if a.patch_embedding == "spt":
+        return ShiftedPatchEmbed(a.in_chans, a.patch_size, dim, bias=a.patch_bias, eps=LAYER_NORM_EPS)
+    return PatchEmbed(
+        img_size=a.image_size, patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=dim, bias=a.patch_bias
+    )
+
+
 class VisionTransformer(nn.Module):
     """A plain ViT; parameter names and arithmetic equal timm's ``VisionTransformer``.
 
@@ -101,13 +110,7 @@ class VisionTransformer(nn.Module):
         a = self.architecture = architecture
         self.widths = tuple(widths or Sparsity().widths(a))
         dim = self.widths[0].width
-        self.patch_embed = PatchEmbed(
-            img_size=a.image_size,
-            patch_size=a.patch_size,
-            in_chans=a.in_chans,
-            embed_dim=dim,
-            bias=a.patch_bias,
-        )
+        self.patch_embed = _patch_embedding(a, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.distilled else None
         self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, dim))

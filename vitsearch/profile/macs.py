@@ -60,6 +60,7 @@ FREE_OPERATORS = frozenset(
         "eq",
         "round",
         "repeat",
+        "pad",
         "masked_fill",
         "unflatten",
         "ones_like",
