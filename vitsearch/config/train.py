@@ -22,6 +22,12 @@ SETTINGS: dict[str, dict[str, float]] = {
         "epochs": 30, "batch_size": 128, "label_smoothing": 0.1, "mixup": 0.2, "randaugment_ops": 1,
         "randaugment_magnitude": 7, "flip": 0.5, "crop_padding_px": 4, "drop_path": 0.05,
     },
+    # AugReg (Steiner et al., 2021, Section 3.2: medium augmentation, stochastic depth and dropout 0.1).
+    "augreg": {
+        "epochs": 100, "batch_size": 128, "label_smoothing": 0.1, "mixup": 0.5, "cutmix": 1.0,
+        "randaugment_ops": 2, "randaugment_magnitude": 15, "flip": 0.5, "crop_padding_px": 4, "erasing": 0.25,
+        "drop_path": 0.1, "dropout": 0.1, "repeats": 2,
+    },
     # DeiT (Touvron et al., 2021, Table 9), with the batch of a small machine.
     "deit": {
         "epochs": 300, "batch_size": 128, "lr": 5e-4, "warmup_epochs": 5, "label_smoothing": 0.1, "mixup": 0.8,
@@ -51,6 +57,9 @@ class TrainSpec(Spec):
         flip: Probability of a horizontal flip (leave 0 for digits).
         crop_padding_px: Padding of the random crop; 0 switches it off.
         erasing: Probability of random erasing.
+        three_augment: Grey, solarised or blurred with equal probability, and colour jitter (DeiT III).
+        repeats: Views of each image in one epoch, which then sees 1/repeats of the images (repeated augmentation:
+            Hoffer et al., 2020).
         drop_path: Stochastic depth rate of the last block.
         dropout: Dropout rate after the projections.
         pos_embed_std: Deviation of initial position embeddings. timm's 0.02 suits long runs and photographs; with
@@ -81,6 +90,8 @@ class TrainSpec(Spec):
     flip: Share = 0.0
     crop_padding_px: Annotated[int, Field(ge=0)] = 0
     erasing: Share = 0.0
+    three_augment: bool = False
+    repeats: Annotated[int, Field(ge=1, le=16)] = 1
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pos_embed_std: Annotated[float, Field(gt=0, le=2)] = 0.02
@@ -90,13 +101,13 @@ class TrainSpec(Spec):
     init: Literal["random", "pretrained"] = "random"
     pretrained: NetworkSpec | None = None
     distill: DistillSpec = DistillSpec()
+    early_stop: bool = True
 
     @model_validator(mode="after")
     def _has_weights_to_start_from(self) -> Self:
         if self.init == "pretrained" and self.pretrained is None:
             raise ValueError("init: pretrained needs weights; add pretrained: {timm: NAME} or {bundle: FOLDER}")
         return self
-    early_stop: bool = True
 
 
 RECIPES: dict[str, TrainSpec] = {

@@ -5,12 +5,15 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from vitsearch.config import TrainSpec
 
 RANDAUGMENT_GROUPS = 8
+THREE_AUGMENT_GROUPS = 24
 
 
 class Augmenter:
@@ -28,7 +31,9 @@ class Augmenter:
     def __init__(self, spec: TrainSpec, mean: Tensor, std: Tensor) -> None:
         self.spec = spec
         self.mean, self.std = mean, std
-        self._randaugment = None
+        self._randaugment = self._one_of_three = None
+        if spec.three_augment:
+            self._one_of_three = _three_augment()
         if spec.randaugment_ops:
             from torchvision.transforms import v2
 
@@ -42,10 +47,38 @@ class Augmenter:
             x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
         if self.spec.crop_padding_px:
             x = random_crop(x, self.spec.crop_padding_px)
+        if self.spec.three_augment:
+            x = torch.cat([self._one_of_three(group) for group in x.chunk(THREE_AUGMENT_GROUPS)])
         if self._randaugment is not None:
             x = torch.cat([self._randaugment(group) for group in x.chunk(RANDAUGMENT_GROUPS)])
         x = normalize(x, self.mean, self.std)
         return random_erase(x, self.spec.erasing) if self.spec.erasing else x
+
+
+def _three_augment() -> Callable[[Tensor], Tensor]:
+    """One of grey-scale, solarisation and Gaussian blur, then colour jitter of 0.3.
+
+    From DeiT III (Touvron et al., 2022, Section 3.3), but the choice is made once for each group of images. Grey
+    images are jittered in brightness and contrast alone.
+    """
+    from torchvision.transforms import v2
+
+    colour = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)
+    plain = v2.ColorJitter(brightness=0.3, contrast=0.3)
+    solarise, blur = v2.RandomSolarize(threshold=128, p=1.0), v2.GaussianBlur(kernel_size=3, sigma=(0.1, 2.0))
+
+    def augment(group_BCHW: Tensor) -> Tensor:
+        is_colour = group_BCHW.shape[1] == 3
+        choice = int(torch.randint(3, ()))
+        if choice == 0:
+            grey = group_BCHW.float().mean(dim=1, keepdim=True).round().to(torch.uint8)
+            group_BCHW = grey.expand_as(group_BCHW)
+        else:
+            group_BCHW = (solarise if choice == 1 else blur)(group_BCHW)
+        jittered: Tensor = (colour if is_colour else plain)(group_BCHW)
+        return jittered
+
+    return augment
 
 
 def normalize(images_BCHW: Tensor, mean: Tensor, std: Tensor) -> Tensor:

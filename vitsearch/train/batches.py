@@ -39,7 +39,7 @@ class Batch:
 
 
 class TrainingBatches:
-    """Every image of the training split once an epoch, in batches of nearly equal length.
+    """Every image of the training split once an epoch (or a part of them several times), in even batches.
 
     Args:
         data: The data set.
@@ -50,6 +50,7 @@ class TrainingBatches:
         self._data = data
         self._indices = torch.from_numpy(np.ascontiguousarray(data.source.train))
         self._augment = Augmenter(spec, data.mean, data.std)
+        self._repeats = spec.repeats
         self._mix = _mixup(spec, data.source.num_classes)
         self.steps = max(1, math.ceil(len(self._indices) / spec.batch_size))
         if self._mix is not None:
@@ -62,7 +63,7 @@ class TrainingBatches:
     def epoch(self, epoch: int, seed: int) -> Iterator[Batch]:
         """The batches of one epoch; nothing but the arguments decides their order and augmentation."""
         seed_everything(seed, epoch)
-        order = self._indices[torch.randperm(len(self._indices))]
+        order = repeated(self._indices[torch.randperm(len(self._indices))], self._repeats)
         start = 0
         for step, part in enumerate(split_evenly(order, self.steps, pairs=self._mix is not None)):
             seed_everything(seed, epoch, step)
@@ -72,6 +73,11 @@ class TrainingBatches:
                 images_BCHW, targets = self._mix(images_BCHW, targets)
             yield Batch(images_BCHW=images_BCHW, targets=targets, epoch=epoch, step=step, start=start)
             start += len(part)
+
+
+def repeated(order: Tensor, repeats: int) -> Tensor:
+    """As many indices, of 1/repeats of the images: the views of one image follow each other, into one batch."""
+    return order.repeat_interleave(repeats)[: len(order)] if repeats > 1 else order
 
 
 def split_evenly(order: Tensor, steps: int, *, pairs: bool) -> tuple[Tensor, ...]:

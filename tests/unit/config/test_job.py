@@ -36,7 +36,7 @@ def test_recipes_carry_their_own_name(name: str):
 
 def test_an_unknown_recipe_is_answered_with_the_nearest():
     error = refused(
-        "'plain', 'augreg_light' or 'deit', but got 'deitt'", "train.recipe", train={"recipe": "deitt"}
+        "'plain', 'augreg_light', 'augreg' or 'deit', but got 'deitt'", "train.recipe", train={"recipe": "deitt"}
     )
     assert error.remedy == "did you mean 'deit'?"
 

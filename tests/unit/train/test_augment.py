@@ -15,6 +15,7 @@ STRENGTHS: dict[str, dict[str, Any]] = {
     "crop": {"crop_padding_px": 2},
     "randaugment": {"randaugment_ops": 2, "randaugment_magnitude": 15},
     "erasing": {"erasing": 0.7},
+    "three_augment": {"three_augment": True},
     "everything": {"flip": 0.5, "crop_padding_px": 2, "randaugment_ops": 3, "erasing": 0.5},
 }
 
@@ -108,3 +109,14 @@ def test_randaugment_draws_for_groups_of_images():
     images = batch(1).expand(32, -1, -1, -1)
     versions = {tuple(image.flatten().tolist()) for image in augmented("randaugment", images)}
     assert 1 < len(versions) <= 8
+
+
+def test_three_augment_greys_solarises_or_blurs() -> None:
+    """Before the jitter, which keeps grey grey: of many groups about a third has equal channels."""
+    grey = 0
+    for seed in range(60):
+        torch.manual_seed(seed)
+        augment = Augmenter(spec(three_augment=True), torch.zeros(3), torch.ones(3))
+        found = augment(batch(1))[0]
+        grey += bool((found.amax(dim=0) - found.amin(dim=0)).max() < 0.01)
+    assert 10 <= grey <= 30

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vitsearch.errors import TrialError
 from vitsearch.messages import EpochReport
 from vitsearch.models import Attention, build_dense
 from vitsearch.train.autocast import MODES
-from vitsearch.train.batches import Batch, split_evenly
+from vitsearch.train.batches import Batch, TrainingBatches, repeated, split_evenly
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
@@ -281,6 +282,19 @@ def test_each_epoch_leaves_out_another_image():
         parts = split_evenly(order, 2, pairs=True)
         left |= set(range(33)) - set(torch.cat(list(parts)).tolist())
     assert len(left) > 1
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_repeated_augmentation_shows_fewer_images_more_often(repeats: int):
+    """As many views as images, those of one image in one batch, each augmented anew."""
+    data = tensor_data(48)
+    views: list[Tensor] = []
+    for batch in TrainingBatches(data, spec(repeats=repeats, erasing=1.0)).epoch(0, seed=3):
+        views += list(batch.images_BCHW)
+    order = [repeated(torch.arange(48), repeats)[i].item() for i in range(48)]
+    assert len(views) == 48
+    assert len(set(order)) == math.ceil(48 / repeats)
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(views)), "no two views are alike"
 
 
 @pytest.mark.parametrize("count", [2, 3, 16, 17, 33, 100, 1078])

@@ -139,9 +139,7 @@ def md5_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
-def test_cifar_from_its_published_format(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar_from_its_published_format(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write_cifar(tmp_path, kind, monkeypatch)
     spec = DatasetSpec(kind=kind, path=tmp_path)
     raw = READERS[kind](spec, 32)
