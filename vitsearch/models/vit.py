@@ -6,7 +6,7 @@ Shape suffixes: B batch, N tokens, D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from timm.layers import DropPath, LayerScale, Mlp, PatchEmbed, trunc_normal_
@@ -78,7 +78,7 @@ class Block(nn.Module):
         return x_BND, size_BN
 
 
-def _patch_embedding(a: Architecture, dim: int) -> PatchEmbed | ShiftedPatchEmbed:
+def _patch_embedding(a: Architecture, dim: int) -> Any:
     if a.patch_embedding == "spt":
         return ShiftedPatchEmbed(a.in_chans, a.patch_size, dim, bias=a.patch_bias, eps=LAYER_NORM_EPS)
     return PatchEmbed(

@@ -31,9 +31,8 @@ class Augmenter:
     def __init__(self, spec: TrainSpec, mean: Tensor, std: Tensor) -> None:
         self.spec = spec
         self.mean, self.std = mean, std
-        self._randaugment = self._one_of_three = None
-        if spec.three_augment:
-            self._one_of_three = _three_augment()
+        self._one_of_three = _three_augment() if spec.three_augment else None
+        self._randaugment = None
         if spec.randaugment_ops:
             from torchvision.transforms import v2
 
@@ -47,7 +46,7 @@ class Augmenter:
             x = torch.where(flip_B[:, None, None, None], x.flip(-1), x)
         if self.spec.crop_padding_px:
             x = random_crop(x, self.spec.crop_padding_px)
-        if self.spec.three_augment:
+        if self._one_of_three is not None:
             x = torch.cat([self._one_of_three(group) for group in x.chunk(THREE_AUGMENT_GROUPS)])
         if self._randaugment is not None:
             x = torch.cat([self._randaugment(group) for group in x.chunk(RANDAUGMENT_GROUPS)])
