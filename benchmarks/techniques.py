@@ -1,8 +1,8 @@
 """Every post-training technique over its strength, on real images: accuracy against EER, and against latency.
 
 One ViT is trained on CIFAR-10 photographs (about ten minutes on two cores), then compressed in every way the
-tables know, without fine-tuning. EER is relative to the trained network itself. A simulated bit-width has no latency
-of its own. Writes ``techniques.csv``, ``techniques.md`` and ``techniques.png``.
+tables know, without fine-tuning. EER is relative to the trained network itself. A simulated bit-width has no
+latency of its own. Writes ``techniques.csv``, ``techniques.md`` and ``techniques.png``.
 Run: ``python benchmarks/techniques.py cifar10_5k.npz [--out docs] [--work FOLDER] [--epochs N]``.
 """
 
@@ -152,10 +152,10 @@ def write_table(rows: list[Row], out: Path, epochs: int) -> None:
     lines = [
         "# Techniques after training, on photographs",
         "",
-        f"One ViT (depth {ARCHITECTURE.depth}, width {ARCHITECTURE.width}, patch {ARCHITECTURE.patch_size}), "
-        + f"trained for {epochs} epochs on 4,000 CIFAR-10 images, then compressed without fine-tuning.",
-        "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch 8 (none",
-        "for simulated bits).",
+        f"One ViT ({ARCHITECTURE.depth} blocks, width {ARCHITECTURE.width}, patch {ARCHITECTURE.patch_size}), trained for",
+        f"{epochs} epochs on 4,000 CIFAR-10 images, then compressed without fine-tuning.",
+        "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch 8",
+        "(none for simulated bits).",
         "Made by `python benchmarks/techniques.py cifar10_5k.npz --out docs`.",
         "",
         "![Accuracy against EER and latency](techniques.png)",
