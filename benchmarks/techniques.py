@@ -152,8 +152,8 @@ def write_table(rows: list[Row], out: Path, epochs: int) -> None:
     lines = [
         "# Techniques after training, on photographs",
         "",
-        f"One ViT ({ARCHITECTURE.depth} blocks, width {ARCHITECTURE.width}, patch {ARCHITECTURE.patch_size}), trained for",
-        f"{epochs} epochs on 4,000 CIFAR-10 images, then compressed without fine-tuning.",
+        f"One ViT ({ARCHITECTURE.depth} blocks, width {ARCHITECTURE.width}, patch {ARCHITECTURE.patch_size}),",
+        f"trained for {epochs} epochs on 4,000 CIFAR-10 images, then compressed without fine-tuning.",
         "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch 8",
         "(none for simulated bits).",
         "Made by `python benchmarks/techniques.py cifar10_5k.npz --out docs`.",
