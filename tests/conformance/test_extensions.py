@@ -168,12 +168,12 @@ def test_a_search_uses_what_the_tables_name(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tables")
 def test_the_reducer_suite_takes_it_as_it_is() -> None:
-    for architecture in architectures(FirstPatches).values():
+    for architecture in architectures(FirstPatches()).values():
         check_identity(FirstPatches, architecture)
         for rule in FirstPatches.examples():
             for check in REDUCER_CHECKS:
                 check(rule, architecture)
-    check_export(FirstPatches(), architectures(FirstPatches)["cls"])
+    check_export(FirstPatches(), architectures(FirstPatches())["cls"])
 
 
 @pytest.mark.usefixtures("tables")

@@ -133,24 +133,88 @@ def tome(r: int) -> Reduction:
     return reduce
 
 
-def evit(keep: float, *, fuse: bool = True) -> Reduction:
-    """Keep the ceil(keep (N - prefix)) patches of largest mean_h A[cls, i]; fuse the rest with weights a_i."""
+def evit(keep: float, *, fuse: bool = True, score: str = "cls_attention") -> Reduction:
+    """Keep the ceil(keep (N - prefix)) best patches; fuse the rest with weights a_i."""
 
     def reduce(seen: Seen) -> tuple[Array, Array]:
-        heads = seen.q.shape[0]
-        score = sum(seen.attention(h)[0] for h in range(heads)) / heads
-        patches = sorted(range(seen.prefix, len(seen.x)), key=lambda i: -score[i])
-        count = math.ceil(round(keep * len(patches), 9))
-        kept, rest = sorted(patches[:count]), patches[count:]
-        rows = [seen.x[i] for i in [*range(seen.prefix), *kept]]
+        value = SCORES[score](seen)
+        if score != "cls_attention":
+            value = value / sum(value)
+        kept, rest = best(value, math.ceil(round(keep * len(value), 9)))
+        rows = [*seen.x[: seen.prefix], *(seen.x[seen.prefix + i] for i in kept)]
         if fuse and rest:
             fused = np.zeros(seen.x.shape[1])
             for i in rest:
-                fused = fused + score[i] * seen.x[i]
+                fused = fused + value[i] * seen.x[seen.prefix + i]
             rows.append(fused)
         return np.stack(rows), np.ones(len(rows))
 
     return reduce
+
+
+def best(value: Array, count: int) -> tuple[list[int], list[int]]:
+    """Positions of the largest values, ascending, and of the others, largest first."""
+    order = sorted(range(len(value)), key=lambda i: -value[i])
+    return sorted(order[:count]), order[count:]
+
+
+def cosine(a: Array, b: Array) -> float:
+    return float(a @ b / math.sqrt(a @ a) / math.sqrt(b @ b))
+
+
+def topk(count: int, *, merge: bool, score: str) -> Reduction:
+    """Keep the best patches; the others are dropped or merge into the most similar one of them."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        kept, rest = best(SCORES[score](seen), min(count, len(seen.x) - seen.prefix))
+        x, size = seen.x[seen.prefix :], seen.size[seen.prefix :]
+        mass = {j: size[j] * x[j] for j in kept}
+        total = {j: size[j] for j in kept}
+        for i in rest if merge else []:
+            nearest = max(kept, key=lambda j: cosine(x[i], x[j]))
+            mass[nearest] = mass[nearest] + size[i] * x[i]
+            total[nearest] = total[nearest] + size[i]
+        rows = [*seen.x[: seen.prefix], *(mass[j] / total[j] for j in kept)]
+        return np.stack(rows), np.array([*seen.size[: seen.prefix], *(total[j] for j in kept)])
+
+    return reduce
+
+
+def cls_attention(seen: Seen) -> Array:
+    """mean_h A[cls, i]."""
+    heads = range(seen.q.shape[0])
+    return np.array([
+        sum(seen.attention(h)[0, i] for h in heads) / len(heads) for i in range(seen.prefix, len(seen.x))
+    ])  # fmt: skip
+
+
+def attention_to_cls(seen: Seen) -> Array:
+    """mean_h A[i, cls]."""
+    heads = range(seen.q.shape[0])
+    return np.array([
+        sum(seen.attention(h)[i, 0] for h in heads) / len(heads) for i in range(seen.prefix, len(seen.x))
+    ])  # fmt: skip
+
+
+def attention_received(seen: Seen) -> Array:
+    """Sum over heads and queries j of A[j, i]."""
+    everywhere = [(h, j) for h in range(seen.q.shape[0]) for j in range(len(seen.x))]
+    return np.array([sum(seen.attention(h)[j, i] for h, j in everywhere) for i in range(seen.prefix, len(seen.x))])
+
+
+def entropy(seen: Seen) -> Array:
+    """mean_h entropy(A[i, :]) * norm(v_i), heads of v concatenated, normalised over patches."""
+    raw = []
+    heads = range(seen.q.shape[0])
+    for i in range(seen.prefix, len(seen.x)):
+        disorder = sum(-sum(p * math.log(p) for p in seen.attention(h)[i]) for h in heads) / len(heads)
+        raw.append(disorder * math.sqrt(sum(float(seen.v[h, i] @ seen.v[h, i]) for h in heads)))
+    return np.array(raw) / sum(raw)
+
+
+def magnitude(seen: Seen) -> Array:
+    """The Euclidean norm of the feature."""
+    return np.array([math.sqrt(sum(v * v for v in row)) for row in seen.x[seen.prefix :]])
 
 
 def ats_scores(seen: Seen) -> Array:
@@ -168,12 +232,23 @@ def unbiased_variance(values: Array) -> float:
     return float(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def ppt(r: int, tau: float, pruned: list[bool] | None = None) -> Reduction:
+SCORES: dict[str, Callable[[Seen], Array]] = {
+    "cls_attention": cls_attention,
+    "attention_to_cls": attention_to_cls,
+    "attention_received": attention_received,
+    "ats": ats_scores,
+    "entropy": entropy,
+    "magnitude": magnitude,
+}
+
+
+def ppt(r: int, tau: float, pruned: list[bool] | None = None, score_name: str = "ats") -> Reduction:
     """Drop the r lowest scores of an image whose score variance exceeds tau, else merge r pairs."""
 
     def reduce(seen: Seen) -> tuple[Array, Array]:
         now = min(r, (len(seen.x) - seen.prefix) // 2)
-        score = ats_scores(seen)
+        score = SCORES[score_name](seen)
+        score = score / sum(score)
         prune = unbiased_variance(score) > tau
         if pruned is not None:
             pruned.append(prune)

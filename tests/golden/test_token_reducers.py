@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from tests.golden import reference
-from vitsearch.candidate import Architecture, Candidate
+from vitsearch.candidate import SCORES, Architecture, Candidate
 from vitsearch.compress import build_reducers
-from vitsearch.compress.tokens.kernels import ats_scores, bipartite_matching, merge_tokens
+from vitsearch.compress.tokens.kernels import bipartite_matching, merge_tokens
+from vitsearch.compress.tokens.scores import SCORE_KERNELS
 from vitsearch.models import AttentionState, VisionTransformer, build_dense
 
 PREFIXES: dict[str, dict[str, Any]] = {
@@ -51,8 +53,13 @@ def images(a: Architecture, count: int = BATCH) -> torch.Tensor:
 def compare(
     a: Architecture, rule: dict[str, Any], reduction: Callable[[], reference.Reduction], blocks: tuple[int, ...]
 ) -> None:
+    """The same reduction after each of ``blocks``."""
+    compare_each(a, {**rule, "blocks": blocks}, dict.fromkeys(blocks, reduction()))
+
+
+def compare_each(a: Architecture, rule: dict[str, Any], reductions: dict[int, reference.Reduction]) -> None:
     model = network(a)
-    candidate = Candidate.model_validate({"architecture": a, "tokens": {**rule, "blocks": blocks}})
+    candidate = Candidate.model_validate({"architecture": a, "tokens": rule})
     images_BCHW = images(a)
     with torch.no_grad():
         dense = model(images_BCHW).numpy()
@@ -61,7 +68,7 @@ def compare(
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     expected = np.stack([
         reference.forward(weights, image.numpy(), patch=a.patch_size, heads=a.heads, pool=a.pool,
-                          reductions=dict.fromkeys(blocks, reduction()))[0]
+                          reductions=reductions)[0]
         for image in images_BCHW
     ])  # fmt: skip
     assert np.abs(expected - dense).max() > 1e-2, "the reduction must matter for this test to mean anything"
@@ -171,17 +178,99 @@ def test_sizes_of_two_merges_in_a_row_weigh_the_third():
     assert sizes.flatten().tolist() == [1.0, 3.0, 1.0]
 
 
-@pytest.mark.parametrize("prefix", [1, 2])
-def test_ats_scores(prefix: int):
+def seen_at_random(num_tokens: int, prefix: int) -> tuple[torch.Tensor, AttentionState, list[reference.Seen]]:
+    """Two images with sizes, as a kernel sees them and as the reference does."""
     generator = np.random.default_rng(prefix)
-    q, k, v = generator.normal(size=(3, 2, 4, 9, 5))
-    size = generator.integers(1, 5, size=(2, 9)).astype(float)
+    x = generator.normal(size=(2, num_tokens, 20))
+    q, k, v = generator.normal(size=(3, 2, 4, num_tokens, 5))
+    size = generator.integers(1, 5, size=(2, num_tokens)).astype(float)
     bias = torch.tensor(np.log(size))[:, None, None, :]
     state = AttentionState(*map(torch.tensor, (q, k, v)), 1 / math.sqrt(5), bias)
-    found = ats_scores(state.cls_attention_BHN(), state.v_BHNK, prefix)
-    assert found.shape == (2, 9 - prefix)
+    return torch.tensor(x), state, [reference.Seen(x[i], size[i], q[i], k[i], v[i], prefix) for i in range(2)]
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("num_tokens", [9, 12])
+@pytest.mark.parametrize("name", SCORES)
+def test_scores(name: str, prefix: int, num_tokens: int):
+    if SCORES[name].needs_class_token and not prefix:
+        return
+    x_BND, state, seen = seen_at_random(num_tokens, prefix)
+    found = SCORE_KERNELS[name](x_BND, state, prefix)
+    assert found.shape == (2, num_tokens - prefix)
     for i in range(2):
-        expected = reference.ats_scores(reference.Seen(v[i, 0], size[i], q[i], k[i], v[i], prefix))
-        np.testing.assert_allclose(found[i].numpy(), expected, rtol=1e-12)
-    scaled = ats_scores(state.cls_attention_BHN(), 7 * state.v_BHNK, prefix)
-    torch.testing.assert_close(scaled, found)
+        np.testing.assert_allclose(found[i].numpy(), reference.SCORES[name](seen[i]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ats", "entropy"])
+def test_the_scale_of_v_does_not_matter_to_normalised_scores(name: str):
+    x_BND, state, _ = seen_at_random(9, 1)
+    scaled = SCORE_KERNELS[name](x_BND, replace(state, v_BHNK=7 * state.v_BHNK), 1)
+    torch.testing.assert_close(scaled, SCORE_KERNELS[name](x_BND, state, 1))
+    torch.testing.assert_close(scaled.sum(dim=1), torch.ones(2).double())
+
+
+def test_the_table_of_scores_and_that_of_kernels_name_the_same():
+    assert list(SCORES) == list(SCORE_KERNELS) == list(reference.SCORES)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_every_reducer_takes_every_score(prefix: str, score: str):
+    a = architecture((9, 3), **PREFIXES[prefix])
+    if SCORES[score].needs_class_token and not a.class_token:
+        with pytest.raises(ValueError, match=f"needs a CLS token .* score={score}, .* choose score from"):
+            Candidate.model_validate({"architecture": a, "tokens": {"reducer": "evit", "score": score}})
+        return
+    rule = {"reducer": "evit", "keep": 0.6, "score": score}
+    compare(a, rule, lambda: reference.evit(0.6, score=score), (1, 3))
+    compare(
+        a, {"reducer": "ppt", "r": 2, "tau": 0.0, "score": score},
+        lambda: reference.ppt(2, 0.0, score_name=score), (1, 3),
+    )  # fmt: skip
+    for rest in ("drop", "merge"):
+        compare(
+            a, {"reducer": "topk", "k": 5, "rest": rest, "score": score},
+            lambda rest=rest: reference.topk(5, merge=rest == "merge", score=score), (2,),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("rest", ["drop", "merge"])
+def test_topk_by_number_in_each_block(size: str, prefix: str, rest: str):
+    """Sizes of the first merge bias the attention and weigh the second."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    compare_each(
+        a, {"reducer": "topk", "k": (7, 4), "blocks": (1, 3), "rest": rest, "score": "entropy"},
+        {b: reference.topk(k, merge=rest == "merge", score="entropy") for b, k in {1: 7, 3: 4}.items()},
+    )  # fmt: skip
+
+
+def test_a_rate_for_each_block():
+    a = architecture()
+    rates = {1: 6, 2: 0, 4: 3}
+    compare_each(
+        a, {"reducer": "tome", "r": tuple(rates.values()), "blocks": tuple(rates)},
+        {block: reference.tome(r) for block, r in rates.items() if r},
+    )  # fmt: skip
+    compare_each(
+        a, {"reducer": "ppt", "r": (6, 2), "tau": 0.0, "blocks": (1, 4)},
+        {1: reference.ppt(6, 0.0), 4: reference.ppt(2, 0.0)},
+    )  # fmt: skip
+    compare_each(
+        a, {"reducer": "evit", "keep": (0.8, 0.3), "blocks": (2, 3)},
+        {2: reference.evit(0.8), 3: reference.evit(0.3)},
+    )  # fmt: skip
+
+
+def test_schedules_of_shares_of_and_of_numbers():
+    a = architecture()
+    compare_each(
+        a, {"reducer": "evit", "keep": 0.7, "schedule": "decreasing", "blocks": (1, 2, 4)},
+        {1: reference.evit(0.4), 2: reference.evit(0.7)},
+    )  # fmt: skip
+    compare_each(
+        a, {"reducer": "ppt", "r": 4, "tau": 0.0, "schedule": "increasing", "blocks": (1, 2, 4)},
+        {2: reference.ppt(4, 0.0), 4: reference.ppt(8, 0.0)},
+    )  # fmt: skip

@@ -17,11 +17,14 @@ from pydantic import ValidationError
 from vitsearch.candidate import (
     TOKEN_RULES,
     Architecture,
+    BlockwiseRule,
     Candidate,
     Precision,
     Sparsity,
     divisors,
+    every_block,
     max_merges,
+    quarter_blocks,
 )
 from vitsearch.config import SpaceSpec, Value
 from vitsearch.config.checking import remedy_of
@@ -36,7 +39,11 @@ GIVEN_BY_DATASET = ("architecture.in_chans", "architecture.num_classes")
 def known_fields() -> dict[str, bool]:
     """Every setting a space may fix or vary, and whether it may vary per block."""
     architecture = {f"architecture.{name}": False for name in Architecture.model_fields}
-    reducers = {f"tokens.{name}": False for rule in TOKEN_RULES.values() for name in rule.model_fields}
+    reducers: dict[str, bool] = {}
+    for rule in TOKEN_RULES.values():
+        for name in rule.model_fields:
+            varies = name in rule.per_block_fields
+            reducers[f"tokens.{name}"] = varies or reducers.get(f"tokens.{name}", False)
     sparsity = {"sparsity.method": False, **dict.fromkeys(SPARSITY_RATIOS, True)}
     precision = {
         "precision.quantizer": False,
@@ -94,10 +101,11 @@ class SearchSpace:
         """
         chosen = self.active_values(draw)
         architecture = self._architecture(chosen)
+        sparsity = _sparsity(chosen, architecture)
         return Candidate(
             architecture=architecture,
-            tokens=_tokens(chosen, architecture),  # type: ignore[arg-type]  # the union's members, by name
-            sparsity=_sparsity(chosen, architecture),
+            tokens=_tokens(chosen, sparsity.pruned_architecture(architecture)),  # type: ignore[arg-type]  # the union's members, by name
+            sparsity=sparsity,
             precision=Precision.model_validate(_per_block_part(chosen, "precision.", architecture.depth)),
         ).canonical()
 
@@ -266,13 +274,40 @@ def _tokens(chosen: dict[str, Value], architecture: Architecture) -> object:
         raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}; "
                          f"{_did_you_mean(name, tuple(TOKEN_RULES))}")  # fmt: skip
     rule = TOKEN_RULES[name]
-    settings = {field: chosen[f"tokens.{field}"] for field in rule.model_fields if f"tokens.{field}" in chosen} | {
-        "reducer": name
-    }
-    if isinstance(settings.get("r"), int | float) and not isinstance(settings["r"], bool):
-        limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
-        settings["r"] = min(int(settings["r"]), limit)
+    part = _per_block_part(chosen, "tokens.", architecture.depth)
+    settings = {field: part[field] for field in rule.model_fields if field in part} | {"reducer": name}
+    if issubclass(rule, BlockwiseRule):
+        if "blocks" in settings:
+            settings["blocks"] = _blocks(settings["blocks"], architecture.depth)
+        blocks = settings.get("blocks") or rule.default_blocks(architecture.depth)
+        for field in rule.per_block_fields:
+            drawn = settings.get(field)
+            if isinstance(drawn, tuple):
+                settings[field] = tuple(drawn[block - 1] for block in blocks)  # type: ignore[attr-defined]
+    limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
+    if "r" in settings:
+        r = settings["r"]
+        settings["r"] = tuple(_at_most(one, limit) for one in r) if isinstance(r, tuple) else _at_most(r, limit)
     return rule.model_validate(settings, strict=True)
+
+
+def _at_most(value: object, limit: int) -> object:
+    """A number held to ``limit``; anything else as it is."""
+    return min(int(value), limit) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _blocks(value: object, depth: int) -> tuple[int, ...]:
+    """``all``, ``quarters``, one number, or several like ``2,4``; those past the depth move to the last block."""
+    if value == "all":
+        return every_block(depth)
+    if value == "quarters":
+        return quarter_blocks(depth)
+    numbers = str(value).replace(" ", "").split(",")
+    if isinstance(value, bool | float) or not all(one.isdecimal() and int(one) for one in numbers):
+        raise ValueError(
+            f"tokens.blocks must be 'all', 'quarters' or block numbers, but got {value!r}; write '4,7,10', say"
+        )
+    return tuple(sorted({min(int(one), depth) for one in numbers}))
 
 
 def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:

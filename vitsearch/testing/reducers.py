@@ -26,7 +26,7 @@ PREFIXES: dict[str, dict[str, Any]] = {
 }
 
 
-def architectures(rule: type[TokenRule]) -> dict[str, Architecture]:
+def architectures(rule: TokenRule) -> dict[str, Architecture]:
     """Networks of four blocks and 25 patches with every kind of prefix that the rule admits."""
     return {
         name: Architecture(
@@ -118,9 +118,16 @@ def check_sizes(rule: TokenRule, architecture: Architecture) -> None:
         assert (out_BM is not None) == rule.tracks_sizes
         if out_BM is None:
             continue
+        if not rule.drops:
+            torch.testing.assert_close(
+                out_BM.sum(dim=1), torch.full((len(out_BM),), float(architecture.num_tokens))
+            )
         assert out_BM.shape == out_BMD.shape[:2], (out_BM.shape, out_BMD.shape)
         before_BN = torch.ones(x_BND.shape[:2]) if size_BN is None else size_BN
         for image in range(len(x_BND)):
+            if not rule.averages:
+                assert 0 <= before_BN[image].sum() - out_BM[image].sum() <= x_BND.shape[1] - out_BMD.shape[1]
+                continue
             dropped = dropped_mass(x_BND[image], before_BN[image], out_BMD[image], out_BM[image])
             torch.testing.assert_close(out_BM[image].sum(), before_BN[image].sum() - dropped)
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from vitsearch.candidate import EViT, NoReduction, ToMe
+from vitsearch.candidate import EViT, NoReduction, TokenRule, ToMe, TopK
 from vitsearch.config import SpaceSpec, parse
 from vitsearch.errors import InputError
 from vitsearch.space import SearchSpace
@@ -59,7 +59,7 @@ def test_patches_move_to_the_nearest_divisor_that_leaves_more_than_one():
 
 def test_r_is_held_to_what_the_tokens_allow():
     one = space({"tokens.reducer": "tome"}, tokens__r={"low": 1, "high": 100})
-    assert one.decode({"tokens.r": 100}).tokens == ToMe(r=8, blocks=(1, 2))
+    assert one.decode({"tokens.r": 100}).tokens == ToMe(r=(8, 4), blocks=(1, 2))
     assert one.decode({"tokens.r": 3}).tokens == ToMe(r=3, blocks=(1, 2))
 
 
@@ -70,10 +70,53 @@ def test_conditions_chain():
         tokens__schedule={"choices": ["constant", "decreasing"], "when": {"tokens.r": 3}},
     )
     draw = {"tokens.reducer": "tome", "tokens.r": 3, "tokens.schedule": "decreasing"}
-    assert one.decode(draw).tokens == ToMe(r=3, schedule="decreasing", blocks=(1, 2))
+    assert one.decode(draw).tokens == ToMe(r=6, blocks=(1,))
     assert one.decode({**draw, "tokens.r": 2}).tokens == ToMe(r=2, blocks=(1, 2))
     assert one.decode({**draw, "tokens.reducer": "none"}).tokens == NoReduction()
     assert one.decode({**draw, "tokens.reducer": "evit"}).tokens == EViT(blocks=(1, 2))
+
+
+def test_rates_of_a_reducer_may_vary_per_block():
+    one = space(
+        {"tokens.reducer": "evit", "tokens.score": "ats"},
+        without="architecture.depth",
+        architecture__depth={"choices": [2, 4]},
+        tokens__keep={"low": 0.25, "high": 1.0, "step": 0.25, "per_block": True},
+        tokens__blocks={"choices": ["quarters", "all", "2, 3", "9"]},
+    )
+    draw = {f"tokens.keep[{i}]": keep for i, keep in enumerate((0.25, 0.5, 0.75, 1.0), start=1)}
+
+    def tokens(depth: int, blocks: str) -> TokenRule:
+        return one.decode({**draw, "architecture.depth": depth, "tokens.blocks": blocks}).tokens
+
+    # 16 patches; 0.5: 8 + 1 fused; 0.75 of those: 7 + 1
+    assert tokens(4, "quarters") == EViT(keep=(0.5, 0.7), blocks=(2, 3), score="ats")
+    assert tokens(4, "all") == EViT(keep=(0.2, 0.6, 0.7), blocks=(1, 2, 3), score="ats")  # 4 + 1, 3 + 1, 3 + 1
+    assert tokens(4, "2, 3") == tokens(4, "quarters")
+    assert tokens(4, "9") == NoReduction()  # the last block, which keeps all
+    assert tokens(2, "9") == tokens(2, "2, 3") == EViT(keep=0.5, blocks=(2,), score="ats")
+
+
+def test_settings_of_topk_have_conditions():
+    one = space(
+        tokens__reducer={"choices": ["none", "topk"]},
+        tokens__score={"choices": ["cls_attention", "magnitude"], "when": {"tokens.reducer": "topk"}},
+        tokens__k={"low": 2, "high": 10, "when": {"tokens.reducer": "topk"}},
+        tokens__rest={"choices": ["drop", "merge"], "when": {"tokens.reducer": "topk"}},
+    )
+    draw = {"tokens.score": "magnitude", "tokens.k": 5, "tokens.rest": "merge"}
+    found = one.decode({"tokens.reducer": "topk", **draw}).tokens
+    assert found == TopK(k=5, blocks=(1,), score="magnitude", rest="merge")
+    assert one.decode({"tokens.reducer": "none", **draw}).tokens == NoReduction()
+
+
+def test_blocks_are_names_or_numbers():
+    for value in ("some", "0", "1,,2", "1.5", True, 2.0):
+        refused(
+            "space.fixed.tokens.blocks", "'all', 'quarters' or block numbers",
+            {"tokens.reducer": "evit", "tokens.blocks": value},
+        )  # fmt: skip
+    assert space({"tokens.reducer": "evit", "tokens.blocks": 1}).decode({}).tokens == EViT(blocks=(1,))
 
 
 def test_per_block_axes_follow_the_depth():
@@ -156,7 +199,9 @@ def test_conditions_refer_to_what_stands_before():
 
 def test_only_some_settings_vary_per_block():
     error = refused(
-        "space.dimensions.tokens.r", "cannot vary per block", tokens__r={"low": 1, "high": 2, "per_block": True}
+        "space.dimensions.tokens.tau",
+        "cannot vary per block",
+        tokens__tau={"low": 1, "high": 2, "per_block": True},
     )
     assert "precision.weight_bits" in error.remedy
 

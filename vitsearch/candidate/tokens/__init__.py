@@ -1,4 +1,7 @@
-"""Token reducers, torch-free: one file each, one line in ``TOKEN_RULES``, one kernel in ``compress.tokens``."""
+"""Token reducers, torch-free: one file each, one line in ``TOKEN_RULES``, one kernel in ``compress.tokens``.
+
+What they rank patches by stands in one table, too: ``SCORES``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
+from vitsearch.candidate.tokens.blocks import BlockwiseRule, every_block, max_merges, quarter_blocks
 from vitsearch.candidate.tokens.evit import EViT
 from vitsearch.candidate.tokens.ppt import PPT
-from vitsearch.candidate.tokens.rule import CostKind, NoReduction, TokenRule, max_merges
+from vitsearch.candidate.tokens.rule import CostKind, NoReduction, TokenRule
+from vitsearch.candidate.tokens.score import SCORES, ScoreKind
 from vitsearch.candidate.tokens.tome import ToMe
+from vitsearch.candidate.tokens.topk import TopK
 from vitsearch.config.named import RecordOf
 
 TOKEN_RULES: dict[str, type[TokenRule]] = {
@@ -17,6 +23,7 @@ TOKEN_RULES: dict[str, type[TokenRule]] = {
     "tome": ToMe,
     "evit": EViT,
     "ppt": PPT,
+    "topk": TopK,
 }
 
 
@@ -24,12 +31,18 @@ AnyTokenRule = Annotated[SerializeAsAny[TokenRule], RecordOf(TOKEN_RULES, "reduc
 
 __all__ = [
     "PPT",
+    "SCORES",
     "TOKEN_RULES",
     "AnyTokenRule",
+    "BlockwiseRule",
     "CostKind",
     "EViT",
     "NoReduction",
+    "ScoreKind",
     "ToMe",
     "TokenRule",
+    "TopK",
+    "every_block",
     "max_merges",
+    "quarter_blocks",
 ]

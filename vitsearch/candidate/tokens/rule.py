@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal, Self
-
-from pydantic import Field
+from typing import ClassVar, Literal, Self
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 
 CostKind = Literal["exact", "bounded", "measured"]
-Blocks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 class TokenRule(Spec):
@@ -23,12 +20,15 @@ class TokenRule(Spec):
 
     Attributes:
         reducer: The reducer's name; the discriminator in JSON.
-        needs_class_token: Whether patches are judged by a CLS token; such a rule refuses a network without one.
         tracks_sizes: Whether the kernel says for how many patches each token stands.
+        averages: Whether an image's tokens either drop whole or merge into averages weighted by size, and nothing
+            else happens to them.
+        per_block_fields: Settings that may be one figure for all chosen blocks or a tuple with one for each.
     """
 
-    needs_class_token: ClassVar[bool] = False
     tracks_sizes: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
+    per_block_fields: ClassVar[tuple[str, ...]] = ()
 
     reducer: str
 
@@ -45,6 +45,16 @@ class TokenRule(Spec):
         Each fits a network of four blocks and 25 patches and removes something there. The conformance suite runs
         them all.
         """
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether patches are judged by a CLS token; such a rule refuses a network without one."""
+        return False
+
+    @property
+    def drops(self) -> bool:
+        """Whether a token may leave without a trace."""
+        return True
 
     @property
     def sees_positions(self) -> bool:
@@ -117,26 +127,3 @@ class NoReduction(TokenRule):
     def tokens_after(self, num_tokens: int, architecture: Architecture, block: int) -> int:  # noqa: ARG002
         """All of them."""
         return num_tokens
-
-
-def quarter_blocks(depth: int) -> tuple[int, ...]:
-    """Blocks 4, 7, 10 of twelve, and the same places of any other depth."""
-    return tuple(sorted({depth * quarter // 4 + 1 for quarter in (1, 2, 3)}))
-
-
-def check_blocks(blocks: tuple[int, ...], depth: int, reducer: str) -> None:
-    """Refuse block numbers the network does not have.
-
-    Raises:
-        ValueError: A block lies past ``depth``, or stands twice or out of order.
-    """
-    if blocks[-1] > depth or list(blocks) != sorted(set(blocks)):
-        raise ValueError(
-            f"{reducer} blocks must ascend within 1..depth, but got blocks={list(blocks)}, depth={depth}; "
-            f"the default is every quarter: {list(quarter_blocks(depth))}"
-        )
-
-
-def max_merges(num_tokens: int, num_prefix: int) -> int:
-    """Largest number of tokens one bipartite matching can merge: (N - protected) // 2."""
-    return max(0, num_tokens - num_prefix) // 2

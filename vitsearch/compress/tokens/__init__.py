@@ -10,6 +10,7 @@ from vitsearch.candidate import Architecture, Candidate
 from vitsearch.compress.tokens.evit import build_evit
 from vitsearch.compress.tokens.ppt import build_ppt
 from vitsearch.compress.tokens.tome import build_tome
+from vitsearch.compress.tokens.topk import build_topk
 from vitsearch.models import TokenReducer
 
 Builder = Callable[[Any, Architecture], dict[int, TokenReducer]]
@@ -19,6 +20,7 @@ REDUCERS: dict[str, Builder] = {
     "tome": build_tome,
     "evit": build_evit,
     "ppt": build_ppt,
+    "topk": build_topk,
 }
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitsearch.candidate import Architecture, EViT
 from vitsearch.compress.tokens.kernels import gather_tokens
+from vitsearch.compress.tokens.scores import SCORE_KERNELS, shares, split_by_score
 from vitsearch.models import AttentionState, TokenReducer
 
 
@@ -18,18 +19,20 @@ class EViTReducer:
         score_i = mean_h A[cls, i];  keep the ceil(keep (N - prefix)) best;  fused = sum over the rest of a_i x_i
 
     The fused token is not normalised and later counts among the patches. Kept tokens stay in their order, where
-    the authors' code sorts them by score.
+    the authors' code sorts them by score. Another score takes the place of a_i as a share of its sum over patches.
 
     Args:
         num_kept: Patches kept; all of them is the identity.
         fuse: Whether the others live on as one token.
         num_prefix: Protected leading tokens.
+        score: What ranks and weighs.
     """
 
-    def __init__(self, num_kept: int, *, fuse: bool, num_prefix: int) -> None:
+    def __init__(self, num_kept: int, *, fuse: bool, num_prefix: int, score: str = "cls_attention") -> None:
         self.num_kept = num_kept
         self.fuse = fuse
         self.num_prefix = num_prefix
+        self.score = score
 
     def __call__(
         self, x_BND: Tensor, attention: AttentionState, size_BN: Tensor | None
@@ -38,13 +41,14 @@ class EViTReducer:
         kept, num_prefix = self.num_kept, self.num_prefix
         if kept >= x_BND.shape[1] - num_prefix:
             return x_BND, size_BN
-        scores_BP = attention.cls_attention_BHN().mean(dim=1)[:, num_prefix:]
-        order_BP = scores_BP.argsort(dim=-1, descending=True)
+        scores_BP = SCORE_KERNELS[self.score](x_BND, attention, num_prefix)
+        if self.score != "cls_attention":
+            scores_BP = shares(scores_BP)
+        kept_BM, rest_BR = split_by_score(scores_BP, kept)
         prefix_BpD, patches_BPD = x_BND[:, :num_prefix], x_BND[:, num_prefix:]
-        kept_BMD = gather_tokens(patches_BPD, order_BP[:, :kept].sort(dim=-1).values)
+        kept_BMD = gather_tokens(patches_BPD, kept_BM)
         if not self.fuse:
             return torch.cat([prefix_BpD, kept_BMD], dim=1), None
-        rest_BR = order_BP[:, kept:]
         weights_BR1 = scores_BP.gather(1, rest_BR).unsqueeze(-1)
         fused_B1D = (gather_tokens(patches_BPD, rest_BR) * weights_BR1).sum(dim=1, keepdim=True)
         return torch.cat([prefix_BpD, kept_BMD, fused_B1D], dim=1), None
@@ -52,13 +56,9 @@ class EViTReducer:
 
 def build_evit(rule: EViT, architecture: Architecture) -> dict[int, TokenReducer]:
     """One reducer for each block that keeps fewer patches than reach it."""
-    counts = rule.token_counts(architecture)
     prefix = architecture.num_prefix_tokens
-    kept = {
-        block: rule.num_kept(counts[block - 1], architecture) for block in rule.active_blocks(architecture.depth)
-    }
     return {
-        block: EViTReducer(num_kept, fuse=rule.fuse, num_prefix=prefix)
-        for block, num_kept in kept.items()
-        if num_kept < counts[block - 1] - prefix
+        block: EViTReducer(kept, fuse=rule.fuse, num_prefix=prefix, score=rule.score)
+        for block, (patches, kept) in rule.kept_per_block(architecture).items()
+        if kept < patches
     }

@@ -91,12 +91,27 @@ def merge_order(num_kept_even: int, num_prefix: int, num_out: int) -> list[int] 
     return [*prefix, *(i for i in range(num_out) if i not in set(prefix))]
 
 
-def ats_scores(cls_attention_BHN: Tensor, v_BHNK: Tensor, num_prefix: int) -> Tensor:
-    """score_i = sum_h A[cls, i] * norm(v_i), heads of v concatenated, normalised over patches; (B, patches).
+def nearest_kept(rest_BRD: Tensor, kept_BMD: Tensor) -> tuple[Tensor, Tensor]:
+    """For each token of the rest, the largest cosine with a kept token, and whose it is; (B, R) each."""
+    cosines_BRM = F.normalize(rest_BRD, dim=-1) @ F.normalize(kept_BMD, dim=-1).transpose(-1, -2)
+    best_BR, target_BR = cosines_BRM.max(dim=-1)
+    return best_BR, target_BR
 
-    Multiplying all v by a constant leaves the scores unchanged.
+
+def merge_into(
+    kept_BMD: Tensor, size_BM: Tensor, rest_BRD: Tensor, size_BR: Tensor, target_BR: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Averages of each kept token and the tokens that go into it, weighted by size, and their sizes together.
+
+    Args:
+        kept_BMD: Tokens that stay.
+        size_BM: Their weights.
+        rest_BRD: Tokens that merge.
+        size_BR: Their weights.
+        target_BR: Where to, as positions among those that stay.
     """
-    attention_BN = cls_attention_BHN.sum(dim=1)[:, num_prefix:]
-    norms_BN = v_BHNK.square().sum(dim=(1, 3)).sqrt()[:, num_prefix:]
-    raw_BN = attention_BN * norms_BN
-    return raw_BN / raw_BN.sum(dim=-1, keepdim=True)
+    size_BM1, size_BR1 = size_BM.unsqueeze(-1), size_BR.unsqueeze(-1)
+    mass_BME = torch.cat([kept_BMD * size_BM1, size_BM1], dim=-1)  # masses and sizes move together
+    mass_BRE = torch.cat([rest_BRD * size_BR1, size_BR1], dim=-1)
+    out_BME = mass_BME.scatter_add(1, target_BR.unsqueeze(-1).expand_as(mass_BRE), mass_BRE)
+    return out_BME[..., :-1] / out_BME[..., -1:], out_BME[..., -1]

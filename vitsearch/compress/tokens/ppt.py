@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from vitsearch.candidate import PPT, Architecture
-from vitsearch.compress.tokens.kernels import ats_scores, gather_tokens
+from vitsearch.compress.tokens.kernels import gather_tokens
+from vitsearch.compress.tokens.scores import SCORE_KERNELS, ones_unless, shares, split_by_score
 from vitsearch.compress.tokens.tome import merge_by_keys
 from vitsearch.models import AttentionState, TokenReducer
 
@@ -19,19 +20,22 @@ class PPTReducer:
         score_i = sum_h A[cls, i] * norm(v_i), normalised over patches
         image with var(score) > tau: drop the r lowest;  any other image: ToMe-merge r
 
-    The variance is the unbiased one, over patches. Both branches remove r tokens, so the count is fixed; each
-    image takes its own. Kept tokens stay in their order, where the authors' code sorts them by score.
+    Another score takes the same place, normalised. The variance is the unbiased one, over patches. Both branches
+    remove r tokens, so the count is fixed; each image takes its own. Kept tokens stay in their order, where the
+    authors' code sorts them by score.
 
     Args:
         r: Tokens to remove, at most (N - protected) // 2; 0 is the identity.
         tau: Score variance above which an image is pruned.
         num_prefix: Protected leading tokens.
+        score: What ranks.
     """
 
-    def __init__(self, r: int, *, tau: float, num_prefix: int) -> None:
+    def __init__(self, r: int, *, tau: float, num_prefix: int, score: str = "ats") -> None:
         self.r = r
         self.tau = tau
         self.num_prefix = num_prefix
+        self.score = score
 
     def __call__(
         self, x_BND: Tensor, attention: AttentionState, size_BN: Tensor | None
@@ -40,8 +44,8 @@ class PPTReducer:
         r = self.r
         if r == 0:
             return x_BND, size_BN
-        size_BN = torch.ones_like(x_BND[..., 0]) if size_BN is None else size_BN
-        scores_BP = ats_scores(attention.cls_attention_BHN(), attention.v_BHNK, self.num_prefix)
+        size_BN = ones_unless(size_BN, x_BND)
+        scores_BP = shares(SCORE_KERNELS[self.score](x_BND, attention, self.num_prefix))
         merged_BMD, merged_BM = merge_by_keys(x_BND, attention, size_BN, r, self.num_prefix)
         pruned_BMD, pruned_BM = self._pruned(x_BND, size_BN, scores_BP, r)
         prune_B = scores_BP.var(dim=-1) > self.tau
@@ -51,8 +55,7 @@ class PPTReducer:
         )
 
     def _pruned(self, x_BND: Tensor, size_BN: Tensor, scores_BP: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        num_kept = scores_BP.shape[1] - r
-        kept_BM = scores_BP.argsort(dim=-1, descending=True)[:, :num_kept].sort(dim=-1).values + self.num_prefix
+        kept_BM = split_by_score(scores_BP, scores_BP.shape[1] - r)[0] + self.num_prefix
         prefix = self.num_prefix
         return (
             torch.cat([x_BND[:, :prefix], gather_tokens(x_BND, kept_BM)], dim=1),
@@ -65,7 +68,7 @@ def build_ppt(rule: PPT, architecture: Architecture) -> dict[int, TokenReducer]:
     counts = rule.token_counts(architecture)
     removed = {block: counts[block - 1] - counts[block] for block in rule.active_blocks(architecture.depth)}
     return {
-        block: PPTReducer(r, tau=rule.tau, num_prefix=architecture.num_prefix_tokens)
+        block: PPTReducer(r, tau=rule.tau, num_prefix=architecture.num_prefix_tokens, score=rule.score)
         for block, r in removed.items()
         if r
     }

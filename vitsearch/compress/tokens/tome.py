@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vitsearch.candidate import Architecture, ToMe
 from vitsearch.compress.tokens.kernels import bipartite_matching, merge_order, merge_tokens
+from vitsearch.compress.tokens.scores import ones_unless
 from vitsearch.models import AttentionState, TokenReducer
 
 
@@ -41,7 +41,7 @@ def merge_by_keys(
     x_BND: Tensor, attention: AttentionState, size_BN: Tensor | None, r: int, num_prefix: int
 ) -> tuple[Tensor, Tensor]:
     """Match tokens by their keys averaged over heads and merge r of them; prefix tokens stay in front."""
-    size_BN = torch.ones_like(x_BND[..., 0]) if size_BN is None else size_BN
+    size_BN = ones_unless(size_BN, x_BND)
     matching = bipartite_matching(attention.k_BHNK.mean(dim=1), r, num_prefix)
     x_BMD, size_BM = merge_tokens(x_BND, size_BN, matching)
     # torch.jit.trace, which counts MACs, hands out sizes as tensors

@@ -7,8 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.candidate.factory import deit_s
-from vitsearch.candidate import PPT, TOKEN_RULES, EViT, NoReduction, ToMe, max_merges
-from vitsearch.candidate.tokens.rule import quarter_blocks
+from vitsearch.candidate import (
+    PPT,
+    SCORES,
+    TOKEN_RULES,
+    BlockWidths,
+    Candidate,
+    EViT,
+    NoReduction,
+    TokenRule,
+    ToMe,
+    TopK,
+    max_merges,
+    quarter_blocks,
+)
+from vitsearch.candidate.tokens.blocks import Schedule
+
+SCHEDULES: tuple[Schedule, ...] = ("constant", "decreasing", "increasing")
 
 
 def by_hand(num_tokens: int, merges: list[int], protected: int) -> list[int]:
@@ -143,3 +158,107 @@ def test_every_published_rule_has_an_exact_cost():
         for rule in TOKEN_RULES.values()
     } == {"exact"}
     assert math.isclose(PPT().tau, 7e-5)
+
+
+def same(*rules: TokenRule) -> None:
+    """All spellings have one canonical form, which is its own."""
+    a = deit_s()
+    forms = [rule.resolved(a) for rule in rules]
+    assert all(form == forms[0] for form in forms), forms
+    assert forms[0].resolved(a) == forms[0]
+    for rule in rules:
+        assert rule.token_counts(a) == forms[0].token_counts(a)
+    assert len({Candidate(architecture=a, tokens=rule).hash for rule in rules}) == 1
+
+
+def test_settings_of_equal_effect_are_one():
+    same(ToMe(r=13), ToMe(r=(13,) * 12), ToMe(r=13, blocks=tuple(range(1, 13))))
+    same(ToMe(r=10, blocks=(2, 4), schedule="decreasing"), ToMe(r=20, blocks=(2,)))
+    same(
+        ToMe(r=98),
+        ToMe(r=(98, 49, 24, 12, 6, 3, 2, 1, 0, 0, 0, 0)),
+        ToMe(r=(98, 98, 98, 98, 6, 3, 2, 1) + (1,) * 4),
+    )
+    same(PPT(r=50), PPT(r=(50, 50, 48)), PPT(r=(50, 50, 98)))
+    same(EViT(), EViT(keep=0.7001), EViT(keep=(0.7, 0.701, 0.7)), EViT(keep=0.7, blocks=(4, 7, 10)))
+    same(EViT(keep=0.7, schedule="decreasing"), EViT(keep=(0.4, 0.7), blocks=(4, 7)))
+    same(TopK(keep=0.5), TopK(k=(98, 49, 25)), TopK(keep=0.4999))
+    same(TopK(k=30), TopK(k=(30, 30, 99)), TopK(k=30, blocks=(4,)))
+    same(TopK(k=196), TopK(keep=1.0), EViT(keep=1.0), ToMe(r=0), PPT(r=(0, 0, 0)), NoReduction())
+
+
+def test_canonical_shares_are_plain():
+    assert EViT(keep=0.7000000001).resolved(deit_s()) == EViT(keep=0.7, blocks=(4, 7, 10))
+    assert EViT(keep=0.1 + 0.2, fuse=False).resolved(deit_s()) == EViT(keep=0.3, fuse=False, blocks=(4, 7, 10))
+
+
+@given(keep=st.floats(0.01, 1), patch_size=st.sampled_from([14, 28, 32, 56]), schedule=st.sampled_from(SCHEDULES))
+def test_canonical_shares_keep_as_many(keep: float, patch_size: int, schedule: Schedule):
+    a = deit_s(patch_size=patch_size)
+    rule = EViT(keep=keep, schedule=schedule)
+    assert rule.resolved(a).token_counts(a) == rule.token_counts(a)
+    assert rule.resolved(a).resolved(a) == rule.resolved(a)
+
+
+def test_shares_by_a_schedule():
+    # 1 - 2 (1 - 0.7) = 0.4: ceil(.4 * 196) = 79 and a fused one; 0.7: ceil(.7 * 80) = 56; then all
+    assert EViT(schedule="decreasing").token_counts(deit_s()) == [197] * 4 + [81] * 3 + [58] * 6
+    assert EViT(keep=0.2, schedule="increasing", fuse=False).token_counts(deit_s())[-1] == 2  # one patch stays
+
+
+def test_topk():
+    assert TopK(k=50).token_counts(deit_s()) == [197] * 4 + [51] * 9
+    assert TopK(k=(99, 50, 60)).token_counts(deit_s()) == [197] * 4 + [100] * 3 + [51] * 6
+    assert TopK(keep=0.7).token_counts(deit_s()) == EViT(keep=0.7, fuse=False).token_counts(deit_s())
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (TopK(), "topk takes either k or keep, but got k=None, keep=None; write k=8"),
+        (TopK(k=3, keep=0.5), "topk takes either k or keep, but got k=3, keep=0.5"),
+        (TopK(k=3, schedule="decreasing"), "topk schedule goes with keep, but got k=3, schedule=decreasing"),
+        (
+            TopK(k=(3, 2)),
+            r"topk k must have one figure per chosen block, but got 2 for blocks=\[4, 7, 10\]; write 3",
+        ),
+        (EViT(keep=(0.5, 0.4, 0.3), schedule="decreasing"), "evit schedule spreads a single keep over the blocks"),
+        (ToMe(r=(1, 99), blocks=(1, 2)), "tome r must be at most .* = 98, but got r=99"),
+        (ToMe(r=1, blocks=(2, 1)), r"tome blocks must ascend within 1..depth, but got blocks=\[2, 1\], depth=12"),
+        (PPT(blocks=(13,)), r"ppt blocks must ascend .* the default is \[4, 7, 10\]"),
+    ],
+)
+def test_settings_that_do_not_fit(rule: TokenRule, message: str):
+    with pytest.raises(ValueError, match=message):
+        rule.resolved(deit_s())
+
+
+@pytest.mark.parametrize("rule", [EViT, PPT, TopK])
+def test_scores_with_and_without_a_class_token(rule: type[EViT | PPT | TopK]):
+    a = deit_s(class_token=False, pool="avg")
+    settings = {"keep": 0.5} if rule is not PPT else {"r": 5}
+    for name, kind in SCORES.items():
+        one = rule.model_validate({**settings, "score": name})
+        assert one.needs_class_token == kind.needs_class_token
+        if kind.needs_class_token:
+            with pytest.raises(
+                ValueError, match=rf"needs a CLS token for its score, but got score={name}.*'entropy'"
+            ):
+                one.resolved(a)
+        else:
+            assert one.resolved(a).token_counts(a)[-1] < a.num_tokens
+        assert one.resolved(deit_s()).token_counts(deit_s())[-1] < 197
+
+
+def test_what_scores_cost():
+    widths = BlockWidths(width=200, heads=6, qk_dim=64, v_dim=10, mlp_units=7)
+    dear = {"attention_to_cls", "attention_received", "entropy"}
+    for name, kind in SCORES.items():
+        assert kind.macs(197, widths) == (
+            197**2 * 384 if name in dear else 0 if name == "magnitude" else 197 * 384
+        )
+
+
+def test_an_unknown_score_is_refused_by_name():
+    with pytest.raises(ValueError, match="'ats', 'entropy' or 'magnitude'"):
+        EViT(score="luck")

@@ -1,0 +1,92 @@
+"""The table of token scores, torch-free: what each reads of the attention matrix, and what that costs.
+
+With A the attention matrix of a head, h over heads and v_i the values of token i, heads concatenated:
+
+| name | score of patch i |
+|---|---|
+| ``cls_attention`` | mean_h A[cls, i] (Liang et al., *EViT*, ICLR 2022) |
+| ``attention_to_cls`` | mean_h A[i, cls] |
+| ``attention_received`` | sum over h and all queries j of A[j, i] (Marin et al., *Token Pooling*, 2021) |
+| ``ats`` | sum_h A[cls, i] * norm(v_i), normalised over patches (Fayyaz et al., *ATS*, ECCV 2022, Eq. 3) |
+| ``entropy`` | mean_h entropy(A[i, :]) * norm(v_i), normalised over patches |
+| ``magnitude`` | norm(x_i), the Euclidean norm of the feature |
+
+The kernels of the same names are in ``vitsearch.compress.tokens.scores``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from vitsearch.candidate.architecture import Architecture
+from vitsearch.candidate.tokens.rule import TokenRule
+from vitsearch.candidate.widths import BlockWidths
+from vitsearch.config.named import KeyOf
+
+
+@dataclass(frozen=True)
+class ScoreKind:
+    """What a score needs.
+
+    Attributes:
+        reads: The part of the attention matrix it reads: ``nothing``, the CLS ``row``, or the whole ``matrix``.
+        needs_class_token: Whether it is a relation to the CLS token.
+    """
+
+    reads: Literal["nothing", "row", "matrix"]
+    needs_class_token: bool
+
+    def macs(self, num_tokens: int, widths: BlockWidths) -> int:
+        """N * qk_width for a row of Q K^T over all heads, N^2 * qk_width for all of it."""
+        rows = {"nothing": 0, "row": 1, "matrix": num_tokens}[self.reads]
+        return rows * num_tokens * widths.qk_width
+
+
+SCORES: dict[str, ScoreKind] = {
+    "cls_attention": ScoreKind("row", needs_class_token=True),
+    "attention_to_cls": ScoreKind("matrix", needs_class_token=True),
+    "attention_received": ScoreKind("matrix", needs_class_token=False),
+    "ats": ScoreKind("row", needs_class_token=True),
+    "entropy": ScoreKind("matrix", needs_class_token=False),
+    "magnitude": ScoreKind("nothing", needs_class_token=False),
+}
+
+ScoreName = Annotated[str, KeyOf(SCORES)]
+
+
+class ScoredRule(TokenRule):
+    """A rule that ranks or weighs patches by a score.
+
+    Attributes:
+        score: Its name in ``SCORES``.
+    """
+
+    score: ScoreName = "cls_attention"
+
+    @property
+    def uses_score(self) -> bool:
+        """Whether the score matters under the other settings."""
+        return True
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether the score is a relation to the CLS token."""
+        return self.uses_score and SCORES[self.score].needs_class_token
+
+    def check_score(self, architecture: Architecture) -> None:
+        """Refuse a score that the network cannot give.
+
+        Raises:
+            ValueError: The score reads the CLS token and there is none.
+        """
+        if self.needs_class_token and not architecture.class_token:
+            others = [name for name, kind in SCORES.items() if not kind.needs_class_token]
+            raise ValueError(
+                f"{self.reducer} needs a CLS token for its score, but got score={self.score}, class_token=false; "
+                f"set class_token=true or choose score from {others}"
+            )
+
+    def score_macs(self, num_tokens: int, widths: BlockWidths) -> int:
+        """MACs of the score on one image of ``num_tokens`` tokens."""
+        return SCORES[self.score].macs(num_tokens, widths) if self.uses_score else 0
