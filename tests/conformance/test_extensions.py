@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vitsearch.candidate import PRUNERS, TOKEN_RULES, Architecture, Candidate, NoReduction, TokenRule
-from vitsearch.compress import REDUCERS
-from vitsearch.compress.weights.magnitude import prune_magnitude
+from vitsearch.compress import REDUCERS, PruneContext
+from vitsearch.compress.weights import Units
+from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.config import (
     DATASETS,
     RUNTIMES,
@@ -106,16 +107,16 @@ def prepare(model: nn.Module, target: TargetSpec, folder: Path) -> tuple[Callabl
     return lambda: None, folder / "none", "fake 1"
 
 
-def prune(model: VisionTransformer, candidate: Candidate) -> VisionTransformer:
+def rank(model: VisionTransformer, context: PruneContext) -> Units:
     CALLS.append("pruner")
-    return prune_magnitude(model, candidate)
+    return rank_magnitude(model, context)
 
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOKEN_RULES, "first", FirstPatches)
     monkeypatch.setitem(REDUCERS, "first", build_first)
-    monkeypatch.setitem(PRUNERS, "mine", f"{__name__}:prune")
+    monkeypatch.setitem(PRUNERS, "mine", f"{__name__}:rank")
     monkeypatch.setitem(SAMPLERS, "mine", SamplerKind(build=f"{__name__}:build_sampler"))
     monkeypatch.setitem(DATASETS, "noise", DatasetKind(reader=f"{__name__}:read_noise"))
     monkeypatch.setitem(RUNTIMES, "mine", f"{__name__}:prepare")

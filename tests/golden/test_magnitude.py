@@ -7,7 +7,8 @@ import torch
 
 from tests.golden import reference
 from vitsearch.candidate import Architecture, Candidate
-from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, prune_magnitude
+from vitsearch.compress import prune
+from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores
 from vitsearch.models import VisionTransformer, build_dense
 
 DEPTH, WIDTH, HEADS, UNITS = 3, 12, 3, 30
@@ -54,7 +55,7 @@ def test_the_sliced_network_is_the_reference_with_the_weakest_units_zeroed():
     candidate = Candidate.model_validate(
         {"architecture": A, "sparsity": {"method": "magnitude", "mlp_units": kept_units, "heads": kept_heads}}
     )
-    pruned = prune_magnitude(model.float(), candidate).double().eval()
+    pruned = prune(model.float(), candidate).double().eval()
     for b in range(DEPTH):
         units = sorted(range(UNITS), key=lambda j: unit_score(w, b, j))[: UNITS - kept_units[b]]
         heads = sorted(range(HEADS), key=lambda h: head_score(w, b, h))[: HEADS - kept_heads[b]]

@@ -12,8 +12,12 @@ from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.named import KeyOf
 
-# Structured pruning: one line for each ranking, with its ``Pruner``.
-PRUNERS: dict[str, str] = {"magnitude": "vitsearch.compress.weights.magnitude:prune_magnitude"}
+# Structured pruning: one line for each ranking, with its ``Ranking``.
+PRUNERS: dict[str, str] = {
+    "magnitude": "vitsearch.compress.weights.magnitude:rank_magnitude",
+    "random": "vitsearch.compress.weights.chance:rank_random",
+    "taylor": "vitsearch.compress.weights.taylor:rank_taylor",
+}
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]

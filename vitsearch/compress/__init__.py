@@ -7,6 +7,15 @@ removed), then bits.
 from vitsearch.compress.assemble import assemble
 from vitsearch.compress.quantize import calibrate, insert_quantizers
 from vitsearch.compress.tokens import REDUCERS, build_reducers
-from vitsearch.compress.weights import PRUNERS
+from vitsearch.compress.weights import PRUNERS, PruneContext, prune
 
-__all__ = ["PRUNERS", "REDUCERS", "assemble", "build_reducers", "calibrate", "insert_quantizers"]
+__all__ = [
+    "PRUNERS",
+    "REDUCERS",
+    "PruneContext",
+    "assemble",
+    "build_reducers",
+    "calibrate",
+    "insert_quantizers",
+    "prune",
+]

@@ -12,13 +12,12 @@ from vitsearch.config import EerSpec, Value
 from vitsearch.cost import cost_of, eer_pct
 from vitsearch.cost.macs import block_macs
 from vitsearch.errors import InputError
-from vitsearch.space import Dimension, Draw, SearchSpace
+from vitsearch.space import SPARSITY_RATIOS, Dimension, Draw, SearchSpace
 
 End = Literal[-1, 1]
 MONOTONE = {
     "architecture.mlp_ratio": 1,
-    "sparsity.mlp_ratio": -1,
-    "sparsity.heads_ratio": -1,
+    **dict.fromkeys(SPARSITY_RATIOS, -1),
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }

@@ -11,7 +11,7 @@ from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.pareto import hypervolume, knee, non_dominated
 from vitsearch.report.figures import constraints_known, directions, known_figures, objective_values, violations
-from vitsearch.space import Dimension, SearchSpace, resolve_preset
+from vitsearch.space import SPARSITY_RATIOS, Dimension, SearchSpace, resolve_preset
 from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
 
 CHANCE_ERRORS = 3
@@ -140,7 +140,7 @@ def _largest(axis: Dimension) -> Value:
     values = axis.values()
     if axis.name == "tokens.reducer":
         return "none" if "none" in values else values[0]
-    if axis.field in {"architecture.patch_size", "sparsity.mlp_ratio", "sparsity.heads_ratio", "tokens.r"}:
+    if axis.field in {"architecture.patch_size", *SPARSITY_RATIOS, "tokens.r"}:
         return min(values, key=float)
     numeric = [v for v in values if isinstance(v, int | float)]
     return max(numeric) if numeric else values[0]

@@ -3,9 +3,10 @@
 from vitsearch.space.dimension import Dimension
 from vitsearch.space.presets import load_preset, preset_names, resolve_preset
 from vitsearch.space.size import continuous_fields, num_configurations
-from vitsearch.space.space import Draw, SearchSpace
+from vitsearch.space.space import SPARSITY_RATIOS, Draw, SearchSpace
 
 __all__ = [
+    "SPARSITY_RATIOS",
     "Dimension",
     "Draw",
     "SearchSpace",

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 
 from vitsearch.space.dimension import Dimension
-from vitsearch.space.space import SearchSpace
+from vitsearch.space.space import BLOCKS_RATIO, SearchSpace, num_kept
 
 MAX_ENUMERATED = 200_000
 Group = tuple[int, tuple[tuple[str, object], ...]]
@@ -22,16 +22,32 @@ def num_configurations(space: SearchSpace) -> int:
     """Configurations the space can express; an axis that is a continuum counts as one value.
 
     Architectures are counted after repair (heads that do not divide the width are not counted twice). The other
-    settings multiply, conditions taken into account; per-block axes count once for each block the depth has.
+    settings multiply, conditions taken into account; per-block axes count once for each block that is left. A
+    condition on ``sparsity.blocks_ratio`` itself is not followed.
     """
     architecture = [axis for axis in space.dimensions if axis.field.startswith("architecture.")]
     others = [axis for axis in space.dimensions if not axis.field.startswith("architecture.")]
     governing = {name for axis in others for name, _ in axis.when}
     total = 0
     for (depth, values), count in _architectures(space, architecture, governing).items():
-        alive = [axis for axis in others if axis.block is None or axis.block <= depth]
-        total += count * _count(alive, {**space.fixed, **dict(values)})
+        for chosen in _shares_of_blocks(space, others):
+            blocks = num_kept(depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
+            alive = [
+                axis
+                for axis in others
+                if axis.name != BLOCKS_RATIO and (axis.block is None or axis.block <= blocks)
+            ]
+            total += count * _count(alive, {**chosen, **dict(values)})
     return total
+
+
+def _shares_of_blocks(space: SearchSpace, axes: list[Dimension]) -> list[dict[str, object]]:
+    """The fixed settings, once for each share of blocks that can be dropped."""
+    axis = next((axis for axis in axes if axis.name == BLOCKS_RATIO), None)
+    if axis is None:
+        return [dict(space.fixed)]
+    shares = axis.values() if axis.cardinality is not None else axis.values()[:1]
+    return [{**space.fixed, BLOCKS_RATIO: share} for share in shares]
 
 
 def _architectures(space: SearchSpace, axes: list[Dimension], governing: set[str]) -> Counter[Group]:

@@ -32,7 +32,16 @@ from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
 
 Draw = Mapping[str, Value]
-SPARSITY_RATIOS = ("sparsity.mlp_ratio", "sparsity.heads_ratio")
+BLOCKS_RATIO = "sparsity.blocks_ratio"
+# what a ratio removes a share of, and whether it may differ from block to block
+SPARSITY_RATIOS = {
+    "sparsity.mlp_ratio": True,
+    "sparsity.heads_ratio": True,
+    "sparsity.qk_ratio": True,
+    "sparsity.v_ratio": True,
+    "sparsity.width_ratio": False,
+    BLOCKS_RATIO: False,
+}
 GIVEN_BY_DATASET = ("architecture.in_chans", "architecture.num_classes")
 
 
@@ -44,7 +53,7 @@ def known_fields() -> dict[str, bool]:
         for name in rule.model_fields:
             varies = name in rule.per_block_fields
             reducers[f"tokens.{name}"] = varies or reducers.get(f"tokens.{name}", False)
-    sparsity = {"sparsity.method": False, **dict.fromkeys(SPARSITY_RATIOS, True)}
+    sparsity = {"sparsity.method": False, **SPARSITY_RATIOS}
     precision = {
         "precision.quantizer": False,
         "precision.calibration": False,
@@ -102,11 +111,12 @@ class SearchSpace:
         chosen = self.active_values(draw)
         architecture = self._architecture(chosen)
         sparsity = _sparsity(chosen, architecture)
+        pruned = sparsity.pruned_architecture(architecture)
         return Candidate(
             architecture=architecture,
-            tokens=_tokens(chosen, sparsity.pruned_architecture(architecture)),  # type: ignore[arg-type]  # the union's members, by name
+            tokens=_tokens(chosen, pruned),  # type: ignore[arg-type]  # the union's members, by name
             sparsity=sparsity,
-            precision=Precision.model_validate(_per_block_part(chosen, "precision.", architecture.depth)),
+            precision=Precision.model_validate(_per_block_part(chosen, "precision.", pruned.depth)),
         ).canonical()
 
     def architecture_of(self, draw: Draw) -> Architecture:
@@ -312,20 +322,31 @@ def _blocks(value: object, depth: int) -> tuple[int, ...]:
 
 def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
     """Ratios become counts: a ratio p of n units removes floor(p n), but never the last one."""
-    part = _per_block_part(chosen, "sparsity.", architecture.depth)
+    a = architecture
+    blocks = num_kept(a.depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
+    width = num_kept(a.width, chosen.get("sparsity.width_ratio", 0.0), "sparsity.width_ratio")
+    part = _per_block_part(chosen, "sparsity.", blocks)
     kept: dict[str, tuple[int, ...]] = {}
     for ratio_name, field, available in (
-        ("mlp_ratio", "mlp_units", architecture.mlp_units),
-        ("heads_ratio", "heads", architecture.heads),
+        ("mlp_ratio", "mlp_units", a.mlp_units),
+        ("heads_ratio", "heads", a.heads),
+        ("qk_ratio", "qk_dim", a.head_dim),
+        ("v_ratio", "v_dim", a.head_dim),
     ):
         ratio = part.get(ratio_name, 0.0)
-        ratios = ratio if isinstance(ratio, tuple) else (ratio,) * architecture.depth
-        kept[field] = tuple(_num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
+        ratios = ratio if isinstance(ratio, tuple) else (ratio,) * blocks
+        kept[field] = tuple(num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
     method = part.get("method", "magnitude")
-    return Sparsity.model_validate({"method": method, **kept})
+    found = Sparsity.model_validate({"method": method, "width": width, "blocks": blocks, **kept})
+    return found.resolved(architecture)
 
 
-def _num_kept(available: int, ratio: object, name: str) -> int:
+def num_kept(available: int, ratio: object, name: str) -> int:
+    """What a ratio leaves.
+
+    Raises:
+        ValueError: It is no number in [0, 1).
+    """
     if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 <= ratio < 1:
         raise ValueError(f"{name} must lie in [0, 1), but got {ratio!r}; write 0.5, for example")
     return max(1, available - int(ratio * available + 1e-9))

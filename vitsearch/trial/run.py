@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitsearch.candidate import Candidate
-from vitsearch.compress import PRUNERS, build_reducers, calibrate, insert_quantizers
+from vitsearch.compress import PruneContext, build_reducers, calibrate, insert_quantizers, prune
 from vitsearch.compress.inherit import inherit
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
@@ -146,7 +146,7 @@ def compress(
     data = context.data
     model = dense
     if candidate.sparsity.method != "none":
-        model = PRUNERS[candidate.sparsity.method](dense, candidate)
+        model = prune(dense, candidate, _prune_context(request, data))
     model.set_reducers(build_reducers(candidate))
     if candidate.sparsity.method != "none" and request.train.finetune_epochs:
         spec = request.train.model_copy(
@@ -188,12 +188,23 @@ def _checkpoint_key(request: TrialRequest) -> str:
     return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
+def _prune_context(request: TrialRequest, data: TensorData) -> PruneContext:
+    """What rankings look at: the images that calibrate, and their labels."""
+    batches = tuple(_labelled_batches(request, data, request.evaluate.calibration_images))
+    return PruneContext(seed=request.seed, batches=batches)
+
+
 def _sample_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[Tensor]:
+    """A fixed random sample of training images, as ``_labelled_batches`` takes it."""
+    return (images for images, _ in _labelled_batches(request, data, count))
+
+
+def _labelled_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """A fixed random sample of training images; validation and test images decide nothing."""
     generator = np.random.default_rng([request.seed, COMPRESS_EPOCH])
     count = min(count, len(data.source.train))
     indices = generator.choice(data.source.train, size=count, replace=False)
-    return (images for images, _ in normalized_batches(data, indices, request.evaluate.batch_size))
+    return normalized_batches(data, indices, request.evaluate.batch_size)
 
 
 @contextmanager

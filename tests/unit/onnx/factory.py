@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tests.unit.compress.factory import candidate, images, network
-from vitsearch.compress import PRUNERS, build_reducers, calibrate, insert_quantizers
+from vitsearch.compress import build_reducers, calibrate, insert_quantizers, prune
 from vitsearch.models import VisionTransformer
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ def model(parts: str) -> VisionTransformer:
     c = candidate(**PARTS[parts])
     found = network(c)
     if c.sparsity.method != "none":
-        found = PRUNERS[c.sparsity.method](found, c)
+        found = prune(found, c)
     found.set_reducers(build_reducers(c))
     insert_quantizers(found, c.precision).eval()
     with torch.no_grad():

@@ -34,6 +34,11 @@ SPACES: dict[str, dict[str, Any]] = {
         "precision.weight_bits": {"choices": [4, 8, 32], "per_block": True},
         "sparsity.mlp_ratio": {"low": 0.0, "high": 0.5, "step": 0.25},
     },
+    "dropped blocks": {
+        "sparsity.blocks_ratio": {"choices": [0.0, 0.5]},
+        "sparsity.qk_ratio": {"choices": [0.0, 0.25], "per_block": True},
+        "precision.weight_bits": {"choices": [4, 8], "when": {"sparsity.blocks_ratio": 0.5}},
+    },
     "conditions on the architecture": {
         "precision.weight_bits": {"choices": [4, 8, 32], "when": {"architecture.depth": 2}},
         "precision.activation_bits": {"choices": [4, 8], "when": {"architecture.width": 16}, "per_block": True},
@@ -50,11 +55,12 @@ def brute_force(one: SearchSpace) -> int:
     seen = set()
     for drawn in itertools.product(*(axis.values() for axis in one.dimensions)):
         draw = dict(zip((axis.name for axis in one.dimensions), drawn, strict=True))
-        architecture = one.decode(draw).architecture
+        candidate = one.decode(draw)
+        architecture = candidate.architecture
         active: dict[str, object] = dict(one.fixed)
         for axis in one.dimensions:
             holds = all(active.get(name, "inactive") in wanted for name, wanted in axis.when)
-            if holds and (axis.block is None or axis.block <= architecture.depth):
+            if holds and (axis.block is None or axis.block <= candidate.pruned_architecture.depth):
                 active[axis.name] = draw[axis.name]
         others = {k: v for k, v in active.items() if not k.startswith("architecture.")}
         seen.add((architecture, tuple(sorted(others.items()))))

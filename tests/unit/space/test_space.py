@@ -151,6 +151,33 @@ def test_sparsity_per_block():
     assert one.decode(draw).sparsity.heads == (1, 2)
 
 
+def test_ratios_of_every_kind_of_unit():
+    fixed = {
+        "sparsity.qk_ratio": 0.5, "sparsity.v_ratio": 0.3, "sparsity.width_ratio": 0.25,
+        "sparsity.blocks_ratio": 0.5,
+    }  # fmt: skip
+    one = space(fixed).decode({})
+    a, kept = one.architecture, one.sparsity
+    assert (a.width, a.head_dim, a.depth) == (24, 12, 2)
+    assert (kept.qk_dim, kept.v_dim, kept.width, kept.blocks) == (6, 9, 18, 1)
+
+
+def test_per_block_axes_are_those_of_the_blocks_that_are_left():
+    one = space(
+        {"architecture.depth": 4, "tokens.reducer": "evit"},
+        sparsity__blocks_ratio={"choices": [0.0, 0.25, 0.5]},
+        sparsity__v_ratio={"choices": [0.0, 0.5], "per_block": True},
+        precision__weight_bits={"choices": [4, 8], "per_block": True},
+    )
+    draw = {f"sparsity.v_ratio[{i}]": 0.5 * (i % 2) for i in range(1, 5)}
+    draw |= {f"precision.weight_bits[{i}]": 4 + 4 * (i // 2 % 2) for i in range(1, 5)}
+    found = one.decode({**draw, "sparsity.blocks_ratio": 0.25})
+    assert (found.sparsity.blocks, found.sparsity.v_dim) == (3, (6, 12, 6))
+    assert found.precision.weight_bits == (4, 8, 8)
+    assert found.tokens == EViT(blocks=(1, 2, 3))
+    assert one.decode({**draw, "sparsity.blocks_ratio": 0.0}).sparsity.v_dim == (6, 12, 6, 12)
+
+
 def test_unknown_names_are_answered_with_the_nearest():
     error = refused("space.fixed.architecture.depht", "not a known setting", {"architecture.depht": 3})
     assert error.remedy == "did you mean 'architecture.depth'?"
@@ -232,7 +259,11 @@ def test_impossible_sizes(name: str, value: Any):
     ("fixed", "field", "match"),
     [
         ({"precision.weight_bits": 9}, "precision.weight_bits", "but got 9"),
-        ({"sparsity.method": "luck"}, "sparsity.method", "'none' or 'magnitude', but got 'luck'"),
+        (
+            {"sparsity.method": "luck"},
+            "sparsity.method",
+            "'none', 'magnitude', 'random' or 'taylor', but got 'luck'",
+        ),
         ({"sparsity.mlp_ratio": 1.0}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got 1.0; write"),
         ({"sparsity.heads_ratio": "half"}, "sparsity.heads_ratio", r"must lie in \[0, 1\), but got 'half'; write"),
         ({"sparsity.mlp_ratio": True}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got True; write"),

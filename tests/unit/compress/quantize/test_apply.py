@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.unit.compress.factory import DEPTH, candidate, images, network
 from vitsearch.candidate import Precision
-from vitsearch.compress import PRUNERS, assemble, build_reducers, calibrate, insert_quantizers
+from vitsearch.compress import assemble, build_reducers, calibrate, insert_quantizers, prune
 from vitsearch.compress.quantize import (
     ActivationQuantizer,
     QuantizedAttention,
@@ -34,7 +34,7 @@ def compressed(architecture: dict[str, Any] | None = None, **parts: Any) -> Visi
     c = candidate(architecture, **parts)
     model = network(c)
     if c.sparsity.method != "none":
-        model = PRUNERS["magnitude"](model, c)
+        model = prune(model, c)
     model.set_reducers(build_reducers(c))
     insert_quantizers(model, c.precision).eval()
     calibrate(model, [images(4), images(3)])

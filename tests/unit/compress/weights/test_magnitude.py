@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.compress.factory import DEPTH, HEADS, UNITS, candidate, images, network
+from tests.unit.compress.factory import HEADS, UNITS, candidate, images, network
 from vitsearch.candidate import Candidate
-from vitsearch.compress import PRUNERS
-from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, prune_magnitude, strongest
+from vitsearch.compress import prune
+from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
 from vitsearch.profile import count_macs
@@ -50,7 +50,7 @@ def test_the_sliced_network_is_the_masked_one(kept: str, architecture: str):
     dense = network(c)
     expected = masked(dense, c)(images())
     assert (expected - dense(images())).abs().max() > 1e-2
-    torch.testing.assert_close(prune_magnitude(dense, c).eval()(images()), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prune(dense, c).eval()(images()), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -58,7 +58,7 @@ def test_the_sliced_network_is_the_masked_one(kept: str, architecture: str):
 @torch.no_grad()
 def test_parameters_and_macs_are_those_of_the_closed_form(kept: str, architecture: str):
     c = pruned_candidate(kept, architecture)
-    pruned, cost = prune_magnitude(network(c), c).eval(), cost_of(c)
+    pruned, cost = prune(network(c), c).eval(), cost_of(c)
     assert sum(p.numel() for p in pruned.parameters()) == cost.num_params
     assert count_macs(pruned, images()) == cost.num_macs
     assert cost.num_params < sum(p.numel() for p in network(c).parameters())
@@ -68,7 +68,7 @@ def test_parameters_and_macs_are_those_of_the_closed_form(kept: str, architectur
 def test_keeping_everything_is_the_identity():
     everything = candidate(sparsity={"method": "magnitude", "mlp_units": UNITS, "heads": HEADS})
     dense = network(everything)
-    assert torch.equal(prune_magnitude(dense, everything).eval()(images()), dense(images()))
+    assert torch.equal(prune(dense, everything).eval()(images()), dense(images()))
     assert everything.canonical() == candidate().canonical()
 
 
@@ -76,7 +76,7 @@ def test_the_original_is_not_changed():
     c = pruned_candidate("per block")
     dense = network(c)
     before = copy.deepcopy(dense.state_dict())
-    pruned = prune_magnitude(dense, c)
+    pruned = prune(dense, c)
     with torch.no_grad():
         for parameter in pruned.parameters():
             parameter.zero_()
@@ -87,7 +87,7 @@ def test_the_original_is_not_changed():
 def test_survivors_keep_their_order():
     c = pruned_candidate("per block")
     dense = network(c)
-    pruned = prune_magnitude(dense, c)
+    pruned = prune(dense, c)
     for old, new in zip(dense.blocks, pruned.blocks, strict=True):
         positions = [_row(old.mlp.fc1.weight, row) for row in new.mlp.fc1.weight]
         assert positions == sorted(positions)
@@ -105,12 +105,3 @@ def _row(matrix: Tensor, row: Tensor) -> int:
 
 def test_equal_scores_keep_the_first():
     assert strongest(torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]), 3).tolist() == [0, 1, 3]
-
-
-@pytest.mark.parametrize("name", PRUNERS)
-def test_every_pruner_gives_the_counts_asked_for(name: str):
-    c = candidate(sparsity={"method": name, "mlp_units": (48, 7, 30), "heads": (1, 4, 2)})
-    pruned = PRUNERS[name](network(c), c)
-    assert len(pruned.blocks) == DEPTH
-    assert [b.mlp.fc1.out_features for b in pruned.blocks] == [48, 7, 30]
-    assert [b.attn.num_heads for b in pruned.blocks] == [1, 4, 2]

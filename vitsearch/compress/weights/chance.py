@@ -1,0 +1,14 @@
+"""Random pruning, the baseline that every ranking must beat."""
+
+from __future__ import annotations
+
+import torch
+
+from vitsearch.compress.weights.context import PruneContext
+from vitsearch.compress.weights.units import Units, random_units
+from vitsearch.models import VisionTransformer
+
+
+def rank_random(model: VisionTransformer, context: PruneContext) -> Units:
+    """score_u ~ U[0, 1), independent for all units; a function of the seed alone."""
+    return random_units(model, torch.Generator().manual_seed(context.seed))

@@ -1,0 +1,142 @@
+"""A smaller dense network out of a larger one: which units stay, and their weights.
+
+Shape suffixes: D channels, M hidden units, H heads, Q width of a head's queries and keys, V width of its values,
+all of them after pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitsearch.candidate import BlockWidths
+from vitsearch.compress.weights.units import BlockUnits, Units, strongest
+from vitsearch.models import Block, VisionTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptBlock:
+    """What stays of one block.
+
+    Attributes:
+        index: Its place among the blocks there were, from 0.
+        mlp_units_M: Indices of hidden units.
+        heads_H: Indices of heads.
+        qk_HQ: Indices of query and key dimensions, within each kept head.
+        v_HV: Indices of value dimensions, within each kept head.
+    """
+
+    index: int
+    mlp_units_M: Tensor
+    heads_H: Tensor
+    qk_HQ: Tensor
+    v_HV: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What stays of a network, all indices ascending.
+
+    Attributes:
+        channels_D: Indices of embedding channels.
+        blocks: What stays of each block that stays.
+    """
+
+    channels_D: Tensor
+    blocks: tuple[KeptBlock, ...]
+
+    @property
+    def widths(self) -> tuple[BlockWidths, ...]:
+        """The sizes of each block."""
+        return tuple(
+            BlockWidths(
+                width=len(self.channels_D),
+                heads=len(block.heads_H),
+                qk_dim=block.qk_HQ.shape[1],
+                v_dim=block.v_HV.shape[1],
+                mlp_units=len(block.mlp_units_M),
+            )
+            for block in self.blocks
+        )
+
+
+def choose(scores: Units, widths: Sequence[BlockWidths]) -> Kept:
+    """The units of greatest score, as many as ``widths`` say; equal scores keep the first.
+
+    Blocks come first; the widths are those of the blocks that stay, in order. Each head that stays keeps its own
+    dimensions.
+    """
+    blocks = strongest(torch.stack([block.block for block in scores.blocks]), len(widths))
+    return Kept(
+        channels_D=strongest(scores.channels_D, widths[0].width),
+        blocks=tuple(
+            _choose_in_block(index, scores.blocks[index], size)
+            for index, size in zip(blocks.tolist(), widths, strict=True)
+        ),
+    )
+
+
+def _choose_in_block(index: int, scores: BlockUnits, size: BlockWidths) -> KeptBlock:
+    heads_H = strongest(scores.heads_H, size.heads)
+    return KeptBlock(
+        index=index,
+        mlp_units_M=strongest(scores.mlp_units_M, size.mlp_units),
+        heads_H=heads_H,
+        qk_HQ=torch.stack([strongest(row, size.qk_dim) for row in scores.qk_HQ[heads_H]]),
+        v_HV=torch.stack([strongest(row, size.v_dim) for row in scores.v_HV[heads_H]]),
+    )
+
+
+@torch.no_grad()
+def slice_network(model: VisionTransformer, kept: Kept) -> VisionTransformer:
+    """The network of the kept units alone; ``model`` stays as it is.
+
+    It computes what ``model`` would with the outputs of all other units at zero, dropped blocks the identity and
+    LayerNorms taken over the kept channels: heads keep the scale 1/sqrt(head_dim) of the dense network.
+    """
+    architecture = model.architecture.model_copy(update={"depth": len(kept.blocks)})
+    small = VisionTransformer(architecture, widths=kept.widths).to(next(model.parameters()))
+    channels_D = kept.channels_D
+    old = model.state_dict()
+    state = {}
+    for name, value in old.items():
+        if name.startswith("blocks."):
+            continue
+        if name in {"head.weight", "head_dist.weight"}:
+            state[name] = value[:, channels_D]
+        elif name in {"head.bias", "head_dist.bias"} or name.startswith("patch_embed.norm."):
+            state[name] = value
+        else:  # tokens and positions hold channels last; kernels, biases and norms first
+            state[name] = value[..., channels_D] if name.endswith(("_token", "pos_embed")) else value[channels_D]
+    for number, block in enumerate(kept.blocks):
+        source = model.blocks[block.index]
+        assert isinstance(source, Block)
+        taken = _sliced_block(source, block, channels_D)
+        state |= {f"blocks.{number}.{name}": value for name, value in taken.items()}
+    small.load_state_dict(state)
+    return small.train(model.training)
+
+
+def _sliced_block(old: Block, kept: KeptBlock, channels_D: Tensor) -> dict[str, Tensor]:
+    attention, units_M = old.attn, kept.mlp_units_M
+    H, Q, V = attention.num_heads, attention.qk_dim, attention.v_dim
+    qk_rows = (kept.heads_H[:, None] * Q + kept.qk_HQ).flatten()
+    v_rows = (kept.heads_H[:, None] * V + kept.v_HV).flatten()
+    rows = torch.cat([qk_rows, H * Q + qk_rows, 2 * H * Q + v_rows])
+    state = old.state_dict()
+    taken = {
+        "attn.qkv.weight": state["attn.qkv.weight"][rows][:, channels_D],
+        "attn.qkv.bias": state["attn.qkv.bias"][rows],
+        "attn.proj.weight": state["attn.proj.weight"][channels_D][:, v_rows],
+        "mlp.fc1.weight": state["mlp.fc1.weight"][units_M][:, channels_D],
+        "mlp.fc1.bias": state["mlp.fc1.bias"][units_M],
+        "mlp.fc2.weight": state["mlp.fc2.weight"][channels_D][:, units_M],
+    }
+    for name, value in state.items():
+        if name not in taken:  # what an attention variant learns per head, and everything as wide as the stream
+            per_head = name.startswith("attn.") and name != "attn.proj.bias"
+            taken[name] = value[kept.heads_H if per_head else channels_D]
+    return taken
