@@ -180,6 +180,109 @@ def topk(count: int, *, merge: bool, score: str) -> Reduction:
     return reduce
 
 
+def diffrate(pruned: int, merged: int, *, score: str = "cls_attention") -> Reduction:
+    """Drop the last patches by score and merge those before them into the most similar of the others."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        value = SCORES[score](seen)
+        order = [i + seen.prefix for i in sorted(range(len(value)), key=lambda i: -value[i])]
+        last = max(1, len(order) - pruned)
+        first = max(1, last - merged)
+        kept = sorted(order[:first])
+        mass, total = seen.x * seen.size[:, None], seen.size.copy()
+        for i in order[first:last]:
+            nearest = max(kept, key=lambda j: cosine(seen.x[i], seen.x[j]))
+            mass[nearest] = mass[nearest] + seen.size[i] * seen.x[i]
+            total[nearest] = total[nearest] + seen.size[i]
+        stay = [*range(seen.prefix), *kept]
+        return np.stack([mass[i] / total[i] for i in stay]), total[stay]
+
+    return reduce
+
+
+def tps(keep: float, *, score: str = "cls_attention") -> Reduction:
+    """x_j <- (e x_j + sum e^cos x_i) / (e + sum e^cos) over the pruned i nearest to the kept j."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        x = seen.x[seen.prefix :]
+        kept, rest = best(SCORES[score](seen), math.ceil(round(keep * len(x), 9)))
+        rows = list(seen.x[: seen.prefix])
+        for j in kept:
+            above, below = math.e * x[j], math.e
+            for i in rest:
+                if max(kept, key=lambda one: cosine(x[i], x[one])) == j:
+                    weight = math.exp(cosine(x[i], x[j]))
+                    above, below = above + weight * x[i], below + weight
+            rows.append(above / below)
+        return np.stack(rows), np.ones(len(rows))
+
+    return reduce
+
+
+def spvit(keep: float, *, score: str = "cls_attention") -> Reduction:
+    """Keep the best patches; one token is the mean of the others."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        x = seen.x[seen.prefix :]
+        kept, rest = best(SCORES[score](seen), math.ceil(round(keep * len(x), 9)))
+        package = sum(x[i] for i in rest) / len(rest)
+        rows = [*seen.x[: seen.prefix], *(x[j] for j in kept), package]
+        return np.stack(rows), np.ones(len(rows))
+
+    return reduce
+
+
+def grid_pool(grid: int, pool: str, *, score: str = "cls_attention") -> Reduction:
+    """One token for each grid x grid window of the square of patches; windows at the edge are cut off."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        side = math.isqrt(len(seen.x) - seen.prefix)
+        rows, sizes = list(seen.x[: seen.prefix]), list(seen.size[: seen.prefix])
+        values = SCORES[score](seen) if pool == "attention" else None
+        for top in range(0, side, grid):
+            for left in range(0, side, grid):
+                window = [
+                    seen.prefix + row * side + column
+                    for row in range(side)
+                    for column in range(side)
+                    if top <= row < top + grid and left <= column < left + grid
+                ]
+                if pool == "max":
+                    rows.append(np.max([seen.x[i] for i in window], axis=0))
+                else:
+                    weight = {i: seen.size[i] if values is None else values[i - seen.prefix] for i in window}
+                    rows.append(sum(weight[i] * seen.x[i] for i in window) / sum(weight.values()))
+                sizes.append(sum(seen.size[i] for i in window))
+        return np.stack(rows), np.array(sizes)
+
+    return reduce
+
+
+def token_pooling(count: int, method: str, iterations: int, *, score: str) -> Reduction:
+    """Weighted K-means or K-medoids of the patches, which begins with the patches of the largest weight."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        x, weight = seen.x[seen.prefix :], SCORES[score](seen)
+        centres = [x[j] for j in best(weight, count)[0]]
+        for _ in range(iterations):
+            own = [min(range(count), key=lambda c: float(((row - centres[c]) ** 2).sum())) for row in x]
+            for c in range(count):
+                members = [i for i in range(len(x)) if own[i] == c]
+                if members and method == "kmeans":
+                    centres[c] = sum(weight[i] * x[i] for i in members) / sum(weight[i] for i in members)
+                elif members:
+                    centres[c] = x[min(members, key=lambda i: scatter(x, weight, members, i))]
+        rows = [*seen.x[: seen.prefix], *centres]
+        return np.stack(rows), np.ones(len(rows))
+
+    return reduce
+
+
+def scatter(x: Array, weight: Array, members: list[int], centre: int) -> float:
+    """Weighted sum of squared distances of members from one of them."""
+    return sum(float(weight[j] * ((x[j] - x[centre]) ** 2).sum()) for j in members)
+
+
 def cls_attention(seen: Seen) -> Array:
     """mean_h A[cls, i]."""
     heads = range(seen.q.shape[0])

@@ -16,6 +16,7 @@ from vitsearch.candidate import SCORES, Architecture, Candidate
 from vitsearch.compress import build_reducers
 from vitsearch.compress.tokens.kernels import bipartite_matching, merge_tokens
 from vitsearch.compress.tokens.scores import SCORE_KERNELS
+from vitsearch.compress.tokens.token_pooling import kmeans, kmedoids
 from vitsearch.models import AttentionState, VisionTransformer, build_dense
 
 PREFIXES: dict[str, dict[str, Any]] = {
@@ -274,3 +275,59 @@ def test_schedules_of_shares_of_and_of_numbers():
         a, {"reducer": "ppt", "r": 4, "tau": 0.0, "schedule": "increasing", "blocks": (1, 2, 4)},
         {2: reference.ppt(4, 0.0), 4: reference.ppt(8, 0.0)},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_diffrate(size: str, prefix: str):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    rates = {1: (2, 3), 2: (0, 2), 4: (1, 30)}
+    prune, merge = zip(*rates.values(), strict=True)
+    compare_each(
+        a,
+        {"reducer": "diffrate", "prune": prune, "merge": merge, "blocks": tuple(rates), "score": "entropy"},
+        {block: reference.diffrate(*pair, score="entropy") for block, pair in rates.items()},
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist", "cls, avg"])
+@pytest.mark.parametrize("keep", [0.7, 0.34])
+def test_tps_and_spvit(size: str, prefix: str, keep: float):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    compare(a, {"reducer": "tps", "keep": keep}, lambda: reference.tps(keep), (1, 2, 4))
+    compare(a, {"reducer": "spvit", "keep": keep}, lambda: reference.spvit(keep), (1, 2, 4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("pool", ["avg", "max", "attention"])
+@pytest.mark.parametrize(("grid", "blocks"), [(2, (1, 3)), (3, (2,))], ids=str)
+def test_grid_pool(size: str, prefix: str, pool: str, grid: int, blocks: tuple[int, ...]):
+    """5 x 5 windows of 2 become 3 x 3 and then 2 x 2, so that groups of unequal size are pooled again."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    rule = {"reducer": "grid_pool", "grid": grid, "pool": pool, "score": "magnitude"}
+    compare(a, rule, lambda: reference.grid_pool(grid, pool, score="magnitude"), blocks)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("method", ["kmeans", "kmedoids"])
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_token_pooling(size: str, prefix: str, method: str, iterations: int):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    count = {1: 6, 2: 3}
+    compare_each(
+        a,
+        {"reducer": "token_pooling", "k": (6, 3), "blocks": (1, 2), "method": method, "iterations": iterations},
+        {b: reference.token_pooling(k, method, iterations, score="attention_received") for b, k in count.items()},
+    )
+
+
+def test_a_cluster_that_loses_every_token_keeps_its_centre():
+    """Of two equal tokens the first takes both; the weighted centre of the second stays where it was."""
+    x_BPD = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [5.0, 0.0]]])
+    weight_BP = torch.tensor([[1.0, 1.0, 1.0, 3.0]])
+    first_BK = torch.tensor([[0, 1, 3]])
+    assert kmeans(x_BPD, weight_BP, first_BK, 3).tolist() == [[[0.0, 0.0], [0.0, 0.0], [4.75, 0.0]]]
+    assert kmedoids(x_BPD, weight_BP, first_BK, 3).tolist() == [[[0.0, 0.0], [0.0, 0.0], [5.0, 0.0]]]

@@ -77,9 +77,7 @@ class Candidate(Spec):
         a = self.architecture
         parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}"]
         if self.tokens.reducer != "none":
-            settings = self.tokens.model_dump(exclude={"reducer", "blocks"})
-            numbers = [f"{k}={v:.3g}" for k, v in settings.items() if isinstance(v, int | float) and k != "fuse"]
-            parts.append(" ".join([self.tokens.reducer, *numbers]))
+            parts.append(self.tokens.summary())
         widths, depth = self.widths, self.pruned_architecture.depth
         for name, kept, available in (
             ("blocks", [depth], a.depth),

@@ -91,6 +91,19 @@ class TokenRule(Spec):
         """
         return 0
 
+    def summary(self) -> str:
+        """A few words: the name, its figures, and named settings that are not the default ones."""
+        words = [self.reducer]
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in {"reducer", "blocks"} or value is None or isinstance(value, bool):
+                continue
+            if isinstance(value, str) and value == field.default:
+                continue
+            figures = value if isinstance(value, tuple) else (value,)
+            words.append(f"{name}={','.join(one if isinstance(one, str) else f'{one:.3g}' for one in figures)}")
+        return " ".join(words)
+
     def token_counts(self, architecture: Architecture) -> list[int]:
         """Tokens entering block 1, 2, ..., depth, and leaving the last; ``depth + 1`` figures."""
         active = set(self.active_blocks(architecture.depth))

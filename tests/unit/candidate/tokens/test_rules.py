@@ -11,10 +11,15 @@ from vitsearch.candidate import (
     PPT,
     SCORES,
     TOKEN_RULES,
+    TPS,
     BlockWidths,
     Candidate,
+    DiffRate,
     EViT,
+    GridPool,
     NoReduction,
+    SPViT,
+    TokenPooling,
     TokenRule,
     ToMe,
     TopK,
@@ -187,6 +192,34 @@ def test_settings_of_equal_effect_are_one():
     same(TopK(k=196), TopK(keep=1.0), EViT(keep=1.0), ToMe(r=0), PPT(r=(0, 0, 0)), NoReduction())
 
 
+def test_other_settings_of_equal_effect_are_one():
+    same(DiffRate(prune=150, merge=90, blocks=(2,)), DiffRate(prune=150, merge=45, blocks=(2,)))
+    same(DiffRate(prune=(0, 5), merge=0, blocks=(1, 3)), DiffRate(prune=5, blocks=(3,)))
+    same(GridPool(grid=14), GridPool(grid=99, blocks=(4, 5)), GridPool(grid=20, score="magnitude"))
+    same(GridPool(grid=1), DiffRate(), TPS(keep=1.0), SPViT(keep=0.999), TokenPooling(k=196), NoReduction())
+    same(TPS(keep=0.7), TPS(keep=(0.7, 0.7003, 0.7)))
+    same(TokenPooling(keep=0.5), TokenPooling(k=(98, 49, 25)))
+
+
+def test_counts_of_the_others():
+    a = deit_s()
+    # 196 patches; 5 and 10 leave each time
+    assert DiffRate(prune=5, merge=10).token_counts(a) == [197 - 15 * i for i in range(13)]
+    assert DiffRate(prune=150, merge=90, blocks=(2,)).token_counts(a)[1:4] == [197, 2, 2]
+    assert TPS(keep=0.7).token_counts(a) == [197] * 4 + [139] * 3 + [98] * 3 + [69] * 3
+    assert SPViT(keep=0.7).token_counts(a) == EViT(keep=0.7).token_counts(a)
+    assert GridPool(grid=2).token_counts(a) == [197] * 4 + [50] * 9
+    assert GridPool(grid=3, blocks=(2, 4, 6, 8)).token_counts(a)[::2] == [197, 26, 5, 2, 2, 2, 2]  # 14, 5, 2, 1
+    assert TokenPooling(k=20).token_counts(a) == [197] * 4 + [21] * 9
+
+
+def test_only_a_weighted_pool_needs_its_score():
+    a = deit_s(class_token=False, pool="avg")
+    assert GridPool().resolved(a) == GridPool(blocks=(4,))
+    with pytest.raises(ValueError, match="grid_pool needs a CLS token for its score, but got score=cls_attention"):
+        GridPool(pool="attention").resolved(a)
+
+
 def test_canonical_shares_are_plain():
     assert EViT(keep=0.7000000001).resolved(deit_s()) == EViT(keep=0.7, blocks=(4, 7, 10))
     assert EViT(keep=0.1 + 0.2, fuse=False).resolved(deit_s()) == EViT(keep=0.3, fuse=False, blocks=(4, 7, 10))
@@ -262,3 +295,10 @@ def test_what_scores_cost():
 def test_an_unknown_score_is_refused_by_name():
     with pytest.raises(ValueError, match="'ats', 'entropy' or 'magnitude'"):
         EViT(score="luck")
+
+
+def test_summaries():
+    assert ToMe(r=3, blocks=(1, 2)).summary() == "tome r=3"
+    assert EViT(keep=0.7, fuse=False).summary() == "evit keep=0.7"
+    assert PPT(r=(8, 4), tau=1e-5).summary() == "ppt r=8,4 tau=1e-05"
+    assert TopK(k=5, rest="merge", score="ats").summary() == "topk score=ats k=5 rest=merge"
