@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from vitsearch.config.base import Spec
 
-LATER_DEFAULTS: dict[str, object] = {"patch_embedding": "linear"}
+LATER_DEFAULTS: dict[str, object] = {"patch_embedding": "linear", "attention": "softmax"}
 
 
 class Architecture(Spec):
@@ -30,6 +30,7 @@ class Architecture(Spec):
         pre_norm: LayerNorm before the first block (CLIP).
         patch_bias: Whether the patch projection has a bias.
         layer_scale: Whether residual branches have a learned scale (CaiT).
+        attention: ``softmax``, or ``lsa``: locality self-attention, for little data.
         patch_embedding: ``linear``, or ``spt``: shifted patch tokenisation, for little data.
     """
 
@@ -47,6 +48,7 @@ class Architecture(Spec):
     pre_norm: bool = False
     patch_bias: bool = True
     layer_scale: bool = False
+    attention: Literal["softmax", "lsa"] = "softmax"
     patch_embedding: Literal["linear", "spt"] = "linear"
 
     @model_serializer(mode="wrap")

@@ -22,6 +22,7 @@ class AttentionState:
         v_BHNK: Values.
         scale: What queries are multiplied with before the softmax.
         bias_B11N: Additive mask on the keys (log of token sizes), or None.
+        hides_self: Whether no token attends to itself (LSA).
     """
 
     q_BHNK: Tensor
@@ -29,12 +30,25 @@ class AttentionState:
     v_BHNK: Tensor
     scale: float
     bias_B11N: Tensor | None
+    hides_self: bool = False
+
+    def bias_B1MN(self, num_queries: int) -> Tensor | None:
+        """What is added to the logits of the first M queries, M or 1 rows of it; None where that is nothing."""
+        if not self.hides_self:
+            return self.bias_B11N
+        rows_M1 = torch.arange(num_queries, device=self.k_BHNK.device)[:, None]
+        columns_N = torch.arange(self.k_BHNK.shape[2], device=self.k_BHNK.device)
+        lowest = torch.finfo(self.k_BHNK.dtype).min / 2  # not -inf: a token that is alone attends to itself
+        values = self.k_BHNK.new_tensor([0.0, lowest])
+        hidden_MN = values[(rows_M1 == columns_N).long()]
+        return hidden_MN[None, None] if self.bias_B11N is None else self.bias_B11N + hidden_MN
 
     def cls_attention_BHN(self) -> Tensor:
         """The CLS row of the attention matrix, softmax(q_cls K^T / sqrt(K) + bias); one row, never the matrix."""
         logits_BH1N = (self.q_BHNK[:, :, :1] * self.scale) @ self.k_BHNK.transpose(-2, -1)
-        if self.bias_B11N is not None:
-            logits_BH1N = logits_BH1N + self.bias_B11N
+        bias_B11N = self.bias_B1MN(1)
+        if bias_B11N is not None:
+            logits_BH1N = logits_BH1N + bias_B11N
         return logits_BH1N.squeeze(2).softmax(dim=-1)
 
 
@@ -48,7 +62,13 @@ class Attention(nn.Module):
         dropout: Rate after the output projection.
         qk_dim: Width of one head's queries and keys after pruning; K by default.
         v_dim: Width of one head's values after pruning; K by default.
+        hides_self: Whether no token attends to itself (LSA).
+
+    Attributes:
+        temperature_H: Learned temperature of each head under LSA while it trains; then folded into the queries.
     """
+
+    temperature_H: nn.Parameter | None
 
     def __init__(
         self,
@@ -59,8 +79,11 @@ class Attention(nn.Module):
         *,
         qk_dim: int | None = None,
         v_dim: int | None = None,
+        hides_self: bool = False,
     ) -> None:
         super().__init__()
+        self.hides_self = hides_self
+        self.register_parameter("temperature_H", None)
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.qk_dim, self.v_dim = qk_dim or head_dim, v_dim or head_dim
@@ -81,14 +104,17 @@ class Attention(nn.Module):
         H, Q, V = self.num_heads, self.qk_dim, self.v_dim
         if Q == V:
             q, k, v = self.qkv(x_BND).reshape(B, N, 3, H, Q).permute(2, 0, 3, 1, 4).unbind(0)
-            return AttentionState(q, k, v, self.scale, bias_B11N)
-        parts = self.qkv(x_BND).split([H * Q, H * Q, H * V], dim=-1)
-        q, k, v = (part.reshape(B, N, H, -1).transpose(1, 2) for part in parts)
-        return AttentionState(q, k, v, self.scale, bias_B11N)
+        else:
+            parts = self.qkv(x_BND).split([H * Q, H * Q, H * V], dim=-1)
+            q, k, v = (part.reshape(B, N, H, -1).transpose(1, 2) for part in parts)
+        if self.temperature_H is not None:
+            q = q / (self.temperature_H * self.scale).to(q.dtype)[:, None, None]
+        return AttentionState(q, k, v, self.scale, bias_B11N, self.hides_self)
 
     def mix(self, state: AttentionState) -> Tensor:
         """softmax(Q K^T * scale + bias) V, shape (B, H, N, K)."""
-        bias = state.bias_B11N if state.bias_B11N is None else state.bias_B11N.to(state.q_BHNK.dtype)
+        bias = state.bias_B1MN(state.q_BHNK.shape[2])
+        bias = bias if bias is None else bias.to(state.q_BHNK.dtype)
         if self.fused:
             return F.scaled_dot_product_attention(
                 state.q_BHNK, state.k_BHNK, state.v_BHNK, attn_mask=_expanded(bias, state), scale=self.scale
@@ -107,8 +133,8 @@ class Attention(nn.Module):
 def _expanded(bias: Tensor | None, state: AttentionState) -> Tensor | None:
     if bias is None:
         return None
-    num_tokens = state.q_BHNK.shape[2]
-    return bias.expand(-1, 1, num_tokens, num_tokens)  # the fused CPU kernel wants the query axis spelled out
+    B, _, N, _ = state.q_BHNK.shape
+    return bias.expand(B, 1, N, N)  # the fused CPU kernel wants the query axis spelled out
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:

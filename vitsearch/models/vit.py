@@ -58,8 +58,9 @@ class Block(nn.Module):
         scale = architecture.layer_scale
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(
-            dim, widths.heads, architecture.head_dim, dropout, qk_dim=widths.qk_dim, v_dim=widths.v_dim
-        )
+            dim, widths.heads, architecture.head_dim, dropout, qk_dim=widths.qk_dim, v_dim=widths.v_dim,
+            hides_self=architecture.attention == "lsa",
+        )  # fmt: skip
         self.ls1 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)

@@ -20,6 +20,7 @@ from vitsearch.compress.inherit import inherit
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.distill import TeacherAnswers, distillation_loss
 from vitsearch.train.evaluate import evaluate, normalized_batches
@@ -108,6 +109,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         ).to(data.device)
         if spec.init == "pretrained":
             _inherit(dense, request, context)
+        learn_temperatures(dense)
     with _stage("train"):
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
@@ -115,6 +117,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         )  # fmt: skip
     train_s = time.perf_counter() - started
     with _stage("compress"):
+        fold_temperatures(dense)
         model = compress(dense, candidate, request, context)
     with _stage("evaluate"):
         split = indices_of(data.source, request.split)

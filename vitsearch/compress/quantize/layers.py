@@ -5,6 +5,8 @@ Shape suffixes: B batch, H heads, N tokens, K width of one head.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +95,8 @@ class QuantizedAttention(Attention):
     def __init__(self, attention: Attention, activation_bits: int, calibration: str) -> None:
         nn.Module.__init__(self)
         self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
-        self.qk_dim, self.v_dim = attention.qk_dim, attention.v_dim
+        self.qk_dim, self.v_dim, self.hides_self = attention.qk_dim, attention.v_dim, attention.hides_self
+        self.temperature_H = attention.temperature_H
         self.fused = False
         self.qkv, self.proj, self.proj_drop = attention.qkv, attention.proj, attention.proj_drop
         self.quantizers = nn.ModuleDict(
@@ -107,13 +110,14 @@ class QuantizedAttention(Attention):
             self.quantizers[name](operand)
             for name, operand in zip("qkv", (state.q_BHNK, state.k_BHNK, state.v_BHNK), strict=True)
         )
-        return AttentionState(q, k, v, self.scale, bias_B11N)
+        return replace(state, q_BHNK=q, k_BHNK=k, v_BHNK=v)
 
     def mix(self, state: AttentionState) -> Tensor:
         """Q(softmax(q k^T * scale + bias)) v, with plain matrix products."""
         logits_BHNN = (state.q_BHNK @ state.k_BHNK.transpose(-2, -1)) * self.scale
-        if state.bias_B11N is not None:
-            logits_BHNN = logits_BHNN + state.bias_B11N
+        bias = state.bias_B1MN(state.q_BHNK.shape[2])
+        if bias is not None:
+            logits_BHNN = logits_BHNN + bias
         return self.quantizers["softmax"](logits_BHNN.softmax(dim=-1)) @ state.v_BHNK
 
 

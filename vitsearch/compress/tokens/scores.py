@@ -66,7 +66,8 @@ SCORE_KERNELS: dict[str, Score] = {
 def attention_logits_BHNN(attention: AttentionState) -> Tensor:
     """Q K^T / sqrt(K) + bias, the whole matrix: only for scores that need it."""
     logits_BHNN = (attention.q_BHNK * attention.scale) @ attention.k_BHNK.transpose(-2, -1)
-    return logits_BHNN if attention.bias_B11N is None else logits_BHNN + attention.bias_B11N
+    bias = attention.bias_B1MN(logits_BHNN.shape[2])
+    return logits_BHNN if bias is None else logits_BHNN + bias
 
 
 def shares(scores_BP: Tensor) -> Tensor:
