@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitsearch.candidate import PRUNERS, TOKEN_RULES, Architecture, Candidate, NoReduction, TokenRule
 from vitsearch.compress import REDUCERS, PruneContext
-from vitsearch.compress.weights import Units
+from vitsearch.compress.weights import Ranked
 from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.config import (
     DATASETS,
@@ -107,7 +107,7 @@ def prepare(model: nn.Module, target: TargetSpec, folder: Path) -> tuple[Callabl
     return lambda: None, folder / "none", "fake 1"
 
 
-def rank(model: VisionTransformer, context: PruneContext) -> Units:
+def rank(model: VisionTransformer, context: PruneContext) -> Ranked:
     CALLS.append("pruner")
     return rank_magnitude(model, context)
 

@@ -33,7 +33,7 @@ CASES = [(name, {"method": name, **shape}) for name in PRUNERS for shape in SHAP
 
 def context() -> PruneContext:
     labels = torch.arange(4) % 5
-    return PruneContext(seed=3, batches=((images(4), labels), (images(3), labels[:3])))
+    return PruneContext(seed=3, batches=((images(4), labels), (images(3), labels[:3])), epochs=2)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -118,7 +118,7 @@ def score_of(scores: Units, kind: str, block: int, index: tuple[int, ...]) -> fl
 
 def test_magnitude_scores():
     model, w = network()
-    scores = rank_magnitude(model, PruneContext())
+    scores = rank_magnitude(model, PruneContext()).scores
     for unit in units():
         assert score_of(scores, *unit) == pytest.approx(magnitude(w, places(*unit)), rel=1e-9), unit
 
@@ -126,7 +126,7 @@ def test_magnitude_scores():
 def test_taylor_scores():
     model, w = network()
     batches = [(images(3), [0, 3, 1]), (images(2), [2, 2])]
-    scores = rank_taylor(model, PruneContext(batches=[(x, torch.tensor(y)) for x, y in batches]))
+    scores = rank_taylor(model, PruneContext(batches=[(x, torch.tensor(y)) for x, y in batches])).scores
     for unit in units():
         expected = taylor(w, places(*unit), batches)
         assert score_of(scores, *unit) == pytest.approx(expected, rel=1e-4, abs=1e-11), unit

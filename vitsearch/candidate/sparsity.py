@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -17,11 +17,14 @@ PRUNERS: dict[str, str] = {
     "magnitude": "vitsearch.compress.weights.magnitude:rank_magnitude",
     "random": "vitsearch.compress.weights.chance:rank_random",
     "taylor": "vitsearch.compress.weights.taylor:rank_taylor",
+    "vtp": "vitsearch.compress.weights.vtp:rank_vtp",
 }
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]
-FIRST_FIELDS = frozenset({"method", "mlp_units", "heads"})
+LATER_DEFAULTS: dict[str, object] = {
+    "qk_dim": None, "v_dim": None, "width": None, "blocks": None, "steps": 1, "schedule": "linear",
+}  # fmt: skip
 
 
 class Sparsity(Spec):
@@ -40,6 +43,8 @@ class Sparsity(Spec):
         v_dim: Dimensions kept of the values of each head, likewise.
         width: Embedding channels kept, the same ones in the whole network. LayerNorms average over them alone.
         blocks: Blocks kept.
+        steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these.
+        schedule: How the share pruned grows over the steps: ``linear``, or ``cubic``, most of it at first.
     """
 
     method: PrunerName = "none"
@@ -49,12 +54,18 @@ class Sparsity(Spec):
     v_dim: Count | tuple[Count, ...] | None = None
     width: Count | None = None
     blocks: Count | None = None
+    steps: Annotated[int, Field(ge=1, le=100)] = 1
+    schedule: Literal["linear", "cubic"] = "linear"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields younger than the first studies are left out at their default: a candidate keeps its hash."""
         data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if name in FIRST_FIELDS or value is not None}
+        return {
+            name: value
+            for name, value in data.items()
+            if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
+        }
 
     def resolved(self, architecture: Architecture) -> Sparsity:
         """The canonical form; plain ``Sparsity()`` when nothing is pruned.
@@ -84,7 +95,8 @@ class Sparsity(Spec):
             raise ValueError(
                 f"sparsity.method must be named when units are pruned; choose {KeyOf(PRUNERS).expected}"
             )
-        return Sparsity.model_validate({"method": self.method, **kept})
+        schedule = self.schedule if self.steps > 1 else "linear"
+        return Sparsity.model_validate({"method": self.method, **kept, "steps": self.steps, "schedule": schedule})
 
     def pruned_architecture(self, architecture: Architecture) -> Architecture:
         """The dense architecture without the dropped blocks; its other sizes stay, ``widths`` has what is left."""

@@ -33,6 +33,7 @@ from vitsearch.space.dimension import Dimension, expand
 
 Draw = Mapping[str, Value]
 BLOCKS_RATIO = "sparsity.blocks_ratio"
+SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule")
 # what a ratio removes a share of, and whether it may differ from block to block
 SPARSITY_RATIOS = {
     "sparsity.mlp_ratio": True,
@@ -53,7 +54,7 @@ def known_fields() -> dict[str, bool]:
         for name in rule.model_fields:
             varies = name in rule.per_block_fields
             reducers[f"tokens.{name}"] = varies or reducers.get(f"tokens.{name}", False)
-    sparsity = {"sparsity.method": False, **SPARSITY_RATIOS}
+    sparsity = {**dict.fromkeys(SPARSITY_SETTINGS, False), **SPARSITY_RATIOS}
     precision = {
         "precision.quantizer": False,
         "precision.calibration": False,
@@ -336,8 +337,9 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
         ratio = part.get(ratio_name, 0.0)
         ratios = ratio if isinstance(ratio, tuple) else (ratio,) * blocks
         kept[field] = tuple(num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
+    settings = {name: chosen[f"sparsity.{name}"] for name in ("steps", "schedule") if f"sparsity.{name}" in chosen}
     method = part.get("method", "magnitude")
-    found = Sparsity.model_validate({"method": method, "width": width, "blocks": blocks, **kept})
+    found = Sparsity.model_validate({"method": method, "width": width, "blocks": blocks, **kept, **settings})
     return found.resolved(architecture)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -149,18 +150,9 @@ def compress(
     data = context.data
     model = dense
     if candidate.sparsity.method != "none":
-        model = prune(dense, candidate, _prune_context(request, data))
-    model.set_reducers(build_reducers(candidate))
-    if candidate.sparsity.method != "none" and request.train.finetune_epochs:
-        spec = request.train.model_copy(
-            update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
-        )
-        train(
-            model, data, spec, seed=request.seed + 1, data_seed=request.data_seed, trial=request.trial,
-            epochs=spec.finetune_epochs, loss_terms=_loss_terms(request, context),
-            hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
-            eval_batch_size=request.evaluate.batch_size,
-        )  # fmt: skip
+        model = prune(dense, candidate, _prune_context(request, context))
+    else:
+        model.set_reducers(build_reducers(candidate))
     insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()
     if not candidate.precision.is_float32:
@@ -191,10 +183,23 @@ def _checkpoint_key(request: TrialRequest) -> str:
     return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
-def _prune_context(request: TrialRequest, data: TensorData) -> PruneContext:
-    """What rankings look at: the images that calibrate, and their labels."""
-    batches = tuple(_labelled_batches(request, data, request.evaluate.calibration_images))
-    return PruneContext(seed=request.seed, batches=batches)
+def _prune_context(request: TrialRequest, context: TrialContext) -> PruneContext:
+    """What rankings look at, the images that calibrate and their labels, and how to fine-tune."""
+    batches = tuple(_labelled_batches(request, context.data, request.evaluate.calibration_images))
+    spec = request.train.model_copy(
+        update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
+    )
+    runs = itertools.count(1)  # each has a seed of its own
+
+    def fine_tune(model: VisionTransformer, epochs: int, terms: tuple[LossTerm, ...] = ()) -> None:
+        train(
+            model, context.data, spec, seed=request.seed + next(runs), data_seed=request.data_seed,
+            trial=request.trial, epochs=epochs, loss_terms=(*_loss_terms(request, context), *terms),
+            hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
+            eval_batch_size=request.evaluate.batch_size,
+        )  # fmt: skip
+
+    return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=spec.finetune_epochs)
 
 
 def _sample_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[Tensor]:

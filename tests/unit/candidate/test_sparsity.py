@@ -39,6 +39,14 @@ def test_fields_younger_than_stored_studies_are_written_only_when_they_say_somet
     assert again.v_dim == (1, 2, 3, 4)
 
 
+def test_a_schedule_counts_only_where_something_is_pruned_in_steps():
+    once = Sparsity(method="magnitude", heads=2, schedule="cubic").resolved(A)
+    assert once == Sparsity(method="magnitude", heads=2)
+    assert Sparsity(method="magnitude", steps=4, schedule="cubic").resolved(A) == Sparsity()
+    twice = Sparsity(method="magnitude", heads=2, steps=2, schedule="cubic").resolved(A)
+    assert (twice.steps, twice.schedule) == (2, "cubic")
+
+
 def test_the_summary_tells_what_is_left():
     one = micro(sparsity={"method": "magnitude", "blocks": 2, "width": 24, "qk_dim": 4, "v_dim": (6, 2)})
     assert one.summary() == "d4 w32 h4 p2 m4 · blocks 50% · width 75% · qk 50% · v 50%"

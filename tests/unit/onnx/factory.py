@@ -16,6 +16,18 @@ PARTS: dict[str, dict[str, Any]] = {
         "sparsity": {"method": "magnitude", "mlp_units": 20, "heads": 2},
         "precision": {"weight_bits": 8, "activation_bits": 8},
     },
+    "every kind of unit": {
+        "tokens": {"reducer": "evit", "keep": 0.6, "blocks": [1]},
+        "sparsity": {
+            "method": "magnitude",
+            "blocks": 2,
+            "width": 20,
+            "heads": (1, 3),
+            "qk_dim": (5, 2),
+            "v_dim": (1, 6),
+            "mlp_units": (48, 5),
+        },
+    },
     "evit": {"tokens": {"reducer": "evit", "keep": 0.5}},
     "ppt": {"tokens": {"reducer": "ppt", "r": 4, "tau": 1e-4}},
     "16 bits, no cls": {

@@ -262,7 +262,7 @@ def test_impossible_sizes(name: str, value: Any):
         (
             {"sparsity.method": "luck"},
             "sparsity.method",
-            "'none', 'magnitude', 'random' or 'taylor', but got 'luck'",
+            "'none', 'magnitude', 'random', 'taylor' or 'vtp', but got 'luck'",
         ),
         ({"sparsity.mlp_ratio": 1.0}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got 1.0; write"),
         ({"sparsity.heads_ratio": "half"}, "sparsity.heads_ratio", r"must lie in \[0, 1\), but got 'half'; write"),

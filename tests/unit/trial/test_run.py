@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.unit.train.factory import CPU, image_data, spec, tensor_data
 from tests.unit.trial.factory import COMPRESSED, candidate, context, request
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
+from vitsearch.cost import cost_of
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, TrialFailure, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
@@ -229,6 +230,26 @@ def test_fine_tuning_follows_pruning_only(tmp_path: Path, monkeypatch: pytest.Mo
         run_trial(request(tmp_path / "c", candidate(**COMPRESSED), train=spec(finetune_epochs=0)), context())
     )
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize("method", ["magnitude", "taylor", "random", "vtp"])
+def test_every_ranking_and_schedule_in_a_trial(method: str, tmp_path: Path):
+    one = candidate(
+        tokens={"reducer": "tome", "r": 2},
+        sparsity={
+            "method": method, "blocks": 1, "width": 12, "heads": 1, "qk_dim": 3, "v_dim": 5, "mlp_units": 20,
+            "steps": 2, "schedule": "cubic",
+        },
+        precision={"weight_bits": 8, "activation_bits": 8},
+    )  # fmt: skip
+    epochs: list[EpochReport] = []
+    recipe = spec(epochs=1, finetune_epochs=4)
+    result = succeeded(run_trial(request(tmp_path, one, train=recipe), context(on_epoch=epochs.append)))
+    assert len(epochs) == 5
+    assert result.num_params == cost_of(one).num_params
+    data = tensor_data()
+    again = evaluate(load_model(one, tmp_path), data, data.source.val, batch_size=7)
+    assert again.accuracy == result.accuracy
 
 
 def test_the_dense_accuracy_stands_beside_the_compressed_one(tmp_path: Path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from vitsearch.compress.weights.context import PruneContext
-from vitsearch.compress.weights.units import Units, random_units
+from vitsearch.compress.weights.context import PruneContext, Ranked
+from vitsearch.compress.weights.units import random_units
 from vitsearch.models import VisionTransformer
 
 
-def rank_random(model: VisionTransformer, context: PruneContext) -> Units:
+def rank_random(model: VisionTransformer, context: PruneContext) -> Ranked:
     """score_u ~ U[0, 1), independent for all units; a function of the seed alone."""
-    return random_units(model, torch.Generator().manual_seed(context.seed))
+    return Ranked(model, random_units(model, torch.Generator().manual_seed(context.seed)))

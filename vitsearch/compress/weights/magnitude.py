@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vitsearch.compress.weights.context import PruneContext
-from vitsearch.compress.weights.units import Units, parameters_of, strongest, unit_sums
+from vitsearch.compress.weights.context import PruneContext, Ranked
+from vitsearch.compress.weights.units import parameters_of, strongest, unit_sums
 from vitsearch.models import Block, VisionTransformer
 
 __all__ = ["head_scores", "mlp_unit_scores", "rank_magnitude", "strongest"]
 
 
-def rank_magnitude(model: VisionTransformer, context: PruneContext) -> Units:  # noqa: ARG001
+def rank_magnitude(model: VisionTransformer, context: PruneContext) -> Ranked:  # noqa: ARG001
     """score_u = sqrt(sum of w^2 over the weights w of unit u) (Li et al., 2017, *Pruning Filters*, with p = 2)."""
     squares = {name: value.square() for name, value in parameters_of(model).items()}
-    return unit_sums(model, squares).map(Tensor.sqrt)
+    return Ranked(model, unit_sums(model, squares).map(Tensor.sqrt))
 
 
 def mlp_unit_scores(block: Block) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vitsearch.candidate import PRUNERS, Candidate
+from vitsearch.compress.tokens import build_reducers
 from vitsearch.compress.weights.context import PruneContext, Ranking
+from vitsearch.compress.weights.schedule import steps_of
 from vitsearch.compress.weights.slicing import choose, slice_network
 from vitsearch.config.named import Imported
 from vitsearch.models import VisionTransformer
@@ -13,12 +17,20 @@ NO_CONTEXT = PruneContext()
 
 
 def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext = NO_CONTEXT) -> VisionTransformer:
-    """A smaller dense network of the shape of ``build_pruned(candidate)``.
+    """A smaller dense network of the shape of ``build_pruned(candidate)``, fine-tuned, with its token reducers.
+
+    Each step of the schedule ranks what is left, slices, and fine-tunes with tokens already removed.
 
     Args:
         model: The trained dense network; not changed.
-        candidate: Says how units are ranked and how many survive.
-        context: What the ranking needs.
+        candidate: Says how units are ranked and how many survive, in how many steps.
+        context: What the ranking and the fine-tuning need.
     """
-    scores = RANKINGS[candidate.sparsity.method](model, context)
-    return slice_network(model, choose(scores, candidate.widths))
+    rank = RANKINGS[candidate.sparsity.method]
+    for step in steps_of(candidate, candidate.widths, context.epochs):
+        ranked = rank(model, replace(context, epochs=step.epochs))
+        model = slice_network(ranked.model, choose(ranked.scores, step.widths))
+        model.set_reducers(build_reducers(candidate))
+        if step.epochs > ranked.epochs:
+            context.train(model, step.epochs - ranked.epochs)
+    return model

@@ -136,7 +136,9 @@ def _sliced_block(old: Block, kept: KeptBlock, channels_D: Tensor) -> dict[str, 
         "mlp.fc2.weight": state["mlp.fc2.weight"][channels_D][:, units_M],
     }
     for name, value in state.items():
-        if name not in taken:  # what an attention variant learns per head, and everything as wide as the stream
-            per_head = name.startswith("attn.") and name != "attn.proj.bias"
-            taken[name] = value[kept.heads_H if per_head else channels_D]
+        if name in taken or name.startswith("reducer."):
+            continue
+        # what an attention variant learns for each head, and everything as wide as the stream
+        per_head = name.startswith("attn.") and name != "attn.proj.bias"
+        taken[name] = value[kept.heads_H if per_head else channels_D]
     return taken

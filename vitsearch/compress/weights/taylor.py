@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from vitsearch.compress.weights.context import PruneContext
+from vitsearch.compress.weights.context import PruneContext, Ranked
 from vitsearch.compress.weights.units import Units, parameters_of, unit_sums
 from vitsearch.models import VisionTransformer
 
 
-def rank_taylor(model: VisionTransformer, context: PruneContext) -> Units:
+def rank_taylor(model: VisionTransformer, context: PruneContext) -> Ranked:
     """score_u = sum over batches b of (sum over the weights w of unit u of w dL_b/dw)^2.
 
     L_b is the mean cross-entropy of batch b, without dropout. Squares are taken batch by batch: at the end of
@@ -31,7 +31,7 @@ def rank_taylor(model: VisionTransformer, context: PruneContext) -> Units:
     total = found[0]
     for one in found[1:]:
         total = total.plus(one)
-    return total
+    return Ranked(model, total)
 
 
 def _of_batch(model: VisionTransformer, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> Units:
