@@ -32,7 +32,7 @@ from vitsearch.trial import TrialContext, load_model, run_trial, save_model
 from vitsearch.trial.run import compress
 
 ARCHITECTURE = Architecture(
-    image_size=32, in_chans=3, num_classes=10, patch_size=4, depth=9, width=192, heads=3, mlp_ratio=4.0
+    image_size=32, in_chans=3, num_classes=10, patch_size=4, depth=6, width=128, heads=4, mlp_ratio=4.0
 )
 BATCH = 8
 THESIS = {"ats": "baseline", "entropy": "diversity", "cls_attention": "average"}
@@ -101,7 +101,7 @@ def trained(data: TensorData, work: Path, epochs: int) -> Path:
     started = time.perf_counter()
 
     def report(epoch: EpochReport) -> None:
-        if epoch.epoch % 10 == 0 and epoch.accuracy is not None:
+        if epoch.epoch % 5 == 0 and epoch.accuracy is not None:
             seconds = time.perf_counter() - started
             print(f"epoch {epoch.epoch}/{epochs}: {epoch.accuracy:.1%} on the validation split, {seconds:.0f} s")
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="cifar10_5k.npz")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--work", type=Path, default=Path("runs/techniques"))
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--train-only", action="store_true")
     options = parser.parse_args()
