@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from vitsearch.candidate import PPT, TOKEN_RULES, Architecture, Candidate, TokenRule, ToMe
+from vitsearch.candidate import PPT, TOKEN_RULES, Architecture, Candidate, GridPool, TokenRule, ToMe
 from vitsearch.compress import REDUCERS, assemble, build_reducers
 from vitsearch.cost import cost_of
 from vitsearch.models import AttentionState
+from vitsearch.onnx import OnnxModel, export_onnx
 from vitsearch.profile import count_macs
 from vitsearch.space import SearchSpace, load_preset
 from vitsearch.testing import random_candidates
@@ -20,6 +23,7 @@ from vitsearch.testing.reducers import (
     check_export,
     check_identity,
     dropped_mass,
+    random_network,
     token_counts,
 )
 
@@ -68,6 +72,25 @@ def test_the_identity_setting_changes_nothing(rule: type[TokenRule], architectur
 )
 def test_export_at_another_batch_size(rule: TokenRule, architecture: Architecture) -> None:
     check_export(rule, architecture)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, id=repr(rule), marks=() if rule == GridPool.examples()[1] else pytest.mark.slow)
+        for kind in TOKEN_RULES.values()
+        for rule in kind.examples()
+    ],
+)
+@torch.no_grad()
+def test_an_onnx_file_gives_the_same_logits(rule: TokenRule, tmp_path: Path) -> None:
+    architecture = architectures(rule)["cls"]
+    model = random_network(Candidate(architecture=architecture, tokens=rule))
+    export_onnx(model, tmp_path / "model.onnx", in_chans=1, image_size=architecture.image_size)
+    onnx = OnnxModel(tmp_path / "model.onnx")
+    for batch in (1, 5):
+        images_BCHW = torch.randn(batch, 1, 10, 10, generator=torch.Generator().manual_seed(batch))
+        np.testing.assert_allclose(onnx(images_BCHW.numpy()), model(images_BCHW).numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

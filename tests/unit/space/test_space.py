@@ -1,11 +1,14 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from vitsearch.candidate import EViT, NoReduction, TokenRule, ToMe, TopK
+from vitsearch.candidate import SCORES, TOKEN_RULES, EViT, NoReduction, TokenRule, ToMe, TopK
 from vitsearch.config import SpaceSpec, parse
 from vitsearch.errors import InputError
 from vitsearch.space import SearchSpace
+from vitsearch.testing import random_candidates
 
 FIXED: dict[str, Any] = {
     "architecture.image_size": 8,
@@ -278,7 +281,7 @@ def test_impossible_sizes(name: str, value: Any):
         (
             {"tokens.reducer": "tom"},
             "tokens.reducer",
-            r"must be one of \['evit', .*\], but got 'tom'; did you mean 'tome'",
+            r"must be one of \['diffrate', .*\], but got 'tom'; did you mean 'tome'",
         ),
         (
             {"tokens.reducer": "tome", "tokens.r": "many"},
@@ -323,3 +326,15 @@ def test_impossible_choices_in_the_middle_are_found():
         r"but got \(9, 4\)",
         precision__weight_bits={"choices": [4, 9, 8], "per_block": True},
     )
+
+
+def test_the_space_of_the_page_on_tokens_reaches_every_reducer_and_every_setting():
+    page = (Path(__file__).parents[3] / "docs" / "tokens.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    one = SearchSpace(parse(SpaceSpec, yaml.safe_load(text), where="tokens.md"), in_chans=3, num_classes=10)
+    reached = {axis.field for axis in one.dimensions}
+    for name, rule in TOKEN_RULES.items():
+        assert f"`{name}`" in page
+        assert {f"tokens.{field}" for field in rule.model_fields} <= reached
+    assert {c.tokens.reducer for c in random_candidates(one, 150, seed=0)} == set(TOKEN_RULES)
+    assert all(f"`{name}`" in page for name in SCORES)
