@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 
 class VitsearchError(Exception):
@@ -102,6 +103,13 @@ class WorkerError(VitsearchError):
     """The process that runs a trial can compute nothing any more; the candidate is innocent."""
 
 
+def hide_passwords(text: str) -> str:
+    """The text with the secrets of any address in it replaced by ``***``."""
+    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
+    text = re.sub(r"://[^\s'\"]*@", "://***@", text)
+    return re.sub(r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
+
+
 def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
+    text = hide_passwords(repr(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -2,7 +2,14 @@ import pickle
 
 import pytest
 
-from vitsearch.errors import InputError, MissingExtraError, StudyLockedError, TrialError, VitsearchError
+from vitsearch.errors import (
+    InputError,
+    MissingExtraError,
+    StudyLockedError,
+    TrialError,
+    VitsearchError,
+    hide_passwords,
+)
 
 
 def test_input_error_names_place_rule_value_and_remedy():
@@ -38,6 +45,27 @@ def test_errors_survive_the_way_to_another_process(error: VitsearchError):
     assert type(copy) is type(error)
     assert str(copy) == str(error)
     assert {k: str(v) for k, v in vars(copy).items()} == {k: str(v) for k, v in vars(error).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("postgresql+psycopg://u:geheim@h:5432/db", "postgresql+psycopg://***@h:5432/db"),
+        ("postgresql://u:ge@/heim@h/db", "postgresql://***@h/db"),
+        ("cannot reach 'https://token@h/x'", "cannot reach 'https://***@h/x'"),
+        ("http://h:5000/#/experiments/1", "http://h:5000/#/experiments/1"),
+        ("x://h/db?sslpassword=geheim&a=b", "x://h/db?sslpassword=***&a=b"),
+        ("https://h/?access_token=geheim", "https://h/?access_token=***"),
+        ("url: a://u:geheim@h\nuri: b://u:geheim@h", "url: a://***@h\nuri: b://***@h"),
+        ("mail me@example.org", "mail me@example.org"),
+    ],
+)
+def test_passwords_are_hidden(text: str, hidden: str):
+    assert hide_passwords(text) == hidden
+
+
+def test_an_error_shows_no_password():
+    assert "geheim" not in str(InputError("must be named fields", value="postgresql://u:geheim@h/db"))
 
 
 def test_missing_extra_says_what_to_install():

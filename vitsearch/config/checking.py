@@ -91,7 +91,10 @@ def _conversions(
 
 def _as_input_error(error: ValidationError, model: type[BaseModel], data: Any, where: str) -> InputError:
     found: list[InputError] = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        if detail["type"] == "too_short" and any(_is_inside(other["loc"], detail["loc"]) for other in details):
+            continue  # pydantic counts only the parts that are right
         location = _written_path(detail["loc"], data)
         value = None if detail["type"] in {"missing", "extra_forbidden"} else detail.get("input")
         rule, remedy = detail["msg"].removeprefix("Value error, "), ""
@@ -111,6 +114,10 @@ def _as_input_error(error: ValidationError, model: type[BaseModel], data: Any, w
             seen.add(other.field)
             first.more.append(other)
     return first
+
+
+def _is_inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 _PYTHON_WORDS = re.compile(r"(a valid )?tuple|a valid (dictionary or instance of \w+)")

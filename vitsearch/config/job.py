@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +15,7 @@ from vitsearch.config.metrics import METRICS, MetricName
 from vitsearch.config.space import SpaceSpec
 from vitsearch.config.tables import SAMPLERS, RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
-from vitsearch.errors import InputError
+from vitsearch.errors import InputError, hide_passwords
 
 EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory"]
 Positive = Annotated[float, Field(gt=0)]
@@ -40,6 +41,21 @@ class ConstraintSpec(Spec):
         if self.max is not None and self.min is not None and self.min > self.max:
             raise ValueError(f"min must not exceed max, but got min={self.min}, max={self.max}")
         return self
+
+    @field_validator("max", "min")
+    @classmethod
+    def _is_possible(cls, value: float | None, info: ValidationInfo) -> float | None:
+        metric = METRICS.get(info.data.get("metric", ""))  # none where the name itself is wrong
+        if value is None or metric is None:
+            return value
+        if metric.high is None:
+            if value < metric.low:
+                raise ValueError(f"must be {metric.low:g} or more, but got {value:g}; choose a larger number")
+        elif not metric.low <= value <= metric.high:
+            percent = metric.high == 1 < value <= 100
+            remedy = f"did you mean {value / 100:g}?" if percent else f"no {metric.title} lies outside"
+            raise ValueError(f"must lie between {metric.low:g} and {metric.high:g}, but got {value:g}; {remedy}")
+        return value
 
 
 class ReferenceSpec(Spec):
@@ -178,6 +194,16 @@ class StorageSpec(Spec):
     url: str | None = None
     optuna_mirror: bool = False
 
+    @field_validator("url")
+    @classmethod
+    def _is_a_database(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"[a-z0-9_]+(\+[a-z0-9_]+)?://.", value):
+            raise ValueError(
+                f"must be the address of a database, but got {hide_passwords(value)!r}; "
+                f"write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+            )
+        return value
+
 
 class TrackingSpec(Spec):
     """Where MLflow records go.
@@ -191,6 +217,17 @@ class TrackingSpec(Spec):
     enabled: bool = True
     uri: str | None = None
     experiment: str | None = None
+
+    @field_validator("uri")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        known = r"(https?|file|databricks|(sqlite|postgresql|mysql|mssql)(\+[a-z0-9_]+)?)://\S|databricks$"
+        if value is not None and not re.match(known, value):
+            raise ValueError(
+                f"must be the address of an MLflow store, but got {hide_passwords(value)!r}; "
+                f"write http://HOST:5000, or sqlite:////FOLDER/FILE.db"
+            )
+        return value
 
 
 def _or_preset_name(schema: dict[str, Any]) -> None:

@@ -66,8 +66,9 @@ def load_yaml(path: Path) -> Any:
 
 def load_json(path: Path) -> Any:
     """Read one JSON document."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"must be valid JSON: {error}", where=str(path)) from error
 

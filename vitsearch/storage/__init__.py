@@ -1,6 +1,6 @@
 """The study's database: SQLAlchemy tables, one repository, Alembic migrations."""
 
-from vitsearch.storage.database import DATABASE_FILE, DatabaseError, database_url, open_engine
+from vitsearch.storage.database import DATABASE_FILE, DatabaseError, check_url, database_url, open_engine
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, TrialRecord
 from vitsearch.storage.store import StudyStore
 
@@ -12,6 +12,7 @@ __all__ = [
     "StudyRecord",
     "StudyStore",
     "TrialRecord",
+    "check_url",
     "database_url",
     "open_engine",
 ]

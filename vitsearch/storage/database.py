@@ -9,9 +9,9 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from vitsearch.errors import StudyError
+from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_passwords
 
 DATABASE_FILE = "study.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -29,24 +29,43 @@ def open_engine(url: str) -> Engine:
     """Connect and bring the schema up to date.
 
     Raises:
+        InputError: The address is none, or its driver is not installed.
         StudyError: The database cannot be reached, or was written by a newer vitsearch.
     """
-    parsed = make_url(url)
-    try:
-        engine = create_engine(url, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-    except ModuleNotFoundError as error:
-        raise StudyError(
-            f"the database driver {error.name!r} is not installed; for PostgreSQL: "
-            f"pip install 'vitsearch[postgres]' and a postgresql+psycopg:// URL"
-        ) from error
+    engine = _new_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
     try:
         _upgrade(engine)
     except DBAPIError as error:
-        shown = parsed.render_as_string(hide_password=True)
-        raise StudyError(f"cannot open the database {shown}: {error.orig}") from error
+        engine.dispose()
+        reason = hide_passwords(str(error.orig).strip().splitlines()[0])
+        raise StudyError(f"cannot open the database {hide_passwords(url)}: {reason}") from error
     return engine
+
+
+def check_url(url: str) -> None:
+    """Refuse an address that no installed driver understands; nothing is connected or created.
+
+    Raises:
+        InputError: It is no database's address, or names an unknown database or driver.
+        MissingExtraError: The driver comes with an extra of vitsearch.
+    """
+    _new_engine(url).dispose()
+
+
+def _new_engine(url: str) -> Engine:
+    remedy = "write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+    try:
+        return create_engine(url, pool_pre_ping=make_url(url).get_backend_name() != "sqlite")
+    except ModuleNotFoundError as error:
+        if error.name == "psycopg":
+            raise MissingExtraError("a study in PostgreSQL", "postgres") from error
+        rule = f"names the database driver {error.name!r}, which is not installed"
+        raise InputError(rule, field="storage.url", value=url, remedy=remedy) from error
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        rule = "must be the address of a database that is known here"
+        raise InputError(rule, field="storage.url", value=url, remedy=remedy) from error
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:

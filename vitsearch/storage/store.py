@@ -74,7 +74,8 @@ class StudyStore:
         found = [row.id for row in rows if name is None or row.name == name]
         if len(found) != 1:
             names = ", ".join(row.name for row in rows) or "none"
-            raise StudyError(f"no single study matches; the database holds: {names}")
+            wanted = "it is not the only one" if name is None else f"none is named {name!r}"
+            raise StudyError(f"no single study matches, since {wanted}; the database holds: {names}")
         return cls(engine, found[0])
 
     def study(self) -> StudyRecord:

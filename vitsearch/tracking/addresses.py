@@ -13,6 +13,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from vitsearch.config import JobSpec
+from vitsearch.errors import hide_passwords
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -73,13 +74,6 @@ def server_command(out: Path, port: int) -> list[str]:
         "--port", str(port),
         "--workers", "1",
     ]  # fmt: skip
-
-
-def hide_passwords(text: str) -> str:
-    """The text with the secrets of any address in it replaced by ``***``."""
-    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-    text = re.sub(r"://[^\s'\"]*@", "://***@", text)
-    return re.sub(r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
 
 
 def _page(base_url: str) -> str:

@@ -9,8 +9,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.errors import hide_passwords
 from vitsearch.storage import OutboxRecord, StudyStore
-from vitsearch.tracking.addresses import default_uri, hide_passwords
+from vitsearch.tracking.addresses import default_uri
 
 if TYPE_CHECKING:
     from vitsearch.tracking.view import View

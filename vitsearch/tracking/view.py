@@ -8,12 +8,12 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.errors import hide_passwords
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
 from vitsearch.report.plots import front_html, save_front_png
 from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown, trials_csv
 from vitsearch.storage import StudyStore, TrialRecord
-from vitsearch.tracking.addresses import hide_passwords
 from vitsearch.tracking.runs import MAX_TAG, STUDY, KnownRun, StudyRuns
 
 if TYPE_CHECKING:

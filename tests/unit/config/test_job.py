@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,56 @@ def test_a_constraint_needs_a_bound_that_can_hold():
         constraints=[{"metric": "eer", "max": 2, "min": 3}],
     )
     assert job(constraints=[{"metric": "eer", "max": 0}]).constraints[0].max == 0
+
+
+@pytest.mark.parametrize(
+    ("constraint", "field", "match"),
+    [
+        ({"metric": "accuracy", "min": 55}, "min", "between 0 and 1, but got 55; did you mean 0.55?"),
+        ({"metric": "accuracy", "max": -0.1}, "max", "between 0 and 1, but got -0.1; no accuracy lies outside"),
+        ({"metric": "bits", "max": 0.5}, "max", "between 1 and 32, but got 0.5; no bits lies outside"),
+        ({"metric": "latency", "max": -1}, "max", "0 or more, but got -1; choose a larger number"),
+        ({"metric": "eer", "min": -5}, "min", "0 or more, but got -5"),
+    ],
+)
+def test_a_constraint_lies_where_its_metric_does(constraint: dict[str, Any], field: str, match: str):
+    refused(re.escape(match), f"constraints.0.{field}", constraints=[constraint])
+
+
+def test_constraints_at_the_ends_of_the_range_are_possible():
+    job(constraints=[{"metric": "accuracy", "min": 0, "max": 1}, {"metric": "bits", "min": 1, "max": 32}])
+    job(constraints=[{"metric": "eer", "max": 250}])
+
+
+@pytest.mark.parametrize("url", ["foo", "postgresql", "://x", "sqlite://", "a b://c", ""])
+def test_a_database_is_named_by_its_address(url: str):
+    error = refused("must be the address of a database", "storage.url", storage={"url": url})
+    assert "postgresql+psycopg://USER@HOST/DATABASE" in str(error)
+
+
+@pytest.mark.parametrize("uri", ["not a url", "mlflow:5000", "htp://x", "http://", ""])
+def test_a_tracking_store_is_named_by_its_address(uri: str):
+    error = refused("must be the address of an MLflow store", "tracking.uri", tracking={"uri": uri})
+    assert "http://HOST:5000" in str(error)
+
+
+@pytest.mark.parametrize("uri", ["http://a:1", "https://a/b", "sqlite:////a/b.db", "file:///a", "databricks"])
+def test_addresses_that_mlflow_takes(uri: str):
+    assert job(tracking={"uri": uri}).tracking.uri == uri
+
+
+@pytest.mark.parametrize("part", ["storage", "tracking"])
+def test_an_address_in_the_wrong_place_keeps_its_password(part: str):
+    with pytest.raises(InputError) as caught:
+        job(**{part: "postgresql://me:s3cret@host/db"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_wrong_part_of_a_list_does_not_make_the_list_too_short():
+    with pytest.raises(InputError) as caught:
+        job(objectives=["accuracy", "speed"])
+    assert caught.value.field == "objectives.1"
+    assert "at least 2" not in str(caught.value)
 
 
 def test_eer_weights_are_one_per_metric_and_sum_to_one():

@@ -229,6 +229,9 @@ def test_json_errors(tmp_path: Path):
     path.write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="must be valid JSON"):
         load_json(path)
+    with pytest.raises(InputError) as caught:
+        load_json(tmp_path / "none.json")
+    assert caught.value.rule == "the file does not exist"
 
 
 def test_data_paths_are_relative_to_the_job_file(tmp_path: Path):

@@ -2,10 +2,8 @@ import sqlite3
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.unit.report import factory
-from vitsearch.tracking import experiment_url, hide_passwords, run_url, server_command, study_url
+from vitsearch.tracking import experiment_url, run_url, server_command, study_url
 
 
 def test_pages_open_in_the_training_layout():
@@ -15,23 +13,6 @@ def test_pages_open_in_the_training_layout():
         run_url(base, "7", "ab") == "http://127.0.0.1:5000/#/experiments/7/runs/ab?workflowType=machine_learning"
     )
     assert "pw" not in run_url("https://user:pw@host", "7", "ab")
-
-
-@pytest.mark.parametrize(
-    ("text", "hidden"),
-    [
-        ("postgresql+psycopg://u:geheim@h:5432/db", "postgresql+psycopg://***@h:5432/db"),
-        ("postgresql://u:ge@/heim@h/db", "postgresql://***@h/db"),
-        ("cannot reach 'https://token@h/x'", "cannot reach 'https://***@h/x'"),
-        ("http://h:5000/#/experiments/1", "http://h:5000/#/experiments/1"),
-        ("x://h/db?sslpassword=geheim&a=b", "x://h/db?sslpassword=***&a=b"),
-        ("https://h/?access_token=geheim", "https://h/?access_token=***"),
-        ("url: a://u:geheim@h\nuri: b://u:geheim@h", "url: a://***@h\nuri: b://***@h"),
-        ("mail me@example.org", "mail me@example.org"),
-    ],
-)
-def test_passwords_are_hidden(text: str, hidden: str):
-    assert hide_passwords(text) == hidden
 
 
 def test_the_server_of_a_folder(tmp_path: Path):
