@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import ray
 
-from vitsearch.errors import StudyError
+from vitsearch.errors import InputError, StudyError
 
+MAX_WORKERS_PER_PROCESSOR = 4
 TARGET_SHARE = 0.001
 """What a profiler takes of a target's resource, which says where its process runs. That one measurement waits for
 another is the work of a lock on that machine: so studies that share a target take turns, model by model."""
@@ -35,6 +36,27 @@ def default_workers() -> int:
     return max(2, (os.cpu_count() or 2) // 2)
 
 
+def check_workers(workers: int | None) -> None:
+    """Refuse more trainers than this machine can feed; a cluster (``RAY_ADDRESS``) says itself what it has.
+
+    Raises:
+        InputError: More than four for each processor.
+    """
+    processors = os.cpu_count() or 1
+    if (
+        workers is not None
+        and workers > MAX_WORKERS_PER_PROCESSOR * processors
+        and not os.environ.get("RAY_ADDRESS")
+    ):
+        raise InputError(
+            f"must be at most {MAX_WORKERS_PER_PROCESSOR * processors} here, which is "
+            f"{MAX_WORKERS_PER_PROCESSOR} for each of {processors} processors",
+            field="search.workers",
+            value=workers,
+            remedy=f"{default_workers()} is what this machine would choose; more need a cluster (RAY_ADDRESS)",
+        )
+
+
 @contextmanager
 def local_ray(
     *, workers: int, targets: list[str], object_store_mb: int, temp_dir: Path | None = None
@@ -54,15 +76,16 @@ def local_ray(
         _join(address)
     else:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            num_cpus=max(workers, psutil.cpu_count() or 1),
-            resources={target_resource(name): 1 for name in targets},
-            include_dashboard=False,
-            object_store_memory=max(100, object_store_mb) * 1024 * 1024,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _temp_dir=str(temp_dir) if temp_dir else None,
-        )
+        with _sigterm_stays_ours():
+            ray.init(
+                num_cpus=max(workers, psutil.cpu_count() or 1),
+                resources={target_resource(name): 1 for name in targets},
+                include_dashboard=False,
+                object_store_memory=max(100, object_store_mb) * 1024 * 1024,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=str(temp_dir) if temp_dir else None,
+            )
     try:
         _require_resources(workers, targets)
         yield
@@ -70,9 +93,21 @@ def local_ray(
         ray.shutdown()
 
 
+@contextmanager
+def _sigterm_stays_ours() -> Iterator[None]:
+    """Keep Ray from replacing this process's handler: its own ends the process wherever it happens to be."""
+    original = ray._private.utils.set_sigterm_handler  # noqa: SLF001 - there is no public switch
+    ray._private.utils.set_sigterm_handler = lambda _: None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = original  # noqa: SLF001
+
+
 def _join(address: str) -> None:
     try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        with _sigterm_stays_ours():
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
         raise StudyError(
             f"the Ray cluster at {address} (RAY_ADDRESS) does not let us in: {str(error).splitlines()[0]}; "

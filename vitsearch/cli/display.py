@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -26,17 +26,38 @@ LINE_EVERY_S = 10.0
 def make_display(*, quiet: bool) -> Iterator[Display]:
     """A display for standard error; quiet ones show nothing."""
     if quiet:
-        yield Display(on_step=lambda _: None, on_change=lambda _: None)
+        yield Display(on_step=lambda _: None, on_change=lambda _: None, on_stop=lambda _: None)
     elif sys.stderr.isatty():
         console = Console(stderr=True)
         with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
-            yield Display(
-                on_step=lambda text: live.update(Text(f"… {text}", style="dim"), refresh=True),
-                on_change=lambda driver: live.update(live_view(driver)),
-            )
+            table = _Table(live)
+            yield Display(on_step=table.step, on_change=table.change, on_stop=table.stop)
     else:
         lines = _Lines()
-        yield Display(on_step=lines.step, on_change=lines.change)
+        yield Display(on_step=lines.step, on_change=lines.change, on_stop=lines.step)
+
+
+class _Table:
+    """What a terminal shows: the last step or the running trials, under a notice that stays."""
+
+    def __init__(self, live: Live) -> None:
+        self._live, self._notice = live, ""
+        self._view: RenderableType = Text("")
+
+    def step(self, text: str) -> None:
+        self._show(Text(f"… {text}", style="dim"))
+        self._live.refresh()
+
+    def change(self, driver: Driver) -> None:
+        self._show(live_view(driver))
+
+    def stop(self, text: str) -> None:
+        self._notice = text
+        self._show(self._view)
+
+    def _show(self, view: RenderableType) -> None:
+        self._view = view
+        self._live.update(Group(Text(self._notice, style="bold yellow"), view) if self._notice else view)
 
 
 class _Lines:

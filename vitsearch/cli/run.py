@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +13,13 @@ import typer
 from vitsearch.cli.options import JsonFlag, RunDir, print_json
 
 if TYPE_CHECKING:
-    from vitsearch.cli.session import Ended
     from vitsearch.config import JobSpec
     from vitsearch.space import SearchSpace
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
 
-EXIT_INTERRUPTED = 130
 NAMED_IMAGES = 5
-Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train.", show_default=False)]
+Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train in all.", show_default=False)]
 Workers = Annotated[int | None, typer.Option("--workers", help="Trainer processes.", show_default=False)]
 
 
@@ -59,7 +58,9 @@ def run(
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
     check_space(job, job_or_folder)
+    check_storage(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
+    _check_workers(job, workers)
     data = load_data(job)
     space_of(job, summary_of(data))  # an impossible space or network is told before anything is created
     check_networks(job, data)
@@ -74,17 +75,31 @@ def resume(
     workers: Workers = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Go on with a search that was interrupted or killed, or give it a larger budget."""
-    from vitsearch.cli.session import load_data, open_study
+    """Go on with a search that was interrupted or killed, or give it a larger budget.
+
+    What job.yaml says of trials, time limit, workers, tracking and the place of the data is taken over; other
+    changes need a new study.
+    """
+    from vitsearch.cli.resuming import as_written, resumed_job
+    from vitsearch.cli.session import JOB_FILE, load_data, open_study, write_job
 
     folder = folder.resolve()
     store = open_study(folder)
-    job = store.study().job
-    changed = job.with_overrides(trials=trials, workers=workers)
+    stored = store.study().job
+    written, notes = resumed_job(stored, folder / JOB_FILE)
+    job = written.with_overrides(trials=trials, workers=workers)
+    _check_workers(job, workers)
+    begun = sum(trial.kind == "evaluate" for trial in store.trials())
+    if trials is not None and trials <= begun:
+        notes.append(f"--trials counts all candidates, and {begun} have begun already: none is added")
     data = load_data(job)
-    if changed != job:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    if job != stored:
         store.acquire()
-        store.set_job(changed)
+        store.set_job(job)
+    if job != written:
+        write_job(as_written(job, folder / JOB_FILE), folder)
     _drive(store, folder, data, json_output=json_output)
 
 
@@ -98,6 +113,7 @@ def validate(
 
     spec = load_job(job)
     space = check_space(spec, job)
+    check_storage(spec, job)
     size = num_configurations(space)
     if json_output:
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size})
@@ -133,30 +149,62 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
     return SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
 
 
+def check_storage(job: JobSpec, where: Path) -> None:
+    """Refuse a database's address that cannot be one, before anything is created.
+
+    Raises:
+        InputError: The message names the file.
+        MissingExtraError: Its driver comes with an extra.
+    """
+    from vitsearch.errors import InputError
+    from vitsearch.storage import check_url
+
+    try:
+        if job.storage.url is not None:
+            check_url(job.storage.url)
+    except InputError as error:
+        error.where = str(where)
+        raise
+
+
+def _check_workers(job: JobSpec, option: int | None) -> None:
+    from vitsearch.errors import InputError
+    from workers import check_workers
+
+    try:
+        check_workers(job.search.workers)
+    except InputError as error:
+        error.field = "search.workers" if option is None else "--workers"
+        raise
+
+
 def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:
     from vitsearch.cli.display import make_display
+    from vitsearch.cli.ending import next_steps, why_empty
     from vitsearch.cli.results import front_json, print_front
     from vitsearch.cli.session import failures_explained, search
+    from vitsearch.cli.stopping import Stopping
 
     if data.skipped:
         typer.echo(skipped_note(data.skipped), err=True)
+    stopping = Stopping()
     try:
-        with make_display(quiet=json_output) as display, failures_explained(out):
-            ended = search(store, out, data, display)
+        with stopping, make_display(quiet=json_output) as display, failures_explained(out):
+            ended = search(store, out, data, display, stopping)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: vitsearch resume {out}", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        typer.echo(f"interrupted; go on with: vitsearch resume {shlex.quote(str(out))}", err=True)
+        sys.exit(stopping.exit_code)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)
     if json_output:
         print_json({**front_json(ended.report), "ended": ended.reason})
     else:
         print_front(ended.report)
-        _next_steps(out, ended)
+        typer.echo(next_steps(out, ended))
     if ended.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(stopping.exit_code)
     if not ended.report.front:
-        typer.echo("error: no trial succeeded; see trials.csv for the reasons", err=True)
+        typer.echo(f"error: {why_empty(ended.report)}", err=True)
         sys.exit(1)
 
 
@@ -170,17 +218,3 @@ def skipped_note(skipped: Sequence[str]) -> str:
         else f"{len(skipped)} images cannot be decoded and are"
     )
     return f"note: {what} left out: {named}{more}"
-
-
-def _next_steps(out: Path, ended: Ended) -> None:
-    from vitsearch.tracking import study_url
-
-    job = ended.report.job
-    elsewhere = study_url(job.tracking.uri, out, job) if job.tracking.enabled and job.tracking.uri else None
-    typer.echo(
-        f"\nended: {ended.reason}\n"
-        f"picture  {out / 'pareto.png'}   page  {out / 'pareto.html'}   table  {out / 'trials.csv'}\n"
-        f"browse   {elsewhere or f'vitsearch ui {out}'}\n"
-        f"export   vitsearch export {out} --select knee --out {out / 'bundle'}\n"
-        f"more     vitsearch resume {out} --trials N"
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,13 @@ import yaml
 
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
-from vitsearch.errors import InputError, StudyError
+from vitsearch.errors import InputError, StudyError, hide_passwords
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
 
 if TYPE_CHECKING:
-    from types import FrameType
-
+    from vitsearch.cli.stopping import Stopping
     from vitsearch.search import Driver
     from vitsearch.train.data import ImageData
 
@@ -28,6 +27,7 @@ JOB_FILE = "job.yaml"
 SAMPLE_FILE = Path("artifacts") / "validation_sample.npy"
 SAMPLE_IMAGES = 64
 DELIVERY_TIMEOUT_S = 60.0
+STOPPING = "stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,12 @@ class Display:
     Attributes:
         on_step: Told what happens next, outside the trial loop.
         on_change: Called after each round of the trial loop.
+        on_stop: Told, once, that a person stops the search; inside a signal handler.
     """
 
     on_step: Callable[[str], None]
     on_change: Callable[[Driver], None]
+    on_stop: Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +66,30 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
     """Make the run's folder and its study.
 
     Raises:
-        InputError: The folder holds something already, or cannot be made.
+        InputError: The folder holds something already, or cannot be made; or the job's database is none.
+        StudyError: The job's database cannot be reached, or holds a study of that name; no folder is left then.
     """
     if (out / JOB_FILE).exists() or (out / DATABASE_FILE).exists():
-        raise InputError("the folder holds a study already", where=str(out), field="--out",
-                         remedy=f"continue it with: vitsearch resume {out}, or choose another folder")  # fmt: skip
+        remedy = f"continue it with: vitsearch resume {shlex.quote(str(out))}, or choose another folder"
+        raise InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
+    elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / JOB_FILE).write_text(job_yaml(job), encoding="utf-8")
-    except OSError as error:
+        write_job(job, out)
+        return StudyStore.create(elsewhere or open_engine(database_url(out)), job)
+    except (OSError, StudyError) as error:
+        for file in (JOB_FILE, DATABASE_FILE):
+            with suppress(OSError):
+                (out / file).unlink()
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, StudyError):
+            raise
         raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
-    try:
-        return StudyStore.create(open_engine(database_url(out, job.storage.url)), job)
-    except StudyError:
-        (out / JOB_FILE).unlink()
-        raise
 
 
 def open_study(folder: Path) -> StudyStore:
@@ -97,7 +106,17 @@ def open_study(folder: Path) -> StudyStore:
     url = job.storage.url
     if url is None and not (folder / DATABASE_FILE).is_file():
         raise InputError(f"holds no study ({DATABASE_FILE} is missing)", where=str(folder))
-    return StudyStore.find(open_engine(database_url(folder, url)), job.name)
+    return StudyStore.find(open_engine(database_url(folder, url)), None if url is None else job.name)
+
+
+def write_job(job: JobSpec, out: Path) -> None:
+    """Keep the job in the run's folder, whole or not at all."""
+    partial = out / f".{JOB_FILE}.partial"
+    try:
+        partial.write_text(job_yaml(job), encoding="utf-8")
+        partial.replace(out / JOB_FILE)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def job_yaml(job: JobSpec) -> str:
@@ -132,8 +151,15 @@ def load_data(job: JobSpec) -> ImageData:
     return load_dataset(job.dataset, image_size=size, seed=job.seed)
 
 
-def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> Ended:
+def search(store: StudyStore, out: Path, data: ImageData, display: Display, stopping: Stopping) -> Ended:
     """Drive the study from wherever it stands to its end; Ray must not be running yet.
+
+    Args:
+        store: The study.
+        out: The run's folder.
+        data: Its images.
+        display: Where to show what happens.
+        stopping: Entered; a first signal ends the search early, with its front reported.
 
     Raises:
         StudyLockedError: Another driver is alive.
@@ -164,7 +190,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> E
         tracker.start()
     display.on_step(f"starting {workers} workers on Ray")
     image_mb = data.images_NHWC.nbytes // 2**20
-    with local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100):
+    ray = local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100)
+    with stopping.whole(ray):
         executor = RayExecutor(SharedData.put(data), workers=workers, threads=threads)
         try:
             executor.wait_until_ready()
@@ -180,14 +207,16 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display) -> E
             finisher = Finisher(driver.study, executor, out, on_step=display.on_step)
 
             def stop() -> None:
-                driver.request_stop()
+                driver.request_stop()  # before anything that could fail
                 finisher.stop_requested = True
+                display.on_stop(STOPPING)
 
-            with _stop_on_signal(stop, display.on_step):
+            with stopping.listening(stop):
                 reason = driver.run()
                 problems = [] if driver.stop_requested else finisher.run()
         finally:
-            executor.close()
+            with stopping.held():
+                executor.close()
     interrupted = finisher.stop_requested
     store.release("interrupted" if interrupted else "finished")
     report = StudyReport.load(store)
@@ -208,11 +237,11 @@ def failures_explained(out: Path) -> Iterator[None]:
     """
     from ray.exceptions import RayError
 
-    again = f"mend that, then: vitsearch resume {out}"
+    again = f"mend that, then: vitsearch resume {shlex.quote(str(out))}"
     try:
         yield
     except DatabaseError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = hide_passwords(str(getattr(error, "orig", None) or error).splitlines()[0])
         raise StudyError(f"the study's database failed ({reason}); nothing stored is lost; {again}") from error
     except RayError as error:
         raise StudyError(f"Ray failed ({str(error).strip().splitlines()[0]}); {again}") from error
@@ -248,20 +277,3 @@ def _num_processors() -> int:
     import psutil
 
     return psutil.cpu_count() or 1
-
-
-@contextmanager
-def _stop_on_signal(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: stop cleanly. Second: stop now."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()  # before anything that could fail
-        say("stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

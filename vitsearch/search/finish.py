@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
+from vitsearch.config import JobSpec
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.search.driver import POLL_S, Running, artifact_dir, data_seed, trial_seed
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
@@ -19,6 +20,11 @@ FINAL_SEED_OFFSET = 1_000_000
 def final_dir(out: Path, trial: int) -> Path:
     """Where a retrained winner keeps its weights."""
     return out / "artifacts" / "finals" / f"{trial:05d}"
+
+
+def final_epochs(job: JobSpec) -> int:
+    """Epochs of a retraining at full length."""
+    return job.final.epochs or 3 * job.train.epochs
 
 
 class Finisher:
@@ -43,6 +49,7 @@ class Finisher:
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
         self._on_step, self._clock = on_step, clock
+        self._epochs = final_epochs(study.job)
         self._problems: list[str] = []
         self._queue: deque[int] = deque()
         self._running: dict[str, Running] = {}
@@ -77,7 +84,7 @@ class Finisher:
             if target.name not in trial.profiles
         }
         if todo:
-            self._on_step(f"measuring {len(todo)} models")
+            self._on_step(f"measuring {len(todo)} model{'s' if len(todo) > 1 else ''}")
         for request in todo.values():
             self.executor.submit_profile(request)
         while todo and not self.stop_requested:
@@ -108,14 +115,13 @@ class Finisher:
     def _start(self, worker: str, number: int) -> None:
         self._attempts[number] += 1
         self._running[worker] = Running(trial=number, since=self._clock())
-        epochs = self.job.final.epochs or 3 * self.job.train.epochs
         self.executor.submit(
             worker,
             TrialRequest(
                 trial=number,
                 attempt=self._attempts[number],
                 candidate=self.study.trials[number].candidate,
-                train=self.job.train.model_copy(update={"epochs": epochs, "early_stop": False}),
+                train=self.job.train.model_copy(update={"epochs": self._epochs, "early_stop": False}),
                 evaluate=self.job.evaluate,
                 seed=trial_seed(self.job.seed, number + FINAL_SEED_OFFSET),
                 data_seed=data_seed(self.job),
@@ -130,7 +136,8 @@ class Finisher:
             running, report = self._running.get(event.worker), event.report
             if running is not None and running.trial == report.trial:
                 running.since = self._clock()
-                self._on_step(f"retraining trial {report.trial}: epoch {report.epoch}/{report.epochs}")
+                doing = "retraining" if report.epochs == self._epochs else "fine-tuning"
+                self._on_step(f"{doing} trial {report.trial}: epoch {report.epoch}/{report.epochs}")
         elif isinstance(event, TrialDone):
             number = self._running.pop(event.worker).trial
             if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:

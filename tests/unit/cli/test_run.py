@@ -47,7 +47,10 @@ def test_a_search_without_a_success_ends_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json_output: bool
 ):
     assert drive(tmp_path, monkeypatch, json_output=json_output, trials=4, fail_every=1) == 1
-    assert "error: no trial succeeded; see trials.csv for the reasons" in capsys.readouterr().err
+    assert (
+        "error: no trial succeeded (0 trials done, 4 failed, 0 on the front); see trials.csv for the reasons"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_search_with_a_front_ends_with_0_and_tells_its_problems(
