@@ -71,7 +71,10 @@ def eer(
         "size": size_mb,
     }
     values = {name: value for name, value in given.items() if value is not None}
-    if (candidate is None) == (not values):
+    if candidate is not None and values:
+        raise InputError("needs either a candidate file or figures, not both", where="vitsearch eer",
+                         remedy="leave out one of the two")  # fmt: skip
+    if candidate is None and not values:
         raise InputError("needs either a candidate file or figures", where="vitsearch eer",
                          remedy="for example: vitsearch eer --params-m 24.1 --flops-g 4.5")  # fmt: skip
     spec = _spec(reference)

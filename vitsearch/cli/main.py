@@ -1,20 +1,21 @@
-"""The command line: ``vitsearch COMMAND``. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+"""The command line: ``vitsearch COMMAND``. Exit codes: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
 from vitsearch import __version__
 from vitsearch.cli import cost, explore, results, run, serve
-from vitsearch.errors import VitsearchError
+from vitsearch.errors import VitsearchError, hide_passwords
 
 app = typer.Typer(
     name="vitsearch",
     help="Find the best Vision Transformers for your own images, device and budget.",
-    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,15 +41,26 @@ def _root(
 def main() -> None:
     """Run the command line and turn our errors into one message and an exit code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a full disk is told here rather than by the interpreter's last words
     except VitsearchError as error:
         if os.environ.get("VITSEARCH_DEBUG"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {hide_passwords(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left: nobody to tell
+        sys.exit(1)
+    except OSError as error:
+        if os.environ.get("VITSEARCH_DEBUG"):
+            raise
+        place = error.filename or "the output cannot be written"
+        typer.echo(f"error: {place}: {error.strerror or error}", err=True)
+        with suppress(OSError):  # what is still buffered can be written nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

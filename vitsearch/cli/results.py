@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,16 +35,23 @@ def pareto(
 ) -> None:
     """Show the Pareto front with its hypervolume and knee; also while the search runs."""
     from vitsearch.cli.session import open_study
+    from vitsearch.errors import InputError
     from vitsearch.report import StudyReport
 
+    if landmarks and png is None and html is None:
+        raise InputError(
+            "needs a picture to show them in", field="--landmarks", remedy="add --png FILE or --html FILE"
+        )
     report = StudyReport.load(open_study(folder))
     if png is not None or html is not None:
         from vitsearch.report.plots import front_html, save_front_png
 
         if png is not None:
-            save_front_png(report, png, landmarks=landmarks)
+            with _writing("--png", png):
+                save_front_png(report, png, landmarks=landmarks)
         if html is not None:
-            html.write_text(front_html(report, landmarks=landmarks), encoding="utf-8")
+            with _writing("--html", html):
+                html.write_text(front_html(report, landmarks=landmarks), encoding="utf-8")
     if json_output:
         print_json(front_json(report))
     elif png is None and html is None:
@@ -66,7 +76,7 @@ def export(
                     "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip
     else:
         typer.echo(f"{bundle.folder}: trial {bundle.metrics.trial}, {bundle.candidate.summary()}")
-        typer.echo(f"try it: vitsearch predict {bundle.folder} IMAGE")
+        typer.echo(f"try it: vitsearch predict {shlex.quote(str(bundle.folder))} IMAGE")
 
 
 def predict(
@@ -75,17 +85,38 @@ def predict(
     json_output: JsonFlag = False,
 ) -> None:
     """Classify images with an exported model."""
+    from vitsearch.errors import InputError
     from vitsearch.export import load
 
     model = load(bundle)
-    found = [(path, model.predict(path)[0]) for path in images]
+    found, failed = [], []
+    for path in images:
+        try:
+            found.append((path, model.predict(path)[0]))
+        except InputError as error:
+            failed.append(error)
     if json_output:
         print_json([{"image": str(p), "class": r.class_name, "label": r.label, "probability": r.probability,
                      "probabilities": dict(zip(model.preprocess.class_names, r.probabilities, strict=True))}
                     for p, r in found])  # fmt: skip
-        return
-    for path, result in found:
-        typer.echo(f"{path}: {result.class_name} ({100 * result.probability:.1f} %)")
+    else:
+        for path, result in found:
+            typer.echo(f"{path}: {result.class_name} ({100 * result.probability:.1f} %)")
+    if failed:
+        failed[0].more += failed[1:]
+        raise failed[0]
+
+
+@contextmanager
+def _writing(option: str, path: Path) -> Iterator[None]:
+    from vitsearch.errors import InputError
+
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be written ({error.strerror})", field=option, value=str(path), remedy="choose another file"
+        ) from error
 
 
 def front_json(report: StudyReport) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def require_free(out: Path, *, overwrite: bool) -> None:
     if METRICS_FILE in names and names <= set(BUNDLE_FILES):
         if overwrite:
             return
-        raise InputError("already holds a bundle", where=str(out), remedy="choose another folder, or overwrite it")
+        remedy = "choose another folder, or replace it with --overwrite (overwrite=True in Python)"
+        raise InputError("already holds a bundle", where=str(out), remedy=remedy)
     raise InputError(
         "must be a new or empty folder", where=str(out), value=sorted(names)[:3], remedy="choose another folder"
     )

@@ -48,6 +48,8 @@ def pixels_of(images: Images, preprocess: Preprocess) -> ImageArray:
             pixels_HWC = decode(_encoded(images), where="the image", image_size=size)
         return with_channels(pixels_HWC[None], in_chans)
     if isinstance(images, str | Path):
+        if not Path(images).exists():
+            raise InputError("the file does not exist", where=str(images), remedy="check the path")
         return read_image_file(Path(images), image_size=size, in_chans=in_chans)[None]
     if not isinstance(images, Sequence):
         raise InputError(

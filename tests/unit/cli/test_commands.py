@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,12 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.unit.report import factory
 from vitsearch.cli.main import app
 from vitsearch.cli.session import new_study
+from vitsearch.cli.session import write_job as write_study_job
 from vitsearch.config import load_job
+from vitsearch.errors import StudyError
 
 HELP_S = 0.5
 JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
@@ -72,6 +77,8 @@ def test_cost_and_eer_of_a_candidate_file_agree(tmp_path: Path) -> None:
         (["pareto", "nowhere"], "holds no study"),
         (["resume", "nowhere"], "holds no study"),
         (["predict", "nowhere", "x.png"], "nowhere"),
+        (["pareto", "nowhere", "--landmarks"], "--landmarks: needs a picture"),
+        (["eer", "missing.json", "--params-m", "3"], "not both"),
         (["run", "nowhere.yaml", "--out", "x"], "the file does not exist"),
     ],
 )
@@ -101,6 +108,10 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: st
         ({"objectives": ["accuracy"]}, ["objectives"]),
         ({"objectives": ["eer", "eer"]}, ["objectives: must differ"]),
         ({"dataset": {"kind": "imagefolder"}}, ["dataset", "path"]),
+        ({"storage": {"url": "foo"}}, ["storage.url", "'foo'", "postgresql+psycopg://"]),
+        ({"storage": {"url": "nosuch://h/db"}}, ["storage.url", "nosuch", "postgresql+psycopg://"]),
+        ({"tracking": {"uri": "not a url"}}, ["tracking.uri", "'not a url'", "http://HOST:5000"]),
+        ({"constraints": [{"metric": "accuracy", "min": 55}]}, ["constraints.0.min", "did you mean 0.55?"]),
     ],
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
@@ -146,6 +157,77 @@ def test_a_folder_that_is_taken_is_refused_and_left_alone(tmp_path: Path) -> Non
     assert found.returncode == 2
     assert "new or empty folder" in found.stderr
     assert [p.name for p in out.iterdir()] == ["precious.txt"]
+
+
+def test_more_workers_than_processors_can_feed_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = vitsearch("run", write_job(tmp_path), "--out", out, "--workers", "9999")
+    assert found.returncode == 2
+    assert re.search(r"--workers: must be at most \d+ here.*processors, but got 9999", found.stderr)
+    assert not out.exists()
+
+
+def test_a_database_that_cannot_be_reached_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    job = write_job(tmp_path, storage={"url": f"sqlite:///{tmp_path}/none/study.db"})
+    found = vitsearch("run", job, "--out", out)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: cannot open the database")
+    assert found.stderr.count("\n") == 1
+    assert not out.parent.exists()
+
+
+def test_a_name_that_the_database_holds_leaves_no_folder(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path, storage={"url": f"sqlite:///{tmp_path}/study.db"}))
+    new_study(job, tmp_path / "first")
+    with pytest.raises(StudyError, match="already has a study named 'j'"):
+        new_study(job, tmp_path / "new" / "second")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["eer", "--params-m", "3"], ["spaces", "vit_micro_8"]])
+def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *arguments]
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ")
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--png", "--html"])
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path, option: str) -> None:
+    factory.report(tmp_path, trials=4)
+    write_study_job(factory.job(), tmp_path)
+    for place in (tmp_path / "none" / "x.out", tmp_path):
+        found = vitsearch("pareto", tmp_path, option, place)
+        assert found.returncode == 2
+        assert found.stderr.startswith(f"error: {option}: cannot be written (")
+        assert found.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    factory.report(tmp_path, trials=1)
+    write_study_job(factory.job(), tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = vitsearch("ui", tmp_path, "--port", str(port))
+    assert found.returncode == 1
+    assert found.stderr == f"error: port {port} is taken on this machine; choose another with --port\n"
+
+
+def test_an_edited_job_is_refused_by_resume(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    new_study(load_job(write_job(tmp_path)), out)
+    file = out / "job.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("epochs: 10", "epochs: 20"), encoding="utf-8")
+    found = vitsearch("resume", out)
+    assert found.returncode == 2
+    assert "train.epochs: is 20 here and 10 in the study" in found.stderr
+    assert "with a new --out" in found.stderr
 
 
 def test_validate_accepts_every_example(repository: Path) -> None:

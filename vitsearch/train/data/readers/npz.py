@@ -30,7 +30,7 @@ def read_npz(spec: DatasetSpec, _image_size: int, /) -> RawImages:
         InputError: The file or a key is missing, or an array breaks these rules.
     """
     assert spec.path is not None, "DatasetSpec demands it"
-    arrays = _arrays(spec.path)
+    arrays, names = _arrays(spec.path)
     where = str(spec.path)
     images: dict[str, ImageArray] = {}
     labels: dict[str, AnyArray] = {}
@@ -44,27 +44,28 @@ def read_npz(spec: DatasetSpec, _image_size: int, /) -> RawImages:
                     rule=f"must hold {key}",
                     where=where,
                     field=key,
-                    value=sorted(arrays),
+                    value=names or "no array at all",
                     remedy=f"save it with np.savez(file, {x_key}=images, {y_key}=labels)",
                 )
         images[part] = _as_images(arrays[x_key], where, x_key)
         labels[y_key] = _as_labels(arrays[y_key], len(images[part]), where, y_key)
-    encoded, names = encode_labels(labels, _class_names(arrays, where), where=where)
+    encoded, class_names = encode_labels(labels, _class_names(arrays, where), where=where)
     parts = {
         part: RawPart(images_NHWC=images_NHWC, labels_N=encoded[f"y_{part}"])
         for part, images_NHWC in images.items()
     }
-    return RawImages(train=parts["train"], val=parts.get("val"), test=parts.get("test"), class_names=names)
+    return RawImages(train=parts["train"], val=parts.get("val"), test=parts.get("test"), class_names=class_names)
 
 
-def _arrays(path: Path) -> dict[str, AnyArray]:
+def _arrays(path: Path) -> tuple[dict[str, AnyArray], list[str]]:
+    """The arrays that count, and the names of all."""
     wanted = {*(f"{axis}_{part}" for axis in "xy" for part in PARTS), "class_names"}
     remedy = "write it with np.savez or np.savez_compressed, without object arrays"
     try:
         with path.open("rb") as file:  # np.load would leave a file open that is no archive
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
-                return {key: archive[key] for key in archive.files if key in wanted}
+                return {key: archive[key] for key in archive.files if key in wanted}, sorted(archive.files)
     except FileNotFoundError:
         raise InputError("must be a file", where=str(path), field="dataset.path", remedy="correct it") from None
     except UNREADABLE as error:
