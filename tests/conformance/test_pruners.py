@@ -26,6 +26,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "plain": {},
     "deit": {"distilled": True, "layer_scale": True, "pre_norm": True, "patch_bias": False},
     "spt": {"patch_embedding": "spt"},
+    "lsa": {"attention": "lsa"},
     "no cls": {"class_token": False, "pool": "avg", "in_chans": 1},
 }
 CASES = [(name, {"method": name, **shape}) for name in PRUNERS for shape in SHAPES]

@@ -1,6 +1,7 @@
 """The frozen ViT configuration and the torch-free rules that make it valid."""
 
 from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
+from vitsearch.candidate.budget import even_widths, least_ratio, products
 from vitsearch.candidate.candidate import Candidate, load_candidate
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import PRUNERS, Sparsity
@@ -49,9 +50,12 @@ __all__ = [
     "TokenRule",
     "TopK",
     "divisors",
+    "even_widths",
     "every_block",
+    "least_ratio",
     "load_candidate",
     "max_merges",
     "mlp_ratio_of",
+    "products",
     "quarter_blocks",
 ]

@@ -23,7 +23,8 @@ PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]
 LATER_DEFAULTS: dict[str, object] = {
-    "qk_dim": None, "v_dim": None, "width": None, "blocks": None, "steps": 1, "schedule": "linear",
+    "qk_dim": None, "v_dim": None, "width": None, "blocks": None, "macs_ratio": None, "steps": 1,
+    "schedule": "linear",
 }  # fmt: skip
 
 
@@ -43,6 +44,8 @@ class Sparsity(Spec):
         v_dim: Dimensions kept of the values of each head, likewise.
         width: Embedding channels kept, the same ones in the whole network. LayerNorms average over them alone.
         blocks: Blocks kept.
+        macs_ratio: Instead of all these, the share of the MACs of the blocks' linear layers and attention products
+            that is left. The ranking decides over all blocks together which heads and MLP units are worth it.
         steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these.
         schedule: How the share pruned grows over the steps: ``linear``, or ``cubic``, most of it at first.
     """
@@ -54,6 +57,7 @@ class Sparsity(Spec):
     v_dim: Count | tuple[Count, ...] | None = None
     width: Count | None = None
     blocks: Count | None = None
+    macs_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     steps: Annotated[int, Field(ge=1, le=100)] = 1
     schedule: Literal["linear", "cubic"] = "linear"
 
@@ -74,7 +78,7 @@ class Sparsity(Spec):
             ValueError: More units are kept than exist, or a tuple is not as long as blocks are kept.
         """
         a = architecture
-        kept: dict[str, int | tuple[int, ...] | None] = {}
+        kept: dict[str, float | tuple[int, ...] | None] = {}
         for name, available in (("width", a.width), ("blocks", a.depth)):
             value = getattr(self, name)
             _check(name, value or 1, available)
@@ -89,7 +93,15 @@ class Sparsity(Spec):
             counts = tuple(getattr(block, name) for block in kept_blocks)
             _check(name, max(counts), available)
             kept[name] = _collapsed(counts, available)
-        if all(value is None for value in kept.values()):
+        alone = all(value is None for value in kept.values())
+        if self.macs_ratio is not None and self.macs_ratio < 1:
+            if not alone:
+                raise ValueError(
+                    "sparsity.macs_ratio decides itself how much stays, but got "
+                    f"{', '.join(name for name, value in kept.items() if value is not None)} beside it; remove one"
+                )
+            kept["macs_ratio"] = self.macs_ratio
+        elif alone:
             return Sparsity()
         if self.method == "none":
             raise ValueError(

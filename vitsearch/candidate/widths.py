@@ -32,3 +32,20 @@ class BlockWidths:
     def v_width(self) -> int:
         """Width of all values, H V."""
         return self.heads * self.v_dim
+
+    def linear_macs(self, num_tokens: int, num_tokens_out: int) -> int:
+        """MACs of the block's linear layers: N D H (2 Q + V) + N H V D + 2 N' D M."""
+        attention = 2 * num_tokens * self.width * (self.qk_width + self.v_width)
+        return attention + self.mlp_units * self.unit_macs(num_tokens_out)
+
+    def attention_macs(self, num_tokens: int) -> int:
+        """MACs of the attention products: N^2 H (Q + V)."""
+        return num_tokens**2 * (self.qk_width + self.v_width)
+
+    def head_macs(self, num_tokens: int) -> int:
+        """MACs of one head: its share of the linear layers and its products."""
+        return (2 * num_tokens * self.width + num_tokens**2) * (self.qk_dim + self.v_dim)
+
+    def unit_macs(self, num_tokens_out: int) -> int:
+        """MACs of one hidden unit: 2 N' D."""
+        return 2 * num_tokens_out * self.width

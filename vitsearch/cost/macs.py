@@ -50,8 +50,8 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
         reducing = candidate.tokens.extra_macs(n, a, block, w) if block in active else 0
         found.append(
             BlockMacs(
-                linear=2 * n * w.width * (w.qk_width + w.v_width) + 2 * n_out * w.width * w.mlp_units,
-                matmul=n**2 * (w.qk_width + w.v_width) + reducing,
+                linear=w.linear_macs(n, n_out),
+                matmul=w.attention_macs(n) + reducing,
                 norm=LAYER_NORM_MACS_PER_ELEMENT * (n + n_out) * w.width,
             )
         )

@@ -138,7 +138,7 @@ def load_weights(candidate: Candidate, path: Path, sha256: str) -> VisionTransfo
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"must be a whole safetensors file ({error})", where=str(path), remedy=AGAIN) from error
     with torch.device("meta"):
-        model = assemble(candidate)
+        model = assemble(candidate, state)
     wrong = sorted(_signature(model.state_dict()) ^ _signature(state))
     if wrong:
         raise InputError(

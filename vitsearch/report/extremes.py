@@ -18,6 +18,7 @@ End = Literal[-1, 1]
 MONOTONE = {
     "architecture.mlp_ratio": 1,
     **dict.fromkeys(SPARSITY_RATIOS, -1),
+    "sparsity.macs_ratio": 1,
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }

@@ -9,6 +9,7 @@ same model give candidates that hash equally.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -21,8 +22,10 @@ from vitsearch.candidate import (
     Candidate,
     Precision,
     Sparsity,
+    TokenRule,
     divisors,
     every_block,
+    least_ratio,
     max_merges,
     quarter_blocks,
 )
@@ -33,7 +36,7 @@ from vitsearch.space.dimension import Dimension, expand
 
 Draw = Mapping[str, Value]
 BLOCKS_RATIO = "sparsity.blocks_ratio"
-SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule")
+SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule", "sparsity.macs_ratio")
 # what a ratio removes a share of, and whether it may differ from block to block
 SPARSITY_RATIOS = {
     "sparsity.mlp_ratio": True,
@@ -113,10 +116,11 @@ class SearchSpace:
         architecture = self._architecture(chosen)
         sparsity = _sparsity(chosen, architecture)
         pruned = sparsity.pruned_architecture(architecture)
+        tokens = _tokens(chosen, pruned)
         return Candidate(
             architecture=architecture,
-            tokens=_tokens(chosen, pruned),  # type: ignore[arg-type]  # the union's members, by name
-            sparsity=sparsity,
+            tokens=tokens,
+            sparsity=_affordable(sparsity, tokens, architecture),
             precision=Precision.model_validate(_per_block_part(chosen, "precision.", pruned.depth)),
         ).canonical()
 
@@ -279,7 +283,7 @@ def _nearest(value: int, admissible: list[int]) -> int:
     return min(admissible, key=lambda k: (max(k, value) / min(k, value), k))
 
 
-def _tokens(chosen: dict[str, Value], architecture: Architecture) -> object:
+def _tokens(chosen: dict[str, Value], architecture: Architecture) -> TokenRule:
     name = str(chosen.get("tokens.reducer", "none"))
     if name not in TOKEN_RULES:
         raise ValueError(f"tokens.reducer must be one of {sorted(TOKEN_RULES)}, but got {name!r}; "
@@ -337,10 +341,25 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
         ratio = part.get(ratio_name, 0.0)
         ratios = ratio if isinstance(ratio, tuple) else (ratio,) * blocks
         kept[field] = tuple(num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
-    settings = {name: chosen[f"sparsity.{name}"] for name in ("steps", "schedule") if f"sparsity.{name}" in chosen}
+    settings = {
+        name: chosen[f"sparsity.{name}"]
+        for name in ("steps", "schedule", "macs_ratio")
+        if f"sparsity.{name}" in chosen
+    }
     method = part.get("method", "magnitude")
     found = Sparsity.model_validate({"method": method, "width": width, "blocks": blocks, **kept, **settings})
     return found.resolved(architecture)
+
+
+def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architecture) -> Sparsity:
+    """A budget of MACs, raised to what one head and one hidden unit in each block cost."""
+    if sparsity.macs_ratio is None:
+        return sparsity
+    dense = Sparsity().widths(architecture)
+    least = least_ratio(dense, tuple(tokens.token_counts(architecture)))
+    return sparsity.model_copy(
+        update={"macs_ratio": min(1.0, max(sparsity.macs_ratio, math.ceil(least * 1e4) / 1e4))}
+    )
 
 
 def num_kept(available: int, ratio: object, name: str) -> int:

@@ -34,6 +34,7 @@ def save_model(model: nn.Module, candidate: Candidate, folder: Path) -> str:
 
 def load_model(candidate: Candidate, folder: Path) -> VisionTransformer:
     """The compressed network with its trained weights, in evaluation mode on the CPU."""
-    model = assemble(candidate)
-    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    state = load_file(folder / WEIGHTS_FILE)
+    model = assemble(candidate, state)
+    model.load_state_dict(state)
     return model

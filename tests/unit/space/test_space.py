@@ -165,6 +165,14 @@ def test_ratios_of_every_kind_of_unit():
     assert (kept.qk_dim, kept.v_dim, kept.width, kept.blocks) == (6, 9, 18, 1)
 
 
+def test_a_budget_is_raised_to_what_is_possible():
+    one = space({"sparsity.method": "taylor"}, sparsity__macs_ratio={"low": 0.01, "high": 1.0})
+    assert one.decode({"sparsity.macs_ratio": 0.5}).sparsity.macs_ratio == 0.5
+    assert one.decode({"sparsity.macs_ratio": 1.0}).sparsity.method == "none"
+    least = one.decode({"sparsity.macs_ratio": 0.01})
+    assert {(w.heads, w.mlp_units) for w in least.widths} == {(1, 1)}
+
+
 def test_per_block_axes_are_those_of_the_blocks_that_are_left():
     one = space(
         {"architecture.depth": 4, "tokens.reducer": "evit"},

@@ -252,6 +252,17 @@ def test_every_ranking_and_schedule_in_a_trial(method: str, tmp_path: Path):
     assert again.accuracy == result.accuracy
 
 
+def test_a_budget_of_macs_in_a_trial(tmp_path: Path):
+    one = candidate(
+        sparsity={"method": "taylor", "macs_ratio": 0.6}, precision={"weight_bits": 8, "activation_bits": 8}
+    )
+    result = succeeded(run_trial(request(tmp_path, one, train=spec(epochs=1, finetune_epochs=1)), context()))
+    data = tensor_data()
+    again = load_model(one, tmp_path)
+    assert again.widths != one.widths
+    assert evaluate(again, data, data.source.val, batch_size=7).accuracy == result.accuracy
+
+
 def test_the_dense_accuracy_stands_beside_the_compressed_one(tmp_path: Path):
     harsh = candidate(precision={"weight_bits": 1, "activation_bits": 4})
     recipe = spec(epochs=12, lr=1e-2)

@@ -13,6 +13,7 @@ PARTS = {
     "dense": {},
     "compressed": COMPRESSED,
     "distilled": {"architecture": {"distilled": True}, "tokens": {"reducer": "evit", "keep": 0.5}},
+    "a budget": {"sparsity": {"method": "magnitude", "macs_ratio": 0.6}, "precision": {"activation_bits": 8}},
     "16 bits": {"precision": {"weight_bits": 16, "activation_bits": 16}},
 }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vitsearch.candidate import PRUNERS, Candidate
+from vitsearch.candidate import PRUNERS, Candidate, products
 from vitsearch.compress.tokens import build_reducers
+from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
 from vitsearch.compress.weights.schedule import steps_of
 from vitsearch.compress.weights.slicing import choose, slice_network
@@ -17,19 +18,26 @@ NO_CONTEXT = PruneContext()
 
 
 def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext = NO_CONTEXT) -> VisionTransformer:
-    """A smaller dense network of the shape of ``build_pruned(candidate)``, fine-tuned, with its token reducers.
+    """A smaller dense network of the candidate's shape, fine-tuned, with its token reducers.
 
-    Each step of the schedule ranks what is left, slices, and fine-tunes with tokens already removed.
+    Under ``macs_ratio`` the shape follows from the ranking, see ``widths_within``; otherwise it is that of
+    ``build_pruned(candidate)``. Each step of the schedule ranks what is left, slices, and fine-tunes with tokens
+    already removed.
 
     Args:
         model: The trained dense network; not changed.
         candidate: Says how units are ranked and how many survive, in how many steps.
         context: What the ranking and the fine-tuning need.
     """
-    rank = RANKINGS[candidate.sparsity.method]
+    rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
+    dense, tokens = model.widths, tuple(candidate.tokens.token_counts(candidate.pruned_architecture))
     for step in steps_of(candidate, candidate.widths, context.epochs):
         ranked = rank(model, replace(context, epochs=step.epochs))
-        model = slice_network(ranked.model, choose(ranked.scores, step.widths))
+        widths = step.widths
+        if ratio is not None:
+            budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
+            widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
+        model = slice_network(ranked.model, choose(ranked.scores, widths))
         model.set_reducers(build_reducers(candidate))
         if step.epochs > ranked.epochs:
             context.train(model, step.epochs - ranked.epochs)

@@ -13,10 +13,12 @@ class Step:
     """One step of a schedule.
 
     Attributes:
+        share: How much of what pruning takes in the end is gone after it, f(i / n).
         widths: Sizes of every block after it.
         epochs: Epochs of training that belong to it.
     """
 
+    share: float
     widths: tuple[BlockWidths, ...]
     epochs: int
 
@@ -46,6 +48,7 @@ def steps_of(candidate: Candidate, widths: Sequence[BlockWidths], epochs: int) -
 
         found.append(
             Step(
+                share=share,
                 widths=tuple(
                     BlockWidths(
                         width=left(a.width, w.width),
