@@ -57,27 +57,82 @@ def forward(
     sizes = []
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
     for b in range(depth):
-        p = f"blocks.{b}."
-        y = layer_norm(x, w[p + "norm1.weight"], w[p + "norm1.bias"])
-        qkv = y @ w[p + "attn.qkv.weight"].T + w[p + "attn.qkv.bias"]
-        q, k, v = (split_heads(part, heads) for part in np.split(qkv, 3, axis=1))
-        seen = Seen(x, size, q, k, v, prefix)
-        mixed = np.concatenate([seen.attention(h) @ v[h] for h in range(heads)], axis=1)
-        x = x + mixed @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
+        x, seen = attend(w, b, x, size, heads, prefix)
         if b + 1 in reductions:
-            x, size = reductions[b + 1](Seen(x, size, q, k, v, prefix))
-        y = layer_norm(x, w[p + "norm2.weight"], w[p + "norm2.bias"])
-        hidden = y @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"]
-        hidden = hidden * (1 + erf(hidden / math.sqrt(2))) / 2
-        x = x + hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
+            x, size = reductions[b + 1](seen)
+        x = mix_channels(w, b, x)
         sizes.append(size)
+    return logits(w, x, prefix, pool), sizes
+
+
+def attend(w: dict[str, Array], b: int, x: Array, size: Array, heads: int, prefix: int) -> tuple[Array, Seen]:
+    """The first half of block b, from 0."""
+    p = f"blocks.{b}."
+    y = layer_norm(x, w[p + "norm1.weight"], w[p + "norm1.bias"])
+    qkv = y @ w[p + "attn.qkv.weight"].T + w[p + "attn.qkv.bias"]
+    q, k, v = (split_heads(part, heads) for part in np.split(qkv, 3, axis=1))
+    seen = Seen(x, size, q, k, v, prefix)
+    mixed = np.concatenate([seen.attention(h) @ v[h] for h in range(heads)], axis=1)
+    x = x + mixed @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
+    return x, Seen(x, size, q, k, v, prefix)
+
+
+def mix_channels(w: dict[str, Array], b: int, x: Array) -> Array:
+    """The second half of block b, from 0."""
+    p = f"blocks.{b}."
+    y = layer_norm(x, w[p + "norm2.weight"], w[p + "norm2.bias"])
+    hidden = y @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"]
+    hidden = hidden * (1 + erf(hidden / math.sqrt(2))) / 2
+    return x + hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
+
+
+def logits(w: dict[str, Array], x: Array, prefix: int, pool: str) -> Array:
     x = layer_norm(x, w["norm.weight"], w["norm.bias"])
     if pool == "avg":
-        return w["head.weight"] @ x[prefix:].mean(axis=0) + w["head.bias"], sizes
-    logits = w["head.weight"] @ x[0] + w["head.bias"]
+        return w["head.weight"] @ x[prefix:].mean(axis=0) + w["head.bias"]
+    found = w["head.weight"] @ x[0] + w["head.bias"]
     if "head_dist.weight" in w:
-        logits = (logits + w["head_dist.weight"] @ x[1] + w["head_dist.bias"]) / 2
-    return logits, sizes
+        found = (found + w["head_dist.weight"] @ x[1] + w["head_dist.bias"]) / 2
+    return found
+
+
+def forward_evo(
+    w: dict[str, Array],
+    image_CHW: Array,
+    *,
+    patch: int,
+    heads: int,
+    keep: float,
+    blocks: tuple[int, ...],
+    pool: str,
+) -> Array:
+    """Evo-ViT: in chosen blocks only the best patches and one token for the others are computed."""
+    x = embed(w, image_CHW, patch)
+    prefix = int("cls_token" in w) + int("dist_token" in w)
+    depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
+    rank: list[float] = []
+    for b in range(depth):
+        if b + 1 not in blocks:
+            x, seen = attend(w, b, x, np.ones(len(x)), heads, prefix)
+            x = mix_channels(w, b, x)
+            now = cls_attention(seen)
+            rank = [0.5 * g + 0.5 * a for g, a in zip(rank, now, strict=True)] if rank else list(now)
+            continue
+        kept, rest = best(np.array(rank), math.ceil(round(keep * len(rank), 9)))
+        total = sum(rank[i] for i in rest)
+        one_for_all = sum(rank[i] / total * x[prefix + i] for i in rest)
+        rows = np.stack([*x[:prefix], *(x[prefix + i] for i in kept), one_for_all])
+        after, seen = attend(w, b, rows, np.ones(len(rows)), heads, prefix)
+        after = mix_channels(w, b, after)
+        now = cls_attention(seen)
+        x = x.copy()
+        x[:prefix] = after[:prefix]
+        for i in rest:
+            x[prefix + i] = x[prefix + i] + after[-1] - one_for_all
+        for place, i in enumerate(kept):
+            x[prefix + i] = after[prefix + place]
+            rank[i] = 0.5 * rank[i] + 0.5 * now[place]
+    return logits(w, x, prefix, pool)
 
 
 def embed(w: dict[str, Array], image_CHW: Array, patch: int) -> Array:

@@ -331,3 +331,25 @@ def test_a_cluster_that_loses_every_token_keeps_its_centre():
     first_BK = torch.tensor([[0, 1, 3]])
     assert kmeans(x_BPD, weight_BP, first_BK, 3).tolist() == [[[0.0, 0.0], [0.0, 0.0], [4.75, 0.0]]]
     assert kmedoids(x_BPD, weight_BP, first_BK, 3).tolist() == [[[0.0, 0.0], [0.0, 0.0], [5.0, 0.0]]]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist", "cls, avg"])
+@pytest.mark.parametrize(("keep", "blocks"), [(0.5, (2, 3, 4)), (0.3, (2, 4)), (0.01, (3,))], ids=str)
+def test_evo(size: str, prefix: str, keep: float, blocks: tuple[int, ...]):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    rule = {"reducer": "evo", "keep": keep, "blocks": blocks}
+    with torch.no_grad():
+        dense = model(images_BCHW).numpy()
+        model.set_reducers(build_reducers(Candidate.model_validate({"architecture": a, "tokens": rule})))
+        found = model(images_BCHW).numpy()
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    expected = np.stack([
+        reference.forward_evo(
+            weights, image.numpy(), patch=a.patch_size, heads=HEADS, keep=keep, blocks=blocks, pool=a.pool
+        )
+        for image in images_BCHW
+    ])  # fmt: skip
+    assert np.abs(expected - dense).max() > 1e-2
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)

@@ -42,11 +42,11 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
     norm = 5 N D + 5 N' D.
     """
     a = candidate.pruned_architecture
-    tokens = candidate.tokens.token_counts(a)
-    active = set(candidate.tokens.active_blocks(a.depth))
+    tokens = candidate.tokens.tokens_per_block(a)
+    active = set(candidate.tokens.blocks_with_macs(a.depth))
     found = []
     for block, w in enumerate(candidate.widths, start=1):
-        n, n_out = tokens[block - 1], tokens[block]
+        n, n_out = tokens[block - 1]
         reducing = candidate.tokens.extra_macs(n, a, block, w) if block in active else 0
         found.append(
             BlockMacs(

@@ -2,13 +2,14 @@
 
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias, set_fused_attention
 from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
-from vitsearch.models.vit import Block, TokenReducer, VisionTransformer
+from vitsearch.models.vit import Block, TokenReducer, TokenRoute, VisionTransformer
 
 __all__ = [
     "Attention",
     "AttentionState",
     "Block",
     "TokenReducer",
+    "TokenRoute",
     "VisionTransformer",
     "architecture_of_timm",
     "build_dense",

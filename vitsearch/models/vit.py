@@ -5,6 +5,7 @@ Shape suffixes: B batch, N tokens, D width, C classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -42,6 +43,23 @@ class TokenReducer(Protocol):
         ...
 
 
+class TokenRoute(ABC):
+    """Runs one block itself, on tokens of its choice; none of them leaves for good."""
+
+    @abstractmethod
+    def run(self, block: Block, x_BND: Tensor, memory_BP: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Run ``block``.
+
+        Args:
+            block: Through ``attend`` and ``mix_channels``.
+            x_BND: All tokens, prefix tokens first.
+            memory_BP: What the route of the block before left, a figure for each patch; None at the first.
+
+        Returns:
+            All tokens in their places, and the memory for the next block.
+        """
+
+
 class Block(nn.Module):
     """One pre-norm transformer block with an optional token reducer in its middle.
 
@@ -67,16 +85,24 @@ class Block(nn.Module):
         self.mlp = Mlp(in_features=dim, hidden_features=widths.mlp_units, drop=dropout)
         self.ls2 = LayerScale(dim, init_values=LAYER_SCALE_INIT) if scale else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
-        self.reducer: TokenReducer | None = None  # a module only when it learns
+        self.reducer: TokenReducer | TokenRoute | None = None  # a module only when it learns
 
     def forward(self, x_BND: Tensor, size_BN: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Attend, reduce, and mix channels; returns tokens and their sizes."""
-        mixed_BND, state = self.attn(self.norm1(x_BND), log_size_bias(size_BN))
-        x_BND = x_BND + self.drop_path1(self.ls1(mixed_BND))
+        x_BND, state = self.attend(x_BND, size_BN)
         if self.reducer is not None:
+            assert not isinstance(self.reducer, TokenRoute)
             x_BND, size_BN = self.reducer(x_BND, state, size_BN)
-        x_BND = x_BND + self.drop_path2(self.ls2(self.mlp(self.norm2(x_BND))))
-        return x_BND, size_BN
+        return self.mix_channels(x_BND), size_BN
+
+    def attend(self, x_BND: Tensor, size_BN: Tensor | None) -> tuple[Tensor, AttentionState]:
+        """The first half: tokens after the attention's residual, and what the attention computed."""
+        mixed_BND, state = self.attn(self.norm1(x_BND), log_size_bias(size_BN))
+        return x_BND + self.drop_path1(self.ls1(mixed_BND)), state
+
+    def mix_channels(self, x_BND: Tensor) -> Tensor:
+        """The second half: tokens after the MLP's residual."""
+        return x_BND + self.drop_path2(self.ls2(self.mlp(self.norm2(x_BND))))
 
 
 def _patch_embedding(a: Architecture, dim: int) -> Any:
@@ -125,7 +151,7 @@ class VisionTransformer(nn.Module):
         )
         self._init_weights(pos_embed_std)
 
-    def set_reducers(self, reducers: Mapping[int, TokenReducer]) -> None:
+    def set_reducers(self, reducers: Mapping[int, TokenReducer | TokenRoute]) -> None:
         """Install reducers by block number, from 1; blocks not named keep every token."""
         for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, Block)
@@ -151,8 +177,13 @@ class VisionTransformer(nn.Module):
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
         x_BND = self.norm_pre(self.embed(images_BCHW))
         size_BN: Tensor | None = None
+        memory_BP: Tensor | None = None
         for block in self.blocks:
-            x_BND, size_BN = block(x_BND, size_BN)
+            assert isinstance(block, Block)
+            if isinstance(block.reducer, TokenRoute):
+                x_BND, memory_BP = block.reducer.run(block, x_BND, memory_BP)
+            else:
+                x_BND, size_BN = block(x_BND, size_BN)
         return self.norm(x_BND)
 
     def embed(self, images_BCHW: Tensor) -> Tensor:

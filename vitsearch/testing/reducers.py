@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitsearch.candidate import Architecture, Candidate, NoReduction, TokenRule
 from vitsearch.compress import assemble, build_reducers
 from vitsearch.cost import cost_of
-from vitsearch.models import AttentionState, TokenReducer, VisionTransformer, build_dense
+from vitsearch.models import Attention, AttentionState, TokenReducer, TokenRoute, VisionTransformer, build_dense
 from vitsearch.profile import count_macs
 
 SIDE, PATCH = 5, 2
@@ -51,17 +51,15 @@ def random_network(candidate: Candidate, seed: int = 0) -> VisionTransformer:
 
 
 def token_counts(model: VisionTransformer, images_BCHW: Tensor) -> list[int]:
-    """Tokens entering each block of a running network, and leaving the last."""
+    """Tokens that each block of a running network computes, and that leave the last."""
     found: list[int] = []
 
     def entering(_: nn.Module, args: tuple[Any, ...]) -> None:
         found.append(args[0].shape[1])
 
-    def leaving(_: nn.Module, __: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
-        found.append(output[0].shape[1])
-
-    handles = [block.register_forward_pre_hook(entering) for block in model.blocks]
-    handles.append(model.blocks[-1].register_forward_hook(leaving))
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    handles = [layer.register_forward_pre_hook(entering) for layer in layers]
+    handles.append(model.norm.register_forward_pre_hook(entering))
     model(images_BCHW)
     for handle in handles:
         handle.remove()
@@ -93,7 +91,7 @@ def check_token_counts(rule: TokenRule, architecture: Architecture) -> None:
     """A running network has the tokens its rule counts, at any batch size."""
     candidate = Candidate(architecture=architecture, tokens=rule)
     counts = rule.token_counts(architecture)
-    assert (counts[-1] < counts[0]) != isinstance(rule, NoReduction), counts
+    assert (min(counts) < counts[0]) != isinstance(rule, NoReduction), counts
     for batch in (3, 1):
         found = token_counts(random_network(candidate), _images(batch))
         if rule.cost_kind == "exact":
@@ -258,7 +256,8 @@ class _Watched:
 
 def _watched(candidate: Candidate) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor | None]]:
     model = random_network(candidate)
-    reducers = {block: _Watched(reducer) for block, reducer in build_reducers(candidate).items()}
+    found = build_reducers(candidate)
+    reducers = {b: _Watched(one) for b, one in found.items() if not isinstance(one, TokenRoute)}
     model.set_reducers(dict(reducers))
     model(_images(3))
     for reducer in reducers.values():

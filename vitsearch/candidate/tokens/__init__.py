@@ -12,6 +12,7 @@ from pydantic import SerializeAsAny
 from vitsearch.candidate.tokens.blocks import BlockwiseRule, every_block, max_merges, quarter_blocks
 from vitsearch.candidate.tokens.diffrate import DiffRate
 from vitsearch.candidate.tokens.evit import EViT
+from vitsearch.candidate.tokens.evo import EvoViT
 from vitsearch.candidate.tokens.grid_pool import GridPool
 from vitsearch.candidate.tokens.ppt import PPT
 from vitsearch.candidate.tokens.rule import CostKind, NoReduction, TokenRule
@@ -34,6 +35,7 @@ TOKEN_RULES: dict[str, type[TokenRule]] = {
     "spvit": SPViT,
     "grid_pool": GridPool,
     "token_pooling": TokenPooling,
+    "evo": EvoViT,
 }
 
 
@@ -49,6 +51,7 @@ __all__ = [
     "CostKind",
     "DiffRate",
     "EViT",
+    "EvoViT",
     "GridPool",
     "NoReduction",
     "SPViT",

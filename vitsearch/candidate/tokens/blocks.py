@@ -52,7 +52,7 @@ class BlockwiseRule(TokenRule):
                 than there are chosen blocks; a schedule stands beside a tuple.
         """
         depth = architecture.depth
-        blocks = self.active_blocks(depth)
+        blocks = self.blocks or self.default_blocks(depth)
         if blocks[-1] > depth or list(blocks) != sorted(set(blocks)):
             raise ValueError(
                 f"{self.reducer} blocks must ascend within 1..depth, but got blocks={list(blocks)}, "

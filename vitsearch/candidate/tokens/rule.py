@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 from vitsearch.candidate.architecture import Architecture
@@ -90,6 +91,14 @@ class TokenRule(Spec):
         Zero where the reducer bypasses the block because nothing is left to remove.
         """
         return 0
+
+    def tokens_per_block(self, architecture: Architecture) -> list[tuple[int, int]]:
+        """Tokens in the attention and in the MLP of block 1, 2, ..., depth."""
+        return list(pairwise(self.token_counts(architecture)))
+
+    def blocks_with_macs(self, depth: int) -> tuple[int, ...]:
+        """Blocks to which ``extra_macs`` applies."""
+        return self.active_blocks(depth)
 
     def summary(self) -> str:
         """A few words: the name, its figures, and named settings that are not the default ones."""

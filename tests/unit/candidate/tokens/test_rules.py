@@ -16,6 +16,7 @@ from vitsearch.candidate import (
     Candidate,
     DiffRate,
     EViT,
+    EvoViT,
     GridPool,
     NoReduction,
     SPViT,
@@ -302,3 +303,16 @@ def test_summaries():
     assert EViT(keep=0.7, fuse=False).summary() == "evit keep=0.7"
     assert PPT(r=(8, 4), tau=1e-5).summary() == "ppt r=8,4 tau=1e-05"
     assert TopK(k=5, rest="merge", score="ats").summary() == "topk score=ats k=5 rest=merge"
+
+
+def test_evo_computes_some_patches_and_keeps_all():
+    a = deit_s()
+    assert EvoViT().token_counts(a) == [197] * 4 + [100] * 8 + [197]
+    assert EvoViT(blocks=(1, 3)).token_counts(a) == [197, 197, 100] + [197] * 10
+    assert EvoViT(blocks=(1, 3)).tokens_per_block(a)[1:4] == [(197, 197), (100, 100), (197, 197)]
+    same(EvoViT(), EvoViT(keep=0.4999), EvoViT(blocks=tuple(range(5, 13))))
+    same(EvoViT(blocks=(1, 2)), EvoViT(blocks=(2,)))
+    same(EvoViT(blocks=(1,)), EvoViT(keep=0.999), NoReduction())
+    assert EvoViT().resolved(deit_s(depth=1)) == NoReduction()
+    with pytest.raises(ValueError, match="evo needs a CLS token"):
+        EvoViT().resolved(deit_s(class_token=False, pool="avg"))
