@@ -29,6 +29,7 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 demo: install
+	@if [ -e $(RUN) ]; then echo "replacing $(RUN), with anything a resume added to it (RUN=elsewhere keeps it)"; fi
 	rm -rf $(RUN)
 	$(BIN)/vitsearch run examples/digits.yaml --out $(RUN)
 	$(BIN)/vitsearch export $(RUN) --select knee --out $(RUN)/bundle

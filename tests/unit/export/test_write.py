@@ -94,7 +94,7 @@ class TestPlace:
     def test_an_older_bundle_is_replaced_only_when_asked(self, data, tmp_path):
         exported(DENSE, data, tmp_path)
         (tmp_path / "bundle" / "MODEL_CARD.md").write_text("old")
-        with pytest.raises(InputError, match="already holds a bundle; .*replace it with --overwrite"):
+        with pytest.raises(InputError, match=r"already holds a bundle; .*replace it with --overwrite"):
             exported(DENSE, data, tmp_path)
         exported(DENSE, data, tmp_path, overwrite=True)
         assert (tmp_path / "bundle" / "MODEL_CARD.md").read_text() != "old"
