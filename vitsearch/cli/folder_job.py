@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 from statistics import median
 
-from vitsearch.config import DatasetSpec, FinalSpec, JobSpec, SearchSpec, SpaceSpec, TrainSpec
+from vitsearch.config import (
+    DatasetSpec,
+    EerSpec,
+    FinalSpec,
+    JobSpec,
+    ReferenceSpec,
+    SearchSpec,
+    SpaceSpec,
+    TrainSpec,
+)
 from vitsearch.config.train import RECIPES
 from vitsearch.errors import InputError
 
@@ -30,9 +39,27 @@ def job_of_folder(folder: Path) -> JobSpec:
         name=name[:80],
         dataset=DatasetSpec(kind="imagefolder", path=folder.resolve(), on_broken_image="skip"),
         space=SpaceSpec(name=preset, preset=preset),
+        eer=EerSpec(reference=costliest(preset, max(2, sum(p.is_dir() for p in folder.iterdir())))),
         search=SearchSpec(trials=30),
         train=TrainSpec.model_validate({**RECIPES["augreg_light"].model_dump(), "epochs": 15}),
         final=FinalSpec(retrain="knee"),
+    )
+
+
+def costliest(preset: str, num_classes: int) -> ReferenceSpec:
+    """The costliest member of a space, for EER to compare with: next to ViT-B/16 all small models look alike."""
+    from vitsearch.cost import cost_of
+    from vitsearch.report.extremes import eer_range
+    from vitsearch.space import SearchSpace, load_preset
+
+    space = SearchSpace(load_preset(preset), in_chans=3, num_classes=num_classes)
+    cost = cost_of(eer_range(space).costliest)
+    return ReferenceSpec(
+        name=f"costliest {preset}",
+        params_m=cost.num_params / 1e6,
+        flops_g=cost.num_macs / 1e9,
+        bits=cost.bits,
+        size_mb=cost.size_mb,
     )
 
 

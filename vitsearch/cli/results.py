@@ -34,6 +34,7 @@ def pareto(
     json_output: JsonFlag = False,
 ) -> None:
     """Show the Pareto front with its hypervolume and knee; also while the search runs."""
+    from vitsearch.cli.front_table import print_front
     from vitsearch.cli.session import open_study
     from vitsearch.errors import InputError
     from vitsearch.report import StudyReport
@@ -148,38 +149,3 @@ def _member(trial: TrialRecord) -> dict[str, Any]:
         "candidate_hash": trial.candidate.hash,
         "profiles": {name: profile.model_dump(mode="json") for name, profile in trial.profiles.items()},
     }
-
-
-def print_front(report: StudyReport) -> None:
-    """The front as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Pareto front of {report.study.name}", title_justify="left")
-    for name in ("trial", "accuracy %", "EER %", "params", "FLOPs (MACs)", "bits", "size MB", "p50 ms", "test %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("candidate")
-    knee = report.knee.number if report.knee else None
-    for trial in report.front:
-        f = trial.figures
-        test = getattr(trial.final, "accuracy", None)
-        latency = f.get("latency_ms_p50")
-        table.add_row(
-            f"{trial.number}{' knee' if trial.number == knee else ''}",
-            f"{100 * f['accuracy']:.2f}",
-            f"{f['eer_pct']:.3f}" if "eer_pct" in f else "",
-            f"{f['num_params']:,.0f}",
-            f"{f['num_macs']:,.0f}",
-            f"{f['bits']:.3g}",
-            f"{f['size_mb']:.3g}",
-            "" if latency is None else f"{latency:.3g}",
-            "" if test is None else f"{100 * test:.2f}",
-            trial.candidate.summary(),
-            style="bold" if trial.number == knee else None,
-        )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
-    console.print(table)
-    console.print(f"hypervolume {report.hypervolume:.5g} · {len(report.front)} models · EER against "
-                  f"{report.job.eer.reference.name} over {', '.join(report.job.eer.metrics)}")  # fmt: skip

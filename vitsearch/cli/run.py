@@ -181,7 +181,8 @@ def _check_workers(job: JobSpec, option: int | None) -> None:
 def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:
     from vitsearch.cli.display import make_display
     from vitsearch.cli.ending import next_steps, why_empty
-    from vitsearch.cli.results import front_json, print_front
+    from vitsearch.cli.front_table import print_front
+    from vitsearch.cli.results import front_json
     from vitsearch.cli.session import failures_explained, search
     from vitsearch.cli.stopping import Stopping
 
