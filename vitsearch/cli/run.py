@@ -105,23 +105,38 @@ def resume(
 
 def validate(
     job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job to check.", show_default=False)],
+    data: Annotated[bool, typer.Option("--data", help="Also read its images, which may take a while.")] = False,
     json_output: JsonFlag = False,
 ) -> None:
     """Check a job without running it; nothing is created."""
+    from vitsearch.cli.session import load_data, summary_of
     from vitsearch.config import load_job
+    from vitsearch.report import space_of
     from vitsearch.space import num_configurations
 
     spec = load_job(job)
     space = check_space(spec, job)
     check_storage(spec, job)
     size = num_configurations(space)
+    read = summary_of(load_data(spec)) if data else None
+    if read is not None:
+        space_of(spec, read)
     if json_output:
-        print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size})
+        images = {} if read is None else {"data": read.model_dump(mode="json")}
+        print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size,
+                    **images})  # fmt: skip
         return
     typer.echo(
         f"{job}: valid; {spec.search.trials} trials with {spec.search.sampler} over {len(space.dimensions)} axes "
         f"({size:.3g} configurations), objectives {', '.join(spec.objectives)}"
     )
+    if read is not None:
+        typer.echo(
+            f"data: {read.num_train:,} training, {read.num_val:,} validation and {read.num_test:,} test images of "
+            f"{len(read.class_names)} classes"
+        )
+        if read.skipped:
+            typer.echo(skipped_note(read.skipped), err=True)
 
 
 def schema() -> None:

@@ -185,6 +185,18 @@ def test_a_name_that_the_database_holds_leaves_no_folder(tmp_path: Path) -> None
     assert not (tmp_path / "new").exists()
 
 
+def test_validate_reads_the_data_when_asked(tmp_path: Path) -> None:
+    found = vitsearch("validate", write_job(tmp_path), "--data")
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"data: 1,\d+ training, \d+ validation and \d+ test images of 10 classes", found.stdout)
+    broken = write_job(tmp_path, dataset={"kind": "npz", "path": "none.npz"})
+    assert vitsearch("validate", broken).returncode == 0
+    found = vitsearch("validate", broken, "--data")
+    assert found.returncode == 2
+    assert "none.npz" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("arguments", [["eer", "--params-m", "3"], ["spaces", "vit_micro_8"]])
 def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
