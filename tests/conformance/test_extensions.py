@@ -13,8 +13,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vitsearch.candidate import PRUNERS, TOKEN_RULES, Architecture, Candidate, NoReduction, TokenRule
+from vitsearch.candidate import (
+    PRUNERS,
+    SCORES,
+    TOKEN_RULES,
+    Architecture,
+    Candidate,
+    NoReduction,
+    ScoreKind,
+    TokenRule,
+    TopK,
+)
 from vitsearch.compress import REDUCERS, PruneContext
+from vitsearch.compress.tokens.scores import SCORE_KERNELS
 from vitsearch.compress.weights import Ranked
 from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.config import (
@@ -175,6 +186,17 @@ def test_the_reducer_suite_takes_it_as_it_is() -> None:
             for check in REDUCER_CHECKS:
                 check(rule, architecture)
     check_export(FirstPatches(), architectures(FirstPatches())["cls"])
+
+
+def test_a_score_is_a_line_in_two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "rms", ScoreKind("nothing", needs_class_token=False))
+    monkeypatch.setitem(
+        SCORE_KERNELS, "rms", lambda x_BND, _, num_prefix: x_BND[:, num_prefix:].square().mean(dim=-1)
+    )
+    rule = TopK(k=9, score="rms", rest="merge")
+    for architecture in architectures(rule).values():
+        for check in REDUCER_CHECKS:
+            check(rule, architecture)
 
 
 @pytest.mark.usefixtures("tables")

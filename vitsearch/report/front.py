@@ -15,6 +15,7 @@ from vitsearch.space import SPARSITY_RATIOS, Dimension, SearchSpace, resolve_pre
 from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
 
 CHANCE_ERRORS = 3
+TOKENS_REMOVED = ("tokens.r", "tokens.prune", "tokens.merge", "tokens.grid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ def _largest(axis: Dimension) -> Value:
     values = axis.values()
     if axis.name == "tokens.reducer":
         return "none" if "none" in values else values[0]
-    if axis.field in {"architecture.patch_size", *SPARSITY_RATIOS, "tokens.r"}:
+    if axis.field in {"architecture.patch_size", *SPARSITY_RATIOS, *TOKENS_REMOVED}:
         return min(values, key=float)
     numeric = [v for v in values if isinstance(v, int | float)]
     return max(numeric) if numeric else values[0]
