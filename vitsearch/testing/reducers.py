@@ -75,6 +75,15 @@ def check_round_trip(rule: TokenRule, architecture: Architecture) -> None:
     assert candidate.canonical().hash == candidate.hash
 
 
+@torch.no_grad()
+def check_canonical(rule: TokenRule, architecture: Architecture) -> None:
+    """The canonical form is the same network, at the same cost."""
+    candidate = Candidate(architecture=architecture, tokens=rule)
+    canonical = candidate.canonical()
+    assert torch.equal(random_network(canonical)(_images(3)), random_network(candidate)(_images(3)))
+    assert cost_of(canonical) == cost_of(candidate)
+
+
 def check_class_token(rule: TokenRule, architecture: Architecture) -> None:
     """A rule that needs a CLS token says so to a network without one."""
     without = architecture.model_copy(update={"class_token": False, "distilled": False, "pool": "avg"})
@@ -227,6 +236,7 @@ def check_identity(rule: type[TokenRule], architecture: Architecture) -> None:
 
 REDUCER_CHECKS: tuple[Callable[[TokenRule, Architecture], None], ...] = (
     check_round_trip,
+    check_canonical,
     check_class_token,
     check_token_counts,
     check_prefix,
