@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from vitsearch.candidate import Precision
 from vitsearch.compress.quantize import QuantizedProjection, channel_delta, quantize
+from vitsearch.compress.quantize.calibration.local import covering_range
+from vitsearch.compress.quantize.uniform import Uniform
 
 BITS = [1, 2, 3, 4, 5, 6, 7, 8]
 
@@ -63,12 +66,13 @@ def test_a_projection_is_a_product_of_quantised_operands():
     torch.manual_seed(0)
     layer = nn.Linear(6, 4)
     weight, bias = layer.weight.detach().double().numpy().copy(), layer.bias.detach().double().numpy().copy()
-    quantized = QuantizedProjection(layer, 3, 4, "minmax")
+    quantized = QuantizedProjection(layer, 3, 4, Precision(), "norm")
+    quantized.settle()
     x = torch.randn(5, 6)
     quantizer = quantized.input_quantizer
-    quantizer.observing = True
+    quantizer.observe()
     quantized(x)
-    quantizer.settle()
+    quantizer.settle(covering_range(quantizer.observed(), 4, Uniform()))
     step_x = float(x.abs().max()) / 7
     expected = np.empty((5, 4))
     for i in range(5):

@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from vitsearch.compress.quantize import channel_delta, quantize
-from vitsearch.compress.quantize.layers import quantized_weight
+from vitsearch.compress.quantize import channel_delta, layers, quantize
+from vitsearch.compress.quantize.uniform import Uniform
 
 BITS = st.integers(1, 8)
+
+
+def quantized_weight(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    return layers.quantized_weight(weight, bits, Uniform())
+
+
 ARRAYS = st_numpy.arrays(
     np.float32,
     st_numpy.array_shapes(min_dims=2, max_dims=3, max_side=8),

@@ -1,15 +1,66 @@
-"""The bits of weights and activations."""
+"""The bits of weights and activations, and the rules that map values to codes."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.per_block import per_block
 from vitsearch.config.base import Spec
+from vitsearch.config.named import KeyOf
 
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerKind:
+    """A rule that maps values to codes.
+
+    Attributes:
+        build: Where the function is that makes its ``Quantizer``.
+        calibration: How its ranges are chosen where a candidate does not say.
+        own_weights: Whether its weights have other codes than those of ``uniform``.
+    """
+
+    build: str
+    calibration: str = "minmax"
+    own_weights: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationKind:
+    """A way to choose ranges from calibration images.
+
+    Attributes:
+        run: Where its ``Calibration`` is.
+        sets_weights: Whether it chooses the steps of weights too.
+    """
+
+    run: str
+    sets_weights: bool = False
+
+
+QUANTIZERS: dict[str, QuantizerKind] = {
+    "uniform": QuantizerKind(build="vitsearch.compress.quantize.uniform:build_uniform"),
+    "asymmetric": QuantizerKind(build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=True),
+    "mpq": QuantizerKind(build="vitsearch.compress.quantize.mpq:build_mpq", calibration="blockwise"),
+    "repq": QuantizerKind(build="vitsearch.compress.quantize.repq:build_repq", own_weights=True),
+    "twin": QuantizerKind(build="vitsearch.compress.quantize.twin:build_twin", calibration="hessian"),
+}
+CALIBRATIONS: dict[str, CalibrationKind] = {
+    "minmax": CalibrationKind(run="vitsearch.compress.quantize.calibration.local:minmax"),
+    "percentile": CalibrationKind(run="vitsearch.compress.quantize.calibration.local:percentile"),
+    "mse": CalibrationKind(run="vitsearch.compress.quantize.calibration.local:mse"),
+    "blockwise": CalibrationKind(run="vitsearch.compress.quantize.calibration.blockwise:blockwise"),
+    "hessian": CalibrationKind(run="vitsearch.compress.quantize.calibration.hessian:hessian", sets_weights=True),
+    "hessian_full": CalibrationKind(
+        run="vitsearch.compress.quantize.calibration.hessian:hessian_full", sets_weights=True
+    ),
+}
+
+QuantizerName = Annotated[str, KeyOf(QUANTIZERS)]
+CalibrationName = Annotated[str, KeyOf(CALIBRATIONS)]
 WeightBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 ActivationBits = Literal[4, 5, 6, 7, 8, 16, 32]
 
@@ -20,16 +71,27 @@ class Precision(Spec):
     The patch projection has the bits of the first block, the classifier those of the last.
 
     Attributes:
-        quantizer: The rule that maps values to codes; ignored at 16 and 32 bits.
-        calibration: How activation ranges are chosen from calibration images.
+        quantizer: The rule that maps values to codes, a name in ``QUANTIZERS``; ignored at 16 and 32 bits.
+        calibration: How ranges are chosen from calibration images, a name in ``CALIBRATIONS``; what suits the
+            quantiser when left out.
         weight_bits: Bits of linear and convolution weights, for all blocks or per block.
         activation_bits: Bits of the operands of every MAC that are not weights, likewise.
+        noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
+            subtracted after (NoisyQuant); goes with any quantiser.
     """
 
-    quantizer: Literal["uniform"] = "uniform"
-    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
+    quantizer: QuantizerName = "uniform"
+    calibration: CalibrationName = "minmax"
     weight_bits: WeightBits | tuple[WeightBits, ...] = 32
     activation_bits: ActivationBits | tuple[ActivationBits, ...] = 32
+    noisy: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_calibration(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "calibration" in data or data.get("quantizer") not in list(QUANTIZERS):
+            return data  # the field itself says what is wrong with the name
+        return {**data, "calibration": QUANTIZERS[data["quantizer"]].calibration}
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -37,16 +99,28 @@ class Precision(Spec):
             raise ValueError("bits per block must not be empty; give one figure for each block")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields younger than the first studies are left out at their default: a candidate keeps its hash."""
+        data: dict[str, Any] = handler(self)
+        if not self.noisy:
+            data.pop("noisy", None)
+        return data
+
     def resolved(self, architecture: Architecture) -> Precision:
         """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated."""
         weights = self.weight_bits_per_block(architecture.depth)
         activations = self.activation_bits_per_block(architecture.depth)
         calibrated = min(activations) < 16
+        coded = calibrated or (min(weights) < 16 and QUANTIZERS[self.quantizer].own_weights)
+        ranged = calibrated or (min(weights) < 16 and CALIBRATIONS[self.calibration].sets_weights)
         return Precision.model_validate(
             {
-                "calibration": self.calibration if calibrated else "minmax",
+                "quantizer": self.quantizer if coded else "uniform",
+                "calibration": self.calibration if ranged else "minmax",
                 "weight_bits": weights[0] if len(set(weights)) == 1 else weights,
                 "activation_bits": activations[0] if len(set(activations)) == 1 else activations,
+                "noisy": self.noisy and calibrated,
             }
         )
 

@@ -22,7 +22,7 @@ MONOTONE = {
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }
-FREE = {"tokens.tau", "precision.calibration", "precision.quantizer"}
+FREE = {"tokens.tau", "precision.calibration", "precision.quantizer", "precision.noisy"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ def known_fields() -> dict[str, bool]:
     precision = {
         "precision.quantizer": False,
         "precision.calibration": False,
+        "precision.noisy": False,
         "precision.weight_bits": True,
         "precision.activation_bits": True,
     }

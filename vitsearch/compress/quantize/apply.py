@@ -8,39 +8,48 @@ import torch
 from torch import Tensor, nn
 
 from vitsearch.candidate import Precision
-from vitsearch.compress.quantize.layers import ActivationQuantizer, QuantizedAttention, QuantizedProjection
+from vitsearch.compress.quantize.calibration import CALIBRATIONS
+from vitsearch.compress.quantize.capture import capture
+from vitsearch.compress.quantize.codes import QUANTIZERS, Site
+from vitsearch.compress.quantize.layers import QuantizedAttention, QuantizedProjection
+from vitsearch.compress.quantize.noise import noisy_projections, remove_noise, set_noise
+from vitsearch.compress.quantize.repq import fold_norms
 from vitsearch.models import Block, VisionTransformer
+
+NOISE_ROWS = 512
 
 
 def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionTransformer:
-    """Quantise weights in place and put activation quantisers before every product; the identity at 32 bits.
+    """Put quantisers before every product and around every weight; the identity at 32 bits.
 
     The patch projection takes the bits of the first block, the classifier heads those of the last. Layers at
-    32-bit weights and activations are left as they are. Beside 16-bit weights, biases, norms, embeddings, tokens
-    and scales are rounded to float16 too: their stored size is counted at that width.
+    32-bit weights and activations are left as they are. Weights are quantised when the network is calibrated.
+    Beside 16-bit weights, biases, norms, embeddings, tokens and scales are rounded to float16 too: their stored
+    size is counted at that width.
     """
     if precision.is_float32:
         return model
     depth = model.architecture.depth
     weights = precision.weight_bits_per_block(depth)
     activations = precision.activation_bits_per_block(depth)
-    calibration = precision.calibration
 
-    def wrap(parent: nn.Module, name: str, weight_bits: int, activation_bits: int) -> None:
+    def wrap(parent: nn.Module, name: str, weight_bits: int, activation_bits: int, site: Site) -> None:
         layer = getattr(parent, name)
         if isinstance(layer, nn.Linear | nn.Conv2d) and min(weight_bits, activation_bits) < 32:
-            setattr(parent, name, QuantizedProjection(layer, weight_bits, activation_bits, calibration))
+            setattr(parent, name, QuantizedProjection(layer, weight_bits, activation_bits, precision, site))
 
     for block, w, a in zip(model.blocks, weights, activations, strict=True):
         assert isinstance(block, Block)
-        for parent, name in ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2")):
-            wrap(parent, name, w, a)
+        wrap(block.attn, "qkv", w, a, "norm")
+        wrap(block.attn, "proj", w, a, "attention")
+        wrap(block.mlp, "fc1", w, a, "norm")
+        wrap(block.mlp, "fc2", w, a, "gelu")
         if a < 32:
-            block.attn = QuantizedAttention(block.attn, a, calibration)
-    wrap(model.patch_embed, "proj", weights[0], activations[0])
-    wrap(model, "head", weights[-1], activations[-1])
+            block.attn = QuantizedAttention(block.attn, a, QUANTIZERS[precision.quantizer]())
+    wrap(model.patch_embed, "proj", weights[0], activations[0], "patches")
+    wrap(model, "head", weights[-1], activations[-1], "norm")
     if model.head_dist is not None:
-        wrap(model, "head_dist", weights[-1], activations[-1])
+        wrap(model, "head_dist", weights[-1], activations[-1], "norm")
     _round_beside_half_weights(model, weights)
     return model
 
@@ -56,18 +65,26 @@ def _round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[i
             parameter.copy_(parameter.to(torch.float16))
 
 
-@torch.inference_mode()
-def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Run calibration images through the network and set every activation step.
+@torch.no_grad()
+def calibrate(model: VisionTransformer, batches: Iterable[Tensor]) -> None:
+    """Quantise the weights and choose every range, as the network's precision says.
 
     Args:
         model: A network with quantisers, in evaluation mode.
         batches: Normalised images (B, C, H, W).
     """
-    quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
-    for quantizer in quantizers:
-        quantizer.observing = True
-    for images_BCHW in batches:
-        model(images_BCHW)
-    for quantizer in quantizers:
-        quantizer.settle()
+    projections = [module for module in model.modules() if isinstance(module, QuantizedProjection)]
+    if not projections:
+        return
+    images, precision = list(batches), projections[0].precision
+    noisy = noisy_projections(projections)
+    for projection in noisy:
+        remove_noise(projection)
+    if projections[0].quantizer.folds_norms:
+        fold_norms(model, images)
+    rows = capture(model, noisy, images, max_rows=NOISE_ROWS, max_products=0) if noisy else {}
+    CALIBRATIONS[precision.calibration](model, images)
+    for number, projection in enumerate(noisy):
+        if rows[projection].left:
+            set_noise(projection, number, torch.cat(rows[projection].left), torch.cat(rows[projection].output))
+    _round_beside_half_weights(model, precision.weight_bits_per_block(model.architecture.depth))

@@ -1,16 +1,20 @@
 """Network layers whose operands pass through simulated quantisers.
 
-Shape suffixes: B batch, H heads, N tokens, K width of one head.
+Shape suffixes: B batch, H heads, N tokens, K width of one head; P numbers that describe a range.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from vitsearch.compress.quantize.uniform import channel_delta, observed_delta, quantize, spread_sample
+from vitsearch.candidate import Precision
+from vitsearch.compress.quantize.codes import QUANTIZERS, Codes, Quantizer, Site, per_channel
 from vitsearch.models import Attention, AttentionState
 
 OBSERVED_VALUES = 65_536
@@ -19,43 +23,67 @@ OBSERVED_VALUES = 65_536
 class ActivationQuantizer(nn.Module):
     """Quantises one activation tensor; observes it first.
 
-    While ``observing``, values pass unchanged and a sample of them is kept; ``settle`` turns it into a step.
+    While ``is_observing``, values pass unchanged and a sample of them is kept; ``settle`` sets the range.
 
     Args:
         bits: Code width; 16 rounds to float16, 32 is the identity.
-        calibration: How the range is chosen.
+        codes: The rule at fewer bits.
+        noise_width: Channels of the noise added to values before they are rounded; none at 0.
     """
 
     delta: Tensor
+    noise_D: Tensor | None
 
-    def __init__(self, bits: int, calibration: str) -> None:
+    def __init__(self, bits: int, codes: Codes, noise_width: int = 0) -> None:
         super().__init__()
         self.bits = bits
-        self.calibration = calibration
-        self.observing = False
+        self.codes = codes
+        self.is_observing = False
         self._observed: list[Tensor] = []
-        self.register_buffer("delta", torch.ones(()))
+        self.register_buffer("delta", torch.ones(codes.numbers if codes.numbers > 1 else ()))
+        self.register_buffer("noise_D", torch.zeros(noise_width) if noise_width and bits < 16 else None)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether there is a range to choose."""
+        return self.bits < 16
+
+    @property
+    def theta(self) -> Tensor:
+        """The range (P,)."""
+        return self.delta.view(self.codes.numbers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The quantised tensor, of the same shape."""
+        """The quantised tensor, of the same shape; with noise not yet subtracted, where there is some."""
         if self.bits == 32:
             return x
         if self.bits == 16:
             return x.to(torch.float16).to(x.dtype)
-        if self.observing:
+        if self.is_observing:
             flat = x.detach().flatten()
             sample = spread_sample(flat, OBSERVED_VALUES)
             if len(sample) < len(flat):
                 sample = torch.cat([sample, flat.min()[None], flat.max()[None]])  # never lose the range
             self._observed.append(sample)
             return x
-        return quantize(x, self.delta, self.bits)
+        if self.noise_D is not None:
+            x = x + self.noise_D
+        return self.codes.quantize(x, self.theta, self.bits)
 
-    def settle(self) -> None:
-        """Choose the step from what was observed and start quantising."""
-        self.observing = False
-        if self._observed and self.bits < 16:
-            self.delta.copy_(observed_delta(torch.cat(self._observed), self.bits, self.calibration))
+    def observe(self) -> None:
+        """Forget what was seen and let values pass from now on."""
+        self._observed.clear()
+        self.is_observing = self.has_codes
+
+    def observed(self) -> Tensor:
+        """A sample of the values seen, with the least and the largest; empty where none came."""
+        return torch.cat(self._observed) if self._observed else self.delta.new_empty(0)
+
+    def settle(self, theta: Tensor | None = None) -> None:
+        """Quantise from now on, in the given range (P,) or else the one in force."""
+        self.is_observing = False
+        if theta is not None:
+            self.delta.copy_(theta.view_as(self.delta))
         self._observed.clear()
 
 
@@ -63,24 +91,47 @@ class QuantizedProjection(nn.Module):
     """A linear or convolution layer with quantised weights and input.
 
     Args:
-        layer: The trained layer; its weights are replaced by their quantised values.
+        layer: The trained layer; ``settle`` replaces its weights by their quantised values.
         weight_bits: Code width of the weights; 16 rounds to float16, 32 leaves them.
         activation_bits: Code width of the input.
-        calibration: How the input's range is chosen.
+        precision: What the layer's network is to be; names the quantiser.
+        site: What made the input.
     """
 
     def __init__(
-        self, layer: nn.Linear | nn.Conv2d, weight_bits: int, activation_bits: int, calibration: str
+        self,
+        layer: nn.Linear | nn.Conv2d,
+        weight_bits: int,
+        activation_bits: int,
+        precision: Precision,
+        site: Site,
     ) -> None:
         super().__init__()
         self.layer = layer
-        self.input_quantizer = ActivationQuantizer(activation_bits, calibration)
-        with torch.no_grad():
-            layer.weight.copy_(quantized_weight(layer.weight, weight_bits))
+        self.weight_bits = weight_bits
+        self.precision = precision
+        self.quantizer: Quantizer = QUANTIZERS[precision.quantizer]()
+        noisy = precision.noisy and isinstance(layer, nn.Linear) and layer.bias is not None
+        noise_width = layer.in_features if noisy and isinstance(layer, nn.Linear) else 0
+        self.input_quantizer = ActivationQuantizer(activation_bits, self.quantizer.at(site), noise_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantise the input, apply the layer."""
         return self.layer(self.input_quantizer(x))
+
+    @torch.no_grad()
+    def settle(self, theta: Tensor | None = None) -> None:
+        """Quantise the weights, in the ranges (P, C) given or else those that cover each channel."""
+        weight = self.layer.weight
+        weight.copy_(quantized_weight(weight, self.weight_bits, self.quantizer.weight, theta))
+
+
+class Product(nn.Module):
+    """A matrix product of two activations; a module so that a calibration can look at its operands."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a @ b``."""
+        return a @ b
 
 
 class QuantizedAttention(Attention):
@@ -89,19 +140,26 @@ class QuantizedAttention(Attention):
     Args:
         attention: The trained layer, whose projections (possibly quantised already) are taken over.
         activation_bits: Code width of q, k, v and the softmax outputs.
-        calibration: How their ranges are chosen.
+        quantizer: Their codes.
     """
 
-    def __init__(self, attention: Attention, activation_bits: int, calibration: str) -> None:
+    def __init__(self, attention: Attention, activation_bits: int, quantizer: Quantizer) -> None:
         nn.Module.__init__(self)
-        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
-        self.qk_dim, self.v_dim, self.hides_self = attention.qk_dim, attention.v_dim, attention.hides_self
-        self.temperature_H = attention.temperature_H
+        self.__dict__.update({k: v for k, v in vars(attention).items() if k not in self.__dict__})
+        self.hides_self, self.temperature_H = attention.hides_self, attention.temperature_H
         self.fused = False
-        self.qkv, self.proj, self.proj_drop = attention.qkv, attention.proj, attention.proj_drop
+        self._modules.update(attention._modules)  # noqa: SLF001 - whatever the layer is made of is taken over
+        sites: tuple[Site, ...] = ("q", "k", "v", "softmax")
         self.quantizers = nn.ModuleDict(
-            {name: ActivationQuantizer(activation_bits, calibration) for name in ("q", "k", "v", "softmax")}
+            {name: ActivationQuantizer(activation_bits, quantizer.at(name)) for name in sites}
         )
+        self.logits_product, self.value_product = Product(), Product()
+
+    def quantizer_of(self, operand: Site) -> ActivationQuantizer:
+        """The quantiser of q, k, v or softmax."""
+        quantizer = self.quantizers[operand]
+        assert isinstance(quantizer, ActivationQuantizer)
+        return quantizer
 
     def project(self, x_BND: Tensor, bias_B11N: Tensor | None) -> AttentionState:
         """Quantised queries, keys and values."""
@@ -114,17 +172,49 @@ class QuantizedAttention(Attention):
 
     def mix(self, state: AttentionState) -> Tensor:
         """Q(softmax(q k^T * scale + bias)) v, with plain matrix products."""
-        logits_BHNN = (state.q_BHNK @ state.k_BHNK.transpose(-2, -1)) * self.scale
+        logits_BHNN = self.logits_product(state.q_BHNK, state.k_BHNK.transpose(-2, -1)) * self.scale
         bias = state.bias_B1MN(state.q_BHNK.shape[2])
         if bias is not None:
             logits_BHNN = logits_BHNN + bias
-        return self.quantizers["softmax"](logits_BHNN.softmax(dim=-1)) @ state.v_BHNK
+        return self.value_product(self.quantizers["softmax"](logits_BHNN.softmax(dim=-1)), state.v_BHNK)
 
 
-def quantized_weight(weight: Tensor, bits: int) -> Tensor:
-    """Weights rounded to ``bits``-bit codes per output channel and back."""
+def quantized_weight(weight: Tensor, bits: int, codes: Codes, theta: Tensor | None = None) -> Tensor:
+    """Weights rounded to ``bits``-bit codes per output channel and back; in ranges (P, C), or those that cover."""
     if bits == 32:
         return weight
     if bits == 16:
         return weight.to(torch.float16).to(weight.dtype)
-    return quantize(weight, channel_delta(weight, bits), bits)
+    theta = covering_channels(weight, bits, codes) if theta is None else theta
+    return codes.quantize(weight, per_channel(theta, weight), bits)
+
+
+def covering_channels(weight: Tensor, bits: int, codes: Codes) -> Tensor:
+    """The ranges (P, C) that cover each output channel."""
+    low, high = weight.detach().flatten(1).aminmax(dim=1)
+    return codes.covering(low, high, bits)
+
+
+@contextmanager
+def observing(model: nn.Module) -> Iterator[list[ActivationQuantizer]]:
+    """Every activation quantiser lets values pass and watches them; afterwards they quantise again."""
+    quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
+    for quantizer in quantizers:
+        quantizer.observe()
+    try:
+        yield quantizers
+    finally:
+        for quantizer in quantizers:
+            quantizer.settle()
+
+
+def spread_sample(flat: Tensor, count: int) -> Tensor:
+    """About ``count`` values of a flattened tensor, evenly spread.
+
+    The stride shares no factor with the length: one that shares a factor with the width of a layer would look at
+    a few channels only.
+    """
+    stride = max(1, flat.numel() // count)
+    while math.gcd(stride, flat.numel()) > 1:
+        stride += 1
+    return flat[::stride]

@@ -11,11 +11,13 @@ from vitsearch.compress.quantize import (
     ActivationQuantizer,
     QuantizedAttention,
     QuantizedProjection,
-    observed_delta,
 )
+from vitsearch.compress.quantize.calibration.local import covering_range, mse_range, percentile_range
+from vitsearch.compress.quantize.uniform import Uniform
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
 
+RULES = {"minmax": covering_range, "percentile": percentile_range, "mse": mse_range}
 PARTS: dict[str, dict[str, Any]] = {
     "W8A8": {"precision": {"weight_bits": 8, "activation_bits": 8}},
     "W32A6": {"precision": {"activation_bits": 6, "calibration": "percentile"}},
@@ -102,11 +104,11 @@ def test_every_number_that_is_counted_at_16_bits_is_a_float16():
 
 @torch.no_grad()
 def test_16_bits_round_activations_to_float16():
-    quantizer = ActivationQuantizer(16, "minmax")
+    quantizer = ActivationQuantizer(16, Uniform())
     x = torch.randn(100) * 300
     assert torch.equal(quantizer(x), x.half().float())
     assert not torch.equal(quantizer(x), x)
-    assert torch.equal(ActivationQuantizer(32, "minmax")(x), x)
+    assert torch.equal(ActivationQuantizer(32, Uniform())(x), x)
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
@@ -121,21 +123,21 @@ def test_calibration_sees_what_float32_arithmetic_would_pass(calibration: str):
     insert_quantizers(model, Precision(activation_bits=4, calibration=calibration)).eval()
     calibrate(model, batches)
     delta = model.blocks[1].mlp.fc1.input_quantizer.delta.item()
-    expected = observed_delta(torch.cat([x.flatten() for x in seen]), 4, calibration).item()
+    expected = RULES[calibration](torch.cat([x.flatten() for x in seen]), 4, Uniform()).item()
     assert delta == pytest.approx(expected, rel=1e-6)
 
 
 @torch.no_grad()
 def test_the_range_of_a_large_activation_is_not_lost_to_sampling(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vitsearch.compress.quantize.layers.OBSERVED_VALUES", 10)
-    quantizer = ActivationQuantizer(8, "minmax")
-    quantizer.observing = True
+    quantizer = ActivationQuantizer(8, Uniform())
+    quantizer.observe()
     x = torch.zeros(10_000)
     x[4321] = -254.0
     assert torch.equal(quantizer(x), x), "observing changes nothing"
-    quantizer.settle()
+    quantizer.settle(covering_range(quantizer.observed(), 8, Uniform()))
     assert quantizer.delta.item() == pytest.approx(2.0)
-    assert not quantizer.observing
+    assert not quantizer.is_observing
 
 
 @torch.no_grad()

@@ -1,8 +1,15 @@
 import pytest
 import torch
 
-from vitsearch.compress.quantize import observed_delta
-from vitsearch.compress.quantize.uniform import channel_delta, delta_of_range, quantize, spread_sample
+from vitsearch.compress.quantize.calibration.local import covering_range, mse_range, percentile_range
+from vitsearch.compress.quantize.layers import spread_sample
+from vitsearch.compress.quantize.uniform import Uniform, channel_delta, delta_of_range, quantize
+
+RULES = {"minmax": covering_range, "percentile": percentile_range, "mse": mse_range}
+
+
+def observed_delta(x: torch.Tensor, bits: int, calibration: str) -> torch.Tensor:
+    return RULES[calibration](x, bits, Uniform())[0]
 
 
 def values() -> torch.Tensor:

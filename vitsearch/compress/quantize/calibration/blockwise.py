@@ -1,0 +1,96 @@
+"""Ranges chosen block after block (APQ-ViT, Ding et al. 2022, Section 3.2).
+
+With the blocks before it quantised already, the activation ranges of block l minimise::
+
+    sum over its outputs of (f_l(x; ranges) - f_l*(x*))^2
+
+where f* and x* are the block and its input without quantisation. Ranges are searched one after the other, each
+among shares of the range that covers all values, in the order the block computes them. Weights are covered channel
+by channel; the patch projection and the heads are searched by their own mean squared error. The paper also leaves
+the least differences of an output out of the sum ("bottom elimination") and weighs the rest by squared gradients;
+this does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vitsearch.compress.quantize.calibration.local import covering_range, mse_range, settle_by
+from vitsearch.compress.quantize.layers import ActivationQuantizer, observing
+from vitsearch.models import Block, TokenRoute, VisionTransformer
+
+CHOICES = 5
+MAX_IMAGES = 8
+
+State = tuple[Tensor, Tensor | None, Tensor | None]  # tokens (B, N, D), their sizes, the memory of a route
+
+
+def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
+    """Set every range of the network and quantise its weights; blocks look at 8 of the images."""
+    images_BCHW = _first(batches, MAX_IMAGES)
+    exact = _block_outputs(model, images_BCHW)
+    settle_by(mse_range, model, batches)
+    state: State = (model.norm_pre(model.embed(images_BCHW)), None, None)
+    for block, target_BND in zip(model.blocks, exact, strict=True):
+        assert isinstance(block, Block)
+        with observing(block) as quantizers:
+            _run(block, state)
+            starts = [
+                (quantizer, covering_range(quantizer.observed(), quantizer.bits, quantizer.codes))
+                for quantizer in quantizers
+                if len(quantizer.observed())
+            ]
+        for quantizer, start in starts:
+            _search(block, state, target_BND, quantizer, start)
+        state = _run(block, state)
+
+
+def _search(block: Block, state: State, target_BND: Tensor, quantizer: ActivationQuantizer, start: Tensor) -> None:
+    """Set one range; the one in force is among the choices."""
+    shares = torch.linspace(0.4, 1.0, CHOICES, device=start.device)
+    ranges = [quantizer.theta.clone(), *quantizer.codes.choices(start, shares, quantizer.bits)]
+    errors = []
+    for theta in ranges:
+        quantizer.settle(theta)
+        errors.append(_distance(_run(block, state)[0], target_BND))
+    quantizer.settle(ranges[int(torch.stack(errors).argmin())])
+
+
+def _distance(x_BND: Tensor, target_BND: Tensor) -> Tensor:
+    if x_BND.shape != target_BND.shape:  # a reducer that decides by the image kept another number of tokens
+        x_BND, target_BND = x_BND.mean(dim=1), target_BND.mean(dim=1)
+    return (x_BND - target_BND).square().mean()
+
+
+def _block_outputs(model: VisionTransformer, images_BCHW: Tensor) -> list[Tensor]:
+    """Tokens after each block without quantisation."""
+    outputs: list[Tensor] = []
+    with observing(model):
+        state: State = (model.norm_pre(model.embed(images_BCHW)), None, None)
+        for block in model.blocks:
+            assert isinstance(block, Block)
+            state = _run(block, state)
+            outputs.append(state[0])
+    return outputs
+
+
+def _run(block: Block, state: State) -> State:
+    x_BND, size_BN, memory_BP = state
+    if isinstance(block.reducer, TokenRoute):
+        x_BND, memory_BP = block.reducer.run(block, x_BND, memory_BP)
+    else:
+        x_BND, size_BN = block(x_BND, size_BN)
+    return x_BND, size_BN, memory_BP
+
+
+def _first(batches: Sequence[Tensor], count: int) -> Tensor:
+    images, left = [], count
+    for batch in batches:
+        images.append(batch[:left])
+        left -= len(images[-1])
+        if not left:
+            break
+    return torch.cat(images)
