@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,13 +97,16 @@ def local_ray(
 
 @contextmanager
 def _sigterm_stays_ours() -> Iterator[None]:
-    """Keep Ray from replacing this process's handler: its own ends the process wherever it happens to be."""
+    """Keep this process's handler: Ray sets one that ends it wherever it is, and in C one that aborts it."""
+    handler = signal.getsignal(signal.SIGTERM)
     original = ray._private.utils.set_sigterm_handler  # noqa: SLF001 - there is no public switch
     ray._private.utils.set_sigterm_handler = lambda _: None  # noqa: SLF001
     try:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = original  # noqa: SLF001
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> None:

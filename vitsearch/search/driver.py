@@ -7,6 +7,7 @@ without a result run again.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -237,7 +238,7 @@ class Driver:
                 self.study.store.unlease_trial(outcome.trial, 0)
                 raise StudyError(
                     f"trial {outcome.trial} cannot be stored in {self.out}: {outcome.message}; "
-                    f"make room or mend the folder, then: vitsearch resume {self.out}"
+                    f"make room or mend the folder, then: vitsearch resume {shlex.quote(str(self.out))}"
                 )
         elif isinstance(event, WorkerLost):
             self.running.pop(event.worker, None)
@@ -258,7 +259,7 @@ class Driver:
             self.study.store.unlease_trial(event.trial, 0)
             raise StudyError(
                 f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
-                f"mend the machine, then: vitsearch resume {self.out}"
+                f"mend the machine, then: vitsearch resume {shlex.quote(str(self.out))}"
             )
 
     def _may_retry(self, number: int) -> bool:
