@@ -288,7 +288,7 @@ def test_spaces_lists_the_presets_and_shows_one_with_size_and_eer() -> None:
 def test_the_eer_range_of_a_space_reaches_its_costliest_member() -> None:
     found = vitsearch("spaces", "deit_224").stdout
     assert "EER 4.41 % to 122.50 % (3 channels, 10 classes)" in found
-    assert "least: d6 w192 h12 p16 m2 · tome r=64 · mlp 50% · heads 50% · W4A6" in found
+    assert "least: d6 w192 h12 p16 m2 · tome r=64,64,34,17,8,4 · mlp 50% · heads 50% · W4A6" in found
     assert "most: d14 w768 h3 p14 m4" in found
 
 
