@@ -57,3 +57,22 @@ def test_compress_speed(repository: Path) -> None:
         assert number(rf"^224 px  {kind} .* ([\d.]+)x the plain implementation$", text) > 0.3
     for kind in ("MLP units 50 %", "heads 4 of 6", "both"):
         assert number(rf"^224 px  {kind} .*MACs promise ([\d.]+)", text) > 1
+
+
+def test_calibration(repository: Path) -> None:
+    text = printed(repository, "calibration.py", "--images", "4", "--size", "32", "--depth", "2", "--full")
+    for kind in ("uniform", "asymmetric", "repq", "mpq", "noisy", "twin", "twin, noisy", "twin, full search"):
+        assert number(rf"^{kind} +[\d.]+ s   relative error ([\d.e-]+)$", text) < 0.2
+
+
+def test_int8_speed(repository: Path) -> None:
+    text = printed(repository, "int8_speed.py", "--rounds", "1", "--depth", "2", "--threads", "1")
+    for kind in (
+        "pytorch fp32",
+        "pytorch bf16",
+        "onnxruntime fp32",
+        "onnxruntime int8 dynamic",
+        "onnxruntime int8 static",
+    ):
+        assert number(rf"^{kind} .* ([\d.]+)x \(", text) > 0.05
+    assert "fastest with 1 thread(s): " in text
