@@ -181,6 +181,11 @@ def compare_pruned(rounds: int) -> None:
         "MLP units 50 %": Sparsity(method="magnitude", mlp_units=768),
         "heads 4 of 6": Sparsity(method="magnitude", heads=4),
         "both": Sparsity(method="magnitude", mlp_units=768, heads=4),
+        "q, k, v 32 of 64": Sparsity(method="magnitude", qk_dim=32, v_dim=32),
+        "q, k 32 of 64": Sparsity(method="magnitude", qk_dim=32),
+        "channels 288": Sparsity(method="magnitude", width=288),
+        "blocks 9 of 12": Sparsity(method="magnitude", blocks=9),
+        "half the MACs": Sparsity(method="magnitude", macs_ratio=0.5),
     }
     models = {"dense": build_dense(architecture).eval()}
     candidates = {name: Candidate(architecture=architecture, sparsity=s) for name, s in shapes.items()}
@@ -191,7 +196,7 @@ def compare_pruned(rounds: int) -> None:
         promised = dense_macs / cost_of(candidate).num_macs
         measured, low, high = ratio(seconds["dense"], seconds[name])
         print(
-            f"224 px  {name:14s} speed-up {measured:.2f} ({low:.2f}-{high:.2f}), MACs promise {promised:.2f}, "
+            f"224 px  {name:16s} speed-up {measured:.2f} ({low:.2f}-{high:.2f}), MACs promise {promised:.2f}, "
             f"{measured / promised:4.0%} of it"
         )
 

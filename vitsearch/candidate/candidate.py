@@ -65,8 +65,8 @@ class Candidate(Spec):
         """The sizes of every block that is left, first to last.
 
         Under a budget of MACs the ranking decides them; these are the sizes of the same share of every block, and
-        cost as many MACs within 1 %. Their parameters are an estimate: 3 % off in networks that keep their tokens, up
-        to 11 % where the last blocks see half of them; a trial's result has the real number.
+        cost as many MACs within 1 %. Their parameters are an estimate: 3 % off in networks that keep their tokens,
+        up to 11 % where the last blocks see half of them; a trial's result has the real number.
         """
         sizes = self.sparsity.widths(self.architecture)
         if self.sparsity.macs_ratio is None:

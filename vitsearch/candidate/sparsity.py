@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -125,21 +126,25 @@ class Sparsity(Spec):
         Raises:
             ValueError: A tuple is not as long as blocks are kept.
         """
-        a = architecture
-        depth = self.blocks or a.depth
-        counts = (
-            per_block(value, available, depth, f"sparsity.{name}")
-            for name, value, available in (
-                ("heads", self.heads, a.heads),
-                ("qk_dim", self.qk_dim, a.head_dim),
-                ("v_dim", self.v_dim, a.head_dim),
-                ("mlp_units", self.mlp_units, a.mlp_units),
-            )
+        return _widths(self, architecture)
+
+
+@lru_cache(maxsize=4096)  # costs ask for them again and again
+def _widths(sparsity: Sparsity, a: Architecture) -> tuple[BlockWidths, ...]:
+    depth = sparsity.blocks or a.depth
+    counts = (
+        per_block(value, available, depth, f"sparsity.{name}")
+        for name, value, available in (
+            ("heads", sparsity.heads, a.heads),
+            ("qk_dim", sparsity.qk_dim, a.head_dim),
+            ("v_dim", sparsity.v_dim, a.head_dim),
+            ("mlp_units", sparsity.mlp_units, a.mlp_units),
         )
-        return tuple(
-            BlockWidths(width=self.width or a.width, heads=h, qk_dim=q, v_dim=v, mlp_units=m)
-            for h, q, v, m in zip(*counts, strict=True)
-        )
+    )
+    return tuple(
+        BlockWidths(width=sparsity.width or a.width, heads=h, qk_dim=q, v_dim=v, mlp_units=m)
+        for h, q, v, m in zip(*counts, strict=True)
+    )
 
 
 def _check(name: str, kept: int, available: int) -> None:

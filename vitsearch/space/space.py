@@ -332,7 +332,7 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
     blocks = num_kept(a.depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
     width = num_kept(a.width, chosen.get("sparsity.width_ratio", 0.0), "sparsity.width_ratio")
     part = _per_block_part(chosen, "sparsity.", blocks)
-    kept: dict[str, tuple[int, ...]] = {}
+    kept: dict[str, int | tuple[int, ...]] = {}
     for ratio_name, field, available in (
         ("mlp_ratio", "mlp_units", a.mlp_units),
         ("heads_ratio", "heads", a.heads),
@@ -340,16 +340,19 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
         ("v_ratio", "v_dim", a.head_dim),
     ):
         ratio = part.get(ratio_name, 0.0)
-        ratios = ratio if isinstance(ratio, tuple) else (ratio,) * blocks
-        kept[field] = tuple(num_kept(available, one, f"sparsity.{ratio_name}") for one in ratios)
+        name = f"sparsity.{ratio_name}"
+        if isinstance(ratio, tuple):
+            kept[field] = tuple(num_kept(available, one, name) for one in ratio)
+        else:
+            kept[field] = num_kept(available, ratio, name)
     settings = {
         name: chosen[f"sparsity.{name}"]
         for name in ("steps", "schedule", "macs_ratio")
         if f"sparsity.{name}" in chosen
     }
     method = part.get("method", "magnitude")
-    found = Sparsity.model_validate({"method": method, "width": width, "blocks": blocks, **kept, **settings})
-    return found.resolved(architecture)
+    dropping = {"blocks": blocks} if blocks < a.depth else {}
+    return Sparsity.model_validate({"method": method, "width": width, **dropping, **kept, **settings})
 
 
 def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architecture) -> Sparsity:
