@@ -32,6 +32,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.mark.slow
 def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> None:
     distill = {"method": "soft", "teacher": {"bundle": str(teacher)}, "alpha": 0.7, "temperature": 2.0}
     job = write_job(
@@ -60,6 +61,7 @@ def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> N
     assert answers.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, search={"trials": 2, "workers": 1}, dataset={"max_images": 600},

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.harness import query, run, write_job
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("e2e-survive"),
     pytest.mark.skipif(
         sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs Linux and root"
