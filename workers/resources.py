@@ -80,6 +80,7 @@ def local_ray(
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         with _sigterm_stays_ours():
             ray.init(
+                "local",  # not a cluster that happens to run on this machine
                 num_cpus=max(workers, psutil.cpu_count() or 1),
                 resources={target_resource(name): 1 for name in targets},
                 include_dashboard=False,

@@ -204,6 +204,7 @@ def test_training_rests_while_something_is_measured(on_ray: Make, data: ImageDat
         events_until(executor, EpochDone)
 
 
+@pytest.mark.slow
 def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
     """Neither holds the target for longer than one measurement."""
     with on_ray() as first, on_ray() as second:
@@ -216,6 +217,7 @@ def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_pa
             assert done.profile is not None
 
 
+@pytest.mark.slow
 def test_trainers_of_other_machines_go_on_while_something_is_measured(
     on_ray: Make, data: ImageData, tmp_path: Path
 ) -> None:

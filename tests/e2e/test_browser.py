@@ -148,6 +148,7 @@ def wait_until_healthy(port: int, process: subprocess.Popen[bytes], log: Path) -
     raise AssertionError(f"not up in {START_S} s: {log.read_text()}")
 
 
+@pytest.mark.slow
 def test_the_server_starts_answers_and_stops_at_ctrl_c(tmp_path: Path) -> None:
     folder = tmp_path / "a study's folder"
     folder.mkdir()

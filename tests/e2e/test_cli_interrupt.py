@@ -50,6 +50,7 @@ def test_a_signal_while_ray_starts_says_how_to_go_on(tmp_path: Path, number: int
     assert output.rstrip().endswith(f"interrupted; go on with: vitsearch resume {out}")
 
 
+@pytest.mark.slow
 def test_sigterm_stops_as_politely_as_ctrl_c(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start("run", write_job(tmp_path, search={"trials": 40}), "--out", out)

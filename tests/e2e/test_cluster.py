@@ -75,6 +75,14 @@ def test_what_the_cluster_lacks_is_said_at_once(tmp_path: Path) -> None:
     assert "3 workers need 3 CPUs, but the cluster has 2" in found.stderr
 
 
+@pytest.mark.usefixtures("address")
+def test_without_an_address_a_search_starts_a_ray_of_its_own(tmp_path: Path) -> None:
+    """Ray by itself would join whatever cluster runs on the machine."""
+    job = write_job(tmp_path, search={"trials": 1, "workers": 1}, train={"epochs": 1})
+    found = run("run", job, "--out", tmp_path / "out")
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.slow  # Ray tries for twenty seconds
 @pytest.mark.usefixtures("client")
 def test_a_wrong_token_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

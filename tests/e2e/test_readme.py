@@ -119,6 +119,7 @@ def search_until_ctrl_c(line: str, folder: Path) -> None:
     assert "Pareto front of photos" in output
 
 
+@pytest.mark.slow
 def test_the_readme_does_what_it_says(workplace: Path, repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     blocks = [
@@ -147,6 +148,7 @@ def test_the_readme_does_what_it_says(workplace: Path, repository: Path) -> None
     assert python.stdout.strip() == found.group(1), "Python and the command line see the same digit"
 
 
+@pytest.mark.slow
 def test_the_pareto_options_that_the_readme_names(workplace: Path, repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     found = re.search(r"^(vitsearch pareto \S+)\s+#.*", text, re.MULTILINE)

@@ -27,7 +27,9 @@ def request(candidate: Candidate) -> TrialRequest:
 def test_it_answers_as_a_trainer_does() -> None:
     def methods(kind: type[object]) -> dict[str, list[str]]:
         found = inspect.getmembers(kind, inspect.isfunction)
-        return {name: list(inspect.signature(f).parameters) for name, f in found if not name.startswith("_")}
+        public = {name: list(inspect.signature(f).parameters) for name, f in found if not name.startswith("_")}
+        # Ray adds one to a class that was made an actor earlier in this process
+        return {name: [p for p in parameters if p != "_ray_trace_ctx"] for name, parameters in public.items()}
 
     mine, theirs = methods(NoopTrainer), methods(Trainer)
     assert mine == {name: theirs.get(name) for name in mine}
