@@ -76,7 +76,7 @@ def sweep() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             precision = {"quantizer": quantizer, "weight_bits": bits, "activation_bits": bits}
             yield "bits", quantizer, f"W{bits}A{bits}", {"precision": precision}
     for bits in (8, 6, 4):
-        precision = {"weight_bits": bits, "activation_bits": bits, "noise": True}
+        precision = {"weight_bits": bits, "activation_bits": bits, "noisy": True}
         yield "bits", "uniform + noise", f"W{bits}A{bits}", {"precision": precision}
     yield (
         "combined",
