@@ -115,3 +115,30 @@ def merge_into(
     mass_BRE = torch.cat([rest_BRD * size_BR1, size_BR1], dim=-1)
     out_BME = mass_BME.scatter_add(1, target_BR.unsqueeze(-1).expand_as(mass_BRE), mass_BRE)
     return out_BME[..., :-1] / out_BME[..., -1:], out_BME[..., -1]
+
+
+def keep_and_merge(
+    x_BND: Tensor, size_BN: Tensor, kept_BM: Tensor, merged_BR: Tensor | None, num_prefix: int
+) -> tuple[Tensor, Tensor]:
+    """Prefix tokens and kept patches, into the nearest of which others merge; what is in neither is dropped.
+
+    Args:
+        x_BND: Tokens, prefix first.
+        size_BN: Their sizes.
+        kept_BM: Positions among the patches of those that stay.
+        merged_BR: Positions of those that merge, or None.
+        num_prefix: Leading tokens, which stay as they are.
+
+    Returns:
+        Tokens (B, prefix + M, D) and their sizes.
+    """
+    patches_BPD, size_BP = x_BND[:, num_prefix:], size_BN[:, num_prefix:]
+    kept_BMD, sizes_BM = gather_tokens(patches_BPD, kept_BM), size_BP.gather(1, kept_BM)
+    if merged_BR is not None:
+        merged_BRD = gather_tokens(patches_BPD, merged_BR)
+        _, target_BR = nearest_kept(merged_BRD, kept_BMD)
+        kept_BMD, sizes_BM = merge_into(kept_BMD, sizes_BM, merged_BRD, size_BP.gather(1, merged_BR), target_BR)
+    return (
+        torch.cat([x_BND[:, :num_prefix], kept_BMD], dim=1),
+        torch.cat([size_BN[:, :num_prefix], sizes_BM], dim=1),
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vitsearch.candidate import Architecture, TopK
-from vitsearch.compress.tokens.kernels import gather_tokens, merge_into, nearest_kept
+from vitsearch.compress.tokens.kernels import keep_and_merge
 from vitsearch.compress.tokens.scores import SCORE_KERNELS, ones_unless, split_by_score
 from vitsearch.models import AttentionState, TokenReducer
 
@@ -41,16 +40,7 @@ class TopKReducer:
             return x_BND, size_BN
         size_BN = ones_unless(size_BN, x_BND)
         kept_BM, rest_BR = split_by_score(SCORE_KERNELS[self.score](x_BND, attention, prefix), self.num_kept)
-        patches_BPD, size_BP = x_BND[:, prefix:], size_BN[:, prefix:]
-        kept_BMD, sizes_BM = gather_tokens(patches_BPD, kept_BM), size_BP.gather(1, kept_BM)
-        if self.merge:
-            rest_BRD = gather_tokens(patches_BPD, rest_BR)
-            _, target_BR = nearest_kept(rest_BRD, kept_BMD)
-            kept_BMD, sizes_BM = merge_into(kept_BMD, sizes_BM, rest_BRD, size_BP.gather(1, rest_BR), target_BR)
-        return (
-            torch.cat([x_BND[:, :prefix], kept_BMD], dim=1),
-            torch.cat([size_BN[:, :prefix], sizes_BM], dim=1),
-        )
+        return keep_and_merge(x_BND, size_BN, kept_BM, rest_BR if self.merge else None, prefix)
 
 
 def build_topk(rule: TopK, architecture: Architecture) -> dict[int, TokenReducer]:
