@@ -2,7 +2,7 @@
 
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias, set_fused_attention
 from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
-from vitsearch.models.vit import Block, TokenReducer, TokenRoute, VisionTransformer
+from vitsearch.models.vit import Block, TokenReducer, TokenRoute, TokenState, VisionTransformer
 
 __all__ = [
     "Attention",
@@ -10,6 +10,7 @@ __all__ = [
     "Block",
     "TokenReducer",
     "TokenRoute",
+    "TokenState",
     "VisionTransformer",
     "architecture_of_timm",
     "build_dense",

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LEARNED_SIZE_EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class AttentionState:
@@ -23,6 +25,7 @@ class AttentionState:
         scale: What queries are multiplied with before the softmax.
         bias_B11N: Additive mask on the keys (log of token sizes), or None.
         hides_self: Whether no token attends to itself (LSA).
+        learned_score_BP: What a learned score makes of the patches, where the reducer has one.
     """
 
     q_BHNK: Tensor
@@ -31,6 +34,13 @@ class AttentionState:
     scale: float
     bias_B11N: Tensor | None
     hides_self: bool = False
+    learned_score_BP: Tensor | None = None
+
+    def present_BN(self) -> Tensor | None:
+        """1 where there is a token and 0 at empty places; None where there are none of those."""
+        if self.bias_B11N is None:
+            return None
+        return (self.bias_B11N > -1).to(self.k_BHNK.dtype)[:, 0, 0]  # a token has size 1 and log 0 or more
 
     def bias_B1MN(self, num_queries: int) -> Tensor | None:
         """What is added to the logits of the first M queries, M or 1 rows of it; None where that is nothing."""
@@ -145,5 +155,11 @@ def set_fused_attention(model: nn.Module, fused: bool) -> None:
 
 
 def log_size_bias(size_BN: Tensor | None) -> Tensor | None:
-    """Proportional attention: log of the token sizes, shaped (B, 1, 1, N) to add to logits (ToMe, Section 3)."""
-    return None if size_BN is None else torch.log(size_BN)[:, None, None, :]
+    """Proportional attention: log of the token sizes, shaped (B, 1, 1, N) to add to logits (ToMe, Section 3).
+
+    A place without a token has size 0, and log 0 = -inf hides it. While sizes are learned, log(s + 1e-6) stands for
+    it: the derivative of exp(logit) s by s is exp(logit) at s = 0, too.
+    """
+    if size_BN is None:
+        return None
+    return torch.log(size_BN + LEARNED_SIZE_EPS if size_BN.requires_grad else size_BN)[:, None, None, :]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from timm.layers import DropPath, LayerScale, Mlp, PatchEmbed, trunc_normal_
@@ -21,10 +21,26 @@ LAYER_NORM_EPS = 1e-6
 LAYER_SCALE_INIT = 1e-5
 
 
+class TokenState(NamedTuple):
+    """What goes from block to block.
+
+    Attributes:
+        x_BND: Tokens, prefix tokens first.
+        size_BN: How many patches each token stands for; None while every token stands for one. Where images keep
+            different numbers of tokens, places without one have size 0: nothing attends to them.
+        memory: What routes hand on to the next one, B images first; None at the first block.
+    """
+
+    x_BND: Tensor
+    size_BN: Tensor | None = None
+    memory: Tensor | None = None
+
+
 class TokenReducer(Protocol):
     """Removes tokens between the attention and the MLP of one block.
 
-    Implementations live in ``vitsearch.compress.tokens``; the model only calls them.
+    Implementations live in ``vitsearch.compress.tokens``; the model only calls them. One that learns is an
+    ``nn.Module`` too.
     """
 
     def __call__(
@@ -35,7 +51,7 @@ class TokenReducer(Protocol):
         Args:
             x_BND: Tokens after the attention's residual, prefix tokens first.
             attention: What the block's attention computed.
-            size_BN: How many patches each token stands for; None while every token stands for one.
+            size_BN: As in ``TokenState``.
 
         Returns:
             The remaining tokens (B, N', D) and their sizes (B, N'), or None where sizes are not tracked.
@@ -44,19 +60,15 @@ class TokenReducer(Protocol):
 
 
 class TokenRoute(ABC):
-    """Runs one block itself, on tokens of its choice; none of them leaves for good."""
+    """Runs one block itself: on tokens of its choice, or with something before or after it."""
 
     @abstractmethod
-    def run(self, block: Block, x_BND: Tensor, memory_BP: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run(self, block: Block, state: TokenState) -> TokenState:
         """Run ``block``.
 
         Args:
-            block: Through ``attend`` and ``mix_channels``.
-            x_BND: All tokens, prefix tokens first.
-            memory_BP: What the route of the block before left, a figure for each patch; None at the first.
-
-        Returns:
-            All tokens in their places, and the memory for the next block.
+            block: By calling it, or through ``attend`` and ``mix_channels``.
+            state: What the block before left.
         """
 
 
@@ -87,11 +99,17 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
         self.reducer: TokenReducer | TokenRoute | None = None  # a module only when it learns
 
+    def run(self, state: TokenState) -> TokenState:
+        """The block as its reducer wants it."""
+        if isinstance(self.reducer, TokenRoute):
+            return self.reducer.run(self, state)
+        x_BND, size_BN = self(state.x_BND, state.size_BN)
+        return TokenState(x_BND, size_BN, state.memory)
+
     def forward(self, x_BND: Tensor, size_BN: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Attend, reduce, and mix channels; returns tokens and their sizes."""
         x_BND, state = self.attend(x_BND, size_BN)
-        if self.reducer is not None:
-            assert not isinstance(self.reducer, TokenRoute)
+        if self.reducer is not None and not isinstance(self.reducer, TokenRoute):
             x_BND, size_BN = self.reducer(x_BND, state, size_BN)
         return self.mix_channels(x_BND), size_BN
 
@@ -155,7 +173,9 @@ class VisionTransformer(nn.Module):
         """Install reducers by block number, from 1; blocks not named keep every token."""
         for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, Block)
-            block.reducer = reducers.get(number)
+            reducer = reducers.get(number)
+            block._modules.pop("reducer", None)  # torch takes nothing but a module in a module's place
+            block.reducer = reducer.to(self.pos_embed.device) if isinstance(reducer, nn.Module) else reducer
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that timm's optimiser factory exempts from weight decay, besides biases and norms."""
@@ -168,23 +188,23 @@ class VisionTransformer(nn.Module):
 
     def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C) of the classifier and of the distillation head, if there is one."""
-        x_BND = self.forward_features(images_BCHW)
+        state = self.run_blocks(images_BCHW)
+        x_BND = self.norm(state.x_BND)
         if self.architecture.pool == "avg":
-            return self.head(x_BND[:, self.architecture.num_prefix_tokens :].mean(dim=1)), None
+            return self.head(_mean_of_patches(x_BND, state.size_BN, self.architecture.num_prefix_tokens)), None
         return self.head(x_BND[:, 0]), None if self.head_dist is None else self.head_dist(x_BND[:, 1])
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
-        x_BND = self.norm_pre(self.embed(images_BCHW))
-        size_BN: Tensor | None = None
-        memory_BP: Tensor | None = None
+        return self.norm(self.run_blocks(images_BCHW).x_BND)
+
+    def run_blocks(self, images_BCHW: Tensor) -> TokenState:
+        """Tokens and their sizes after the last block, not yet normalised."""
+        state = TokenState(self.norm_pre(self.embed(images_BCHW)))
         for block in self.blocks:
             assert isinstance(block, Block)
-            if isinstance(block.reducer, TokenRoute):
-                x_BND, memory_BP = block.reducer.run(block, x_BND, memory_BP)
-            else:
-                x_BND, size_BN = block(x_BND, size_BN)
-        return self.norm(x_BND)
+            state = block.run(state)
+        return state
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Prefix and patch tokens (B, N, D) with their positions."""
@@ -202,3 +222,12 @@ class VisionTransformer(nn.Module):
             if token is not None:
                 trunc_normal_(token, std=0.02)
         trunc_normal_(self.pos_embed, std=pos_embed_std)
+
+
+def _mean_of_patches(x_BND: Tensor, size_BN: Tensor | None, num_prefix: int) -> Tensor:
+    """The mean of an image's patch tokens (B, D); places without a token do not count."""
+    patches_BPD = x_BND[:, num_prefix:]
+    if size_BN is None:
+        return patches_BPD.mean(dim=1)
+    there_BP1 = (size_BN[:, num_prefix:] > 0).to(x_BND.dtype).unsqueeze(-1)
+    return (patches_BPD * there_BP1).sum(dim=1) / there_BP1.sum(dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from vitsearch.candidate import Architecture, EvoViT
 from vitsearch.compress.tokens.kernels import gather_tokens
 from vitsearch.compress.tokens.scores import shares, split_by_score
-from vitsearch.models import AttentionState, Block, TokenReducer, TokenRoute
+from vitsearch.models import AttentionState, Block, TokenReducer, TokenRoute, TokenState
 
 
 class EvoRoute(TokenRoute):
@@ -33,12 +33,13 @@ class EvoRoute(TokenRoute):
         self.updates = updates
         self.num_prefix = num_prefix
 
-    def run(self, block: Block, x_BND: Tensor, memory_BP: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Run; returns all tokens and g."""
-        prefix = self.num_prefix
+    def run(self, block: Block, state: TokenState) -> TokenState:
+        """Run; the memory is g (B, P)."""
+        prefix, x_BND, memory_BP = self.num_prefix, state.x_BND, state.memory
         if self.num_kept is None:
             x_BND, attention = block.attend(x_BND, None)
-            return block.mix_channels(x_BND), self._updated(memory_BP, attention, x_BND.shape[1] - prefix)
+            memory_BP = self._updated(memory_BP, attention, x_BND.shape[1] - prefix)
+            return TokenState(block.mix_channels(x_BND), None, memory_BP)
         assert memory_BP is not None, "the first block computes every token"
         kept_BM, rest_BR = split_by_score(memory_BP, self.num_kept)
         patches_BPD = x_BND[:, prefix:]
@@ -55,7 +56,7 @@ class EvoRoute(TokenRoute):
             now_BM = self._updated(memory_BP.gather(1, kept_BM), attention, self.num_kept)
             assert now_BM is not None
             memory_BP = memory_BP.scatter(1, kept_BM, now_BM)
-        return torch.cat([slow_BSD[:, :prefix], patches_BPD], dim=1), memory_BP
+        return TokenState(torch.cat([slow_BSD[:, :prefix], patches_BPD], dim=1), None, memory_BP)
 
     def _updated(self, memory_BP: Tensor | None, attention: AttentionState, num_patches: int) -> Tensor | None:
         if not self.updates:

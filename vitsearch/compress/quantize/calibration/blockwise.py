@@ -20,12 +20,10 @@ from torch import Tensor
 
 from vitsearch.compress.quantize.calibration.local import covering_range, mse_range, settle_by
 from vitsearch.compress.quantize.layers import ActivationQuantizer, observing
-from vitsearch.models import Block, TokenRoute, VisionTransformer
+from vitsearch.models import Block, TokenState, VisionTransformer
 
 CHOICES = 5
 MAX_IMAGES = 8
-
-State = tuple[Tensor, Tensor | None, Tensor | None]  # tokens (B, N, D), their sizes, the memory of a route
 
 
 def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
@@ -33,11 +31,11 @@ def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
     images_BCHW = _first(batches, MAX_IMAGES)
     exact = _block_outputs(model, images_BCHW)
     settle_by(mse_range, model, batches)
-    state: State = (model.norm_pre(model.embed(images_BCHW)), None, None)
+    state = TokenState(model.norm_pre(model.embed(images_BCHW)))
     for block, target_BND in zip(model.blocks, exact, strict=True):
         assert isinstance(block, Block)
         with observing(block) as quantizers:
-            _run(block, state)
+            block.run(state)
             starts = [
                 (quantizer, covering_range(quantizer.observed(), quantizer.bits, quantizer.codes))
                 for quantizer in quantizers
@@ -45,17 +43,17 @@ def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
             ]
         for quantizer, start in starts:
             _search(block, state, target_BND, quantizer, start)
-        state = _run(block, state)
+        state = block.run(state)
 
 
-def _search(block: Block, state: State, target_BND: Tensor, quantizer: ActivationQuantizer, start: Tensor) -> None:
+def _search(block: Block, state: TokenState, target_BND: Tensor, quantizer: ActivationQuantizer, start: Tensor) -> None:
     """Set one range; the one in force is among the choices."""
     shares = torch.linspace(0.4, 1.0, CHOICES, device=start.device)
     ranges = [quantizer.theta.clone(), *quantizer.codes.choices(start, shares, quantizer.bits)]
     errors = []
     for theta in ranges:
         quantizer.settle(theta)
-        errors.append(_distance(_run(block, state)[0], target_BND))
+        errors.append(_distance(block.run(state).x_BND, target_BND))
     quantizer.settle(ranges[int(torch.stack(errors).argmin())])
 
 
@@ -69,21 +67,12 @@ def _block_outputs(model: VisionTransformer, images_BCHW: Tensor) -> list[Tensor
     """Tokens after each block without quantisation."""
     outputs: list[Tensor] = []
     with observing(model):
-        state: State = (model.norm_pre(model.embed(images_BCHW)), None, None)
+        state = TokenState(model.norm_pre(model.embed(images_BCHW)))
         for block in model.blocks:
             assert isinstance(block, Block)
-            state = _run(block, state)
-            outputs.append(state[0])
+            state = block.run(state)
+            outputs.append(state.x_BND)
     return outputs
-
-
-def _run(block: Block, state: State) -> State:
-    x_BND, size_BN, memory_BP = state
-    if isinstance(block.reducer, TokenRoute):
-        x_BND, memory_BP = block.reducer.run(block, x_BND, memory_BP)
-    else:
-        x_BND, size_BN = block(x_BND, size_BN)
-    return x_BND, size_BN, memory_BP
 
 
 def _first(batches: Sequence[Tensor], count: int) -> Tensor:
