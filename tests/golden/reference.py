@@ -235,6 +235,57 @@ def topk(count: int, *, merge: bool, score: str) -> Reduction:
     return reduce
 
 
+def threshold(tau: float, *, merge: bool, score: str) -> Reduction:
+    """Keep the patches whose score exceeds tau, or else the best one."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        value = SCORES[score](seen)
+        return topk(max(1, sum(v > tau for v in value)), merge=merge, score=score)(seen)
+
+    return reduce
+
+
+def ats(samples: int, *, score: str = "ats") -> Reduction:
+    """Keep the patches whose cumulated share is nearest to one of evenly spread points."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        value = SCORES[score](seen)
+        order = sorted(range(len(value)), key=lambda i: value[i])
+        reached, total = [], 0.0
+        for i in order:
+            total += value[i] / sum(value)
+            reached.append(total)
+        hit = set()
+        for k in range(1, samples + 1):
+            point = (2 * k - 1) / (2 * samples)
+            hit.add(order[min(range(len(order)), key=lambda place: abs(reached[place] - point))])
+        stay = [*range(seen.prefix), *(seen.prefix + i for i in sorted(hit))]
+        return seen.x[stay], seen.size[stay]
+
+    return reduce
+
+
+def similarity_pool(tau: float, pool: str, *, score: str) -> Reduction:
+    """Groups of patches, each opened by the best patch that is in none."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        x, size, value = seen.x[seen.prefix :], seen.size[seen.prefix :], SCORES[score](seen)
+        groups: dict[int, list[int]] = {}
+        free = sorted(range(len(x)), key=lambda i: -value[i])
+        while free:
+            opener = free.pop(0)
+            groups[opener] = [opener, *(i for i in free if cosine(x[i], x[opener]) > tau)]
+            free = [i for i in free if i not in groups[opener]]
+        rows, sizes = list(seen.x[: seen.prefix]), list(seen.size[: seen.prefix])
+        for opener in sorted(groups):
+            mass = sum(size[i] for i in groups[opener])
+            rows.append(sum(size[i] * x[i] for i in groups[opener]) / mass if pool == "avg" else x[opener])
+            sizes.append(mass)
+        return np.stack(rows), np.array(sizes)
+
+    return reduce
+
+
 def diffrate(pruned: int, merged: int, *, score: str = "cls_attention") -> Reduction:
     """Drop the last patches by score and merge those before them into the most similar of the others."""
 

@@ -353,3 +353,65 @@ def test_evo(size: str, prefix: str, keep: float, blocks: tuple[int, ...]):
     ])  # fmt: skip
     assert np.abs(expected - dense).max() > 1e-2
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def counts_of_images(a: Architecture, rule: dict[str, Any]) -> set[int]:
+    """How many tokens the images of a batch end with."""
+    model = network(a)
+    model.set_reducers(build_reducers(Candidate.model_validate({"architecture": a, "tokens": rule})))
+    size_BN = model.run_blocks(images(a)).size_BN
+    assert size_BN is not None
+    return set((size_BN > 0).sum(dim=1).tolist())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("rest", ["drop", "merge"])
+def test_threshold(size: str, prefix: str, rest: str):
+    """Thresholds near the mean score, so that each image of the batch keeps a number of its own."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    mean = HEADS * 0.9  # every row of attention sums to one, and some falls on prefix tokens
+    rule = {"reducer": "threshold", "tau": (mean, 0.8 * mean), "blocks": (1, 3), "rest": rest,
+            "score": "attention_received"}  # fmt: skip
+    assert len(counts_of_images(a, rule)) > 1 or size == "9 patches"
+    compare_each(
+        a, rule,
+        {b: reference.threshold(t, merge=rest == "merge", score="attention_received")
+         for b, t in {1: mean, 3: 0.8 * mean}.items()},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_threshold_with_every_score(score: str):
+    """Images of different lengths in one batch: empty places must count in no score."""
+    a = architecture((9, 3))
+    mean = {"attention_received": HEADS, "magnitude": 6.0}.get(score, 1 / 10)
+    rule = {"reducer": "threshold", "tau": mean, "score": score}
+    compare(a, rule, lambda: reference.threshold(mean, merge=False, score=score), (1, 2, 4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist", "cls, avg"])
+@pytest.mark.parametrize("samples", [(25, 9), (40, 16)], ids=str)
+def test_ats(size: str, prefix: str, samples: tuple[int, int]):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    rule = {"reducer": "ats", "samples": samples, "blocks": (1, 2)}
+    compare_each(a, rule, {block: reference.ats(n) for block, n in zip((1, 2), samples, strict=True)})
+
+
+def test_ats_keeps_another_number_for_each_image():
+    assert len(counts_of_images(architecture(), {"reducer": "ats", "samples": 16, "blocks": (1, 2)})) > 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("pool", ["avg", "first"])
+def test_similarity_pool(size: str, prefix: str, pool: str):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    taus = {1: 0.6, 2: 0.9}
+    rule = {"reducer": "similarity_pool", "cosine": tuple(taus.values()), "blocks": tuple(taus), "pool": pool,
+            "score": "attention_received"}  # fmt: skip
+    assert len(counts_of_images(a, rule)) > 1 or size == "9 patches"
+    compare_each(
+        a, rule, {b: reference.similarity_pool(t, pool, score="attention_received") for b, t in taus.items()}
+    )

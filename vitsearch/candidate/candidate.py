@@ -71,7 +71,7 @@ class Candidate(Spec):
         sizes = self.sparsity.widths(self.architecture)
         if self.sparsity.macs_ratio is None:
             return sizes
-        return even_widths(sizes, tuple(self.tokens.token_counts(self.architecture)), self.sparsity.macs_ratio)
+        return even_widths(sizes, tuple(self.tokens.budget_counts(self.architecture)), self.sparsity.macs_ratio)
 
     def canonical_json(self) -> str:
         """JSON of the canonical form, keys sorted; equal models give equal text."""

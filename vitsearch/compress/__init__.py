@@ -6,7 +6,7 @@ removed), then bits.
 
 from vitsearch.compress.assemble import assemble
 from vitsearch.compress.quantize import calibrate, insert_quantizers
-from vitsearch.compress.tokens import REDUCERS, build_reducers
+from vitsearch.compress.tokens import REDUCERS, build_reducers, metered, token_losses
 from vitsearch.compress.weights import PRUNERS, PruneContext, prune
 
 __all__ = [
@@ -17,5 +17,7 @@ __all__ = [
     "build_reducers",
     "calibrate",
     "insert_quantizers",
+    "metered",
     "prune",
+    "token_losses",
 ]

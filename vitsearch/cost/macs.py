@@ -7,11 +7,52 @@ count of ``vitsearch.profile.count_macs`` on the built model exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import BlockWidths, Candidate
 
 LAYER_NORM_MACS_PER_ELEMENT = 5
+
+
+class Tokens(NamedTuple):
+    """How many tokens there are: of any image, or an array with a figure for each of several images.
+
+    Attributes:
+        per_block: Tokens in the attention and in the MLP of block 1, 2, ..., depth.
+        final: Tokens that leave the last block.
+    """
+
+    per_block: Sequence[tuple[Any, Any]]
+    final: Any
+
+
+class Shape(NamedTuple):
+    """What a candidate's MACs are computed from.
+
+    Attributes:
+        widths: Sizes of every block that is left.
+        tokens: Tokens there.
+    """
+
+    widths: Sequence[BlockWidths]
+    tokens: Tokens
+
+
+def shape_of(
+    candidate: Candidate, widths: Sequence[BlockWidths] | None = None, tokens: Tokens | None = None
+) -> Shape:
+    """What the candidate says, or what its trained network has.
+
+    Args:
+        candidate: The candidate.
+        widths: Sizes of its blocks where a ranking has decided them.
+        tokens: Tokens where images decide them.
+    """
+    a = candidate.pruned_architecture
+    rule = candidate.tokens
+    return Shape(widths or candidate.widths, tokens or Tokens(rule.tokens_per_block(a), rule.token_counts(a)[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,38 +62,50 @@ class BlockMacs:
     Attributes:
         linear: Products of an activation with a weight.
         matmul: Products of two activations: attention and the token reducer.
+        learned: Products with the weights of a token reducer that learns, which are never quantised.
         norm: LayerNorms.
     """
 
-    linear: int
-    matmul: int
-    norm: int
+    linear: Any
+    matmul: Any
+    learned: Any
+    norm: Any
 
     @property
-    def total(self) -> int:
+    def total(self) -> Any:
         """All of them."""
-        return self.linear + self.matmul + self.norm
+        return self.linear + self.matmul + self.learned + self.norm
 
 
-def block_macs(candidate: Candidate) -> list[BlockMacs]:
+def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMacs]:
     """MACs of every block for one image.
 
     With N tokens in, N' out, width D, H heads whose queries and keys are Q and whose values are V wide, and M
     hidden units: linear = N D H (2 Q + V) + N H V D + 2 N' D M, matmul = N^2 H (Q + V) + the reducer's own,
     norm = 5 N D + 5 N' D.
+
+    Args:
+        candidate: The candidate.
+        shape: Its sizes and tokens, if not those it states; figures are arrays where tokens are.
     """
     a = candidate.pruned_architecture
-    tokens = candidate.tokens.tokens_per_block(a)
-    active = set(candidate.tokens.blocks_with_macs(a.depth))
+    widths, (tokens, _) = shape or shape_of(candidate)
+    rule = candidate.tokens.resolved(a) if candidate.tokens.learns else candidate.tokens
+    active = set(rule.blocks_with_macs(a.depth))
+    learning = set(rule.active_blocks(a.depth)) if rule.learns else set()
+    part = rule.learned_part(widths[0].width)
+    entering = [n for n, _ in tokens]
     found = []
-    for block, w in enumerate(candidate.widths, start=1):
+    for block, w in enumerate(widths, start=1):
         n, n_out = tokens[block - 1]
-        reducing = candidate.tokens.extra_macs(n, a, block, w) if block in active else 0
+        reducing = rule.extra_macs(n, a, block, w) if block in active else 0
+        judged = rule.tokens_judged(a, block, entering) - a.num_prefix_tokens if block in learning else 0
         found.append(
             BlockMacs(
                 linear=w.linear_macs(n, n_out),
                 matmul=w.attention_macs(n) + reducing,
-                norm=LAYER_NORM_MACS_PER_ELEMENT * (n + n_out) * w.width,
+                learned=part.products * judged,
+                norm=LAYER_NORM_MACS_PER_ELEMENT * (n + n_out) * w.width + part.norms * judged,
             )
         )
     return found
@@ -70,14 +123,13 @@ def head_macs(candidate: Candidate) -> int:
     return candidate.widths[0].width * a.num_classes * (2 if a.distilled else 1)
 
 
-def num_macs(candidate: Candidate) -> int:
-    """MACs of one forward pass on one image; what the survey calls FLOPs."""
+def num_macs(candidate: Candidate, shape: Shape | None = None) -> Any:
+    """MACs of one forward pass on one image; what the survey calls FLOPs. An array where the tokens are one."""
     a = candidate.pruned_architecture
-    final_tokens = candidate.tokens.token_counts(a)[-1]
-    normalised = final_tokens + (a.num_tokens if a.pre_norm else 0)
-    norms = LAYER_NORM_MACS_PER_ELEMENT * candidate.widths[0].width * normalised
+    shape = shape or shape_of(candidate)
+    normalised = shape.tokens.final + (a.num_tokens if a.pre_norm else 0)
+    norms = LAYER_NORM_MACS_PER_ELEMENT * shape.widths[0].width * normalised
     if a.patch_embedding == "spt":
         norms += LAYER_NORM_MACS_PER_ELEMENT * a.num_patches * a.patch_features
-    return (
-        stem_macs(candidate) + sum(block.total for block in block_macs(candidate)) + norms + head_macs(candidate)
-    )
+    blocks = sum(block.total for block in block_macs(candidate, shape))
+    return stem_macs(candidate) + blocks + norms + head_macs(candidate)

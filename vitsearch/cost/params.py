@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from vitsearch.candidate import Candidate
-from vitsearch.cost.macs import block_macs, head_macs, stem_macs
+from vitsearch.candidate import BlockWidths, Candidate
+from vitsearch.cost.macs import Shape, block_macs, head_macs, stem_macs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,14 @@ class LayerGroup:
     weight_bits: int
 
 
-def layer_groups(candidate: Candidate) -> list[LayerGroup]:
-    """Stem, block 1, ..., block depth, head."""
-    a, widths = candidate.pruned_architecture, candidate.widths
+def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> list[LayerGroup]:
+    """Stem, block 1, ..., block depth, head, and the learned parts of a token reducer.
+
+    Args:
+        candidate: The candidate.
+        widths: Sizes of its blocks where a ranking has decided them.
+    """
+    a, widths = candidate.pruned_architecture, widths or candidate.widths
     d = widths[0].width
     bits = candidate.precision.weight_bits_per_block(a.depth)
     embeddings = a.num_prefix_tokens * d + a.num_tokens * d
@@ -48,32 +55,56 @@ def layer_groups(candidate: Candidate) -> list[LayerGroup]:
     ]
     heads = (2 if a.distilled else 1) * a.num_classes
     head = LayerGroup(weights=d * heads, others=heads + 2 * d, weight_bits=bits[-1])
-    return [stem, *blocks, head]
+    return [stem, *blocks, head, *_learned_groups(candidate, d)]
 
 
-def num_params(candidate: Candidate) -> int:
-    """Parameters of the model as it is shipped, after pruning."""
-    return sum(group.weights + group.others for group in layer_groups(candidate))
+def _learned_groups(candidate: Candidate, width: int) -> list[LayerGroup]:
+    if not candidate.tokens.learns:
+        return []
+    a = candidate.pruned_architecture
+    rule = candidate.tokens.resolved(a)
+    part = rule.learned_part(width)
+    return [LayerGroup(weights=part.weights, others=part.others, weight_bits=32)] * len(
+        rule.active_blocks(a.depth)
+    )
 
 
-def weight_bits(candidate: Candidate) -> float:
-    """Bits averaged over the weights of linear and convolution layers."""
-    groups = layer_groups(candidate)
+def num_params(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> int:
+    """Parameters of the model as it is shipped, after pruning; ``widths`` as in ``layer_groups``."""
+    return sum(group.weights + group.others for group in layer_groups(candidate, widths))
+
+
+def weight_bits(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> float:
+    """Bits averaged over the weights of linear and convolution layers; ``widths`` as in ``layer_groups``."""
+    groups = layer_groups(candidate, widths)
     return sum(g.weights * g.weight_bits for g in groups) / sum(g.weights for g in groups)
 
 
-def activation_bits(candidate: Candidate) -> float:
-    """Bits averaged over the activation operands of every MAC of linear, convolution and matrix products."""
+def activation_bits(candidate: Candidate, shape: Shape | None = None) -> float:
+    """Bits averaged over the activation operands of every MAC of linear, convolution and matrix products.
+
+    Args:
+        candidate: The candidate.
+        shape: Its sizes and tokens, if not those it states; over images, MACs are averaged.
+    """
     depth = candidate.pruned_architecture.depth
     bits = candidate.precision.activation_bits_per_block(depth)
-    macs = [stem_macs(candidate), *(b.linear + b.matmul for b in block_macs(candidate)), head_macs(candidate)]
-    widths = [bits[0], *bits, bits[-1]]
+    blocks = block_macs(candidate, shape)
+    products = [stem_macs(candidate), *(b.linear + b.matmul for b in blocks), head_macs(candidate)]
+    macs = [_mean(m) for m in (*products, *(b.learned for b in blocks))]
+    widths = [bits[0], *bits, bits[-1], *[32] * depth]
     return sum(m * w for m, w in zip(macs, widths, strict=True)) / sum(macs)
 
 
-def size_mb(candidate: Candidate) -> float:
-    """Every parameter at its stored width, in MB of 10^6 bytes."""
+def size_mb(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> float:
+    """Every parameter at its stored width, in MB of 10^6 bytes; ``widths`` as in ``layer_groups``."""
     stored_bits = sum(
-        g.weights * g.weight_bits + g.others * (16 if g.weight_bits == 16 else 32) for g in layer_groups(candidate)
+        g.weights * g.weight_bits + g.others * (16 if g.weight_bits == 16 else 32)
+        for g in layer_groups(candidate, widths)
     )
     return stored_bits / 8 / 1e6
+
+
+def _mean(macs: Any) -> Any:
+    """Of an array over images; a plain figure as it is."""
+    return macs if isinstance(macs, int) else float(macs.mean())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from vitsearch.candidate import Candidate, CostKind
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitsearch.candidate import BlockWidths, Candidate, CostKind
 from vitsearch.config import EerSpec, Spec
 from vitsearch.cost import params
 from vitsearch.cost.eer import DEFAULT_EER, eer_pct
-from vitsearch.cost.macs import num_macs
+from vitsearch.cost.macs import Shape, Tokens, num_macs, shape_of
 
 
 class Cost(Spec):
@@ -20,7 +24,10 @@ class Cost(Spec):
         activation_bits: Mean bits of an activation operand.
         size_mb: Stored size in MB of 10^6 bytes.
         tokens: Tokens entering block 1, ..., depth, and leaving the last.
-        kind: ``exact``, or ``bounded`` when token counts depend on the image.
+        kind: ``exact``; ``bounded`` where token counts depend on the image: MACs are the least that any image can
+            need; ``measured`` where what stays depends on the trained weights (a budget of MACs): parameters, bits
+            and size are estimates. A trial measures what is not exact, see ``measured_cost``.
+        num_macs_p95: MACs that 95 % of the validation images do not exceed, where they were measured.
     """
 
     num_params: int
@@ -29,8 +36,9 @@ class Cost(Spec):
     weight_bits: float
     activation_bits: float
     size_mb: float
-    tokens: tuple[int, ...]
+    tokens: tuple[int | float, ...]
     kind: CostKind = "exact"
+    num_macs_p95: int | None = None
 
     def eer_values(self) -> dict[str, float]:
         """The figures in the names and units of ``eer_pct``."""
@@ -51,15 +59,41 @@ class Cost(Spec):
 
 def cost_of(candidate: Candidate) -> Cost:
     """Parameters, MACs, bits and size in closed form, without building a tensor."""
-    weights = params.weight_bits(candidate)
-    activations = params.activation_bits(candidate)
+    return _cost(candidate, shape_of(candidate), cost_kind(candidate))
+
+
+def cost_kind(candidate: Candidate) -> CostKind:
+    """How well the cost is known before training."""
+    if candidate.tokens.cost_kind != "exact":
+        return candidate.tokens.cost_kind
+    return "exact" if candidate.sparsity.macs_ratio is None else "measured"
+
+
+def measured_cost(candidate: Candidate, widths: Sequence[BlockWidths], tokens: Tokens | None = None) -> Cost:
+    """The cost of a trained network of this candidate.
+
+    Args:
+        candidate: The candidate.
+        widths: The sizes that its blocks really have.
+        tokens: The tokens that images really have, as arrays; MACs and tokens are means over them.
+    """
+    return _cost(candidate, shape_of(candidate, widths, tokens), "measured")
+
+
+def _cost(candidate: Candidate, shape: Shape, kind: CostKind) -> Cost:
+    weights = params.weight_bits(candidate, shape.widths)
+    activations = params.activation_bits(candidate, shape)
+    macs = num_macs(candidate, shape)
+    over_images = not isinstance(macs, int)
+    counts = [n for n, _ in shape.tokens.per_block] + [shape.tokens.final]
     return Cost(
-        num_params=params.num_params(candidate),
-        num_macs=num_macs(candidate),
+        num_params=params.num_params(candidate, shape.widths),
+        num_macs=round(float(macs.mean())) if over_images else macs,
         bits=(weights + activations) / 2,
         weight_bits=weights,
         activation_bits=activations,
-        size_mb=params.size_mb(candidate),
-        tokens=tuple(candidate.tokens.token_counts(candidate.pruned_architecture)),
-        kind=candidate.tokens.cost_kind,
+        size_mb=params.size_mb(candidate, shape.widths),
+        tokens=tuple(n if isinstance(n, int) else round(float(n.mean()), 1) for n in counts),
+        kind=kind,
+        num_macs_p95=round(float(np.percentile(macs, 95))) if over_images else None,
     )

@@ -157,8 +157,8 @@ def set_fused_attention(model: nn.Module, fused: bool) -> None:
 def log_size_bias(size_BN: Tensor | None) -> Tensor | None:
     """Proportional attention: log of the token sizes, shaped (B, 1, 1, N) to add to logits (ToMe, Section 3).
 
-    A place without a token has size 0, and log 0 = -inf hides it. While sizes are learned, log(s + 1e-6) stands for
-    it: the derivative of exp(logit) s by s is exp(logit) at s = 0, too.
+    A place without a token has size 0, and log 0 = -inf hides it. While sizes are learned, log(s + 1e-6) stands
+    for it: the derivative of exp(logit) s by s is exp(logit) at s = 0, too.
     """
     if size_BN is None:
         return None

@@ -28,12 +28,12 @@ class TokenState(NamedTuple):
         x_BND: Tokens, prefix tokens first.
         size_BN: How many patches each token stands for; None while every token stands for one. Where images keep
             different numbers of tokens, places without one have size 0: nothing attends to them.
-        memory: What routes hand on to the next one, B images first; None at the first block.
+        memory: What routes hand on to the next one; None at the first block.
     """
 
     x_BND: Tensor
     size_BN: Tensor | None = None
-    memory: Tensor | None = None
+    memory: object = None
 
 
 class TokenReducer(Protocol):
@@ -174,7 +174,7 @@ class VisionTransformer(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, Block)
             reducer = reducers.get(number)
-            block._modules.pop("reducer", None)  # torch takes nothing but a module in a module's place
+            del block.reducer  # torch takes nothing but a module in a module's place
             block.reducer = reducer.to(self.pos_embed.device) if isinstance(reducer, nn.Module) else reducer
 
     def no_weight_decay(self) -> set[str]:
@@ -189,10 +189,12 @@ class VisionTransformer(nn.Module):
     def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C) of the classifier and of the distillation head, if there is one."""
         state = self.run_blocks(images_BCHW)
-        x_BND = self.norm(state.x_BND)
-        if self.architecture.pool == "avg":
-            return self.head(_mean_of_patches(x_BND, state.size_BN, self.architecture.num_prefix_tokens)), None
-        return self.head(x_BND[:, 0]), None if self.head_dist is None else self.head_dist(x_BND[:, 1])
+        return self._heads(self.norm(state.x_BND), state.size_BN)
+
+    def logits_of(self, x_BND: Tensor) -> Tensor:
+        """Logits (B, C) of what ``forward_features`` returned, where no place is empty."""
+        cls_BC, dist_BC = self._heads(x_BND, None)
+        return cls_BC if dist_BC is None else (cls_BC + dist_BC) / 2
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
@@ -205,6 +207,11 @@ class VisionTransformer(nn.Module):
             assert isinstance(block, Block)
             state = block.run(state)
         return state
+
+    def _heads(self, x_BND: Tensor, size_BN: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.architecture.pool == "avg":
+            return self.head(_mean_of_patches(x_BND, size_BN, self.architecture.num_prefix_tokens)), None
+        return self.head(x_BND[:, 0]), None if self.head_dist is None else self.head_dist(x_BND[:, 1])
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Prefix and patch tokens (B, N, D) with their positions."""
@@ -230,4 +237,4 @@ def _mean_of_patches(x_BND: Tensor, size_BN: Tensor | None, num_prefix: int) -> 
     if size_BN is None:
         return patches_BPD.mean(dim=1)
     there_BP1 = (size_BN[:, num_prefix:] > 0).to(x_BND.dtype).unsqueeze(-1)
-    return (patches_BPD * there_BP1).sum(dim=1) / there_BP1.sum(dim=1)
+    return (patches_BPD * there_BP1).sum(dim=1) / there_BP1.sum(dim=1).clamp_min(1)

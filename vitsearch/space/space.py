@@ -360,7 +360,7 @@ def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architectur
     if sparsity.macs_ratio is None:
         return sparsity
     dense = Sparsity().widths(architecture)
-    least = least_ratio(dense, tuple(tokens.token_counts(architecture)))
+    least = least_ratio(dense, tuple(tokens.budget_counts(architecture)))
     return sparsity.model_copy(
         update={"macs_ratio": min(1.0, max(sparsity.macs_ratio, math.ceil(least * 1e4) / 1e4))}
     )

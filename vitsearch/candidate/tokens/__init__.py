@@ -9,15 +9,21 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
+from vitsearch.candidate.tokens.ats import ATS
+from vitsearch.candidate.tokens.avit import AViT
 from vitsearch.candidate.tokens.blocks import BlockwiseRule, every_block, max_merges, quarter_blocks
 from vitsearch.candidate.tokens.diffrate import DiffRate
+from vitsearch.candidate.tokens.dynamicvit import DynamicViT
 from vitsearch.candidate.tokens.evit import EViT
 from vitsearch.candidate.tokens.evo import EvoViT
 from vitsearch.candidate.tokens.grid_pool import GridPool
+from vitsearch.candidate.tokens.ltmp import LTMP
 from vitsearch.candidate.tokens.ppt import PPT
-from vitsearch.candidate.tokens.rule import CostKind, NoReduction, TokenRule
+from vitsearch.candidate.tokens.rule import CostKind, LearnedPart, NoReduction, TokenRule
 from vitsearch.candidate.tokens.score import SCORES, ScoreKind
+from vitsearch.candidate.tokens.similarity_pool import SimilarityPool
 from vitsearch.candidate.tokens.spvit import SPViT
+from vitsearch.candidate.tokens.threshold import ThresholdSelection
 from vitsearch.candidate.tokens.token_pooling import TokenPooling
 from vitsearch.candidate.tokens.tome import ToMe
 from vitsearch.candidate.tokens.topk import TopK
@@ -36,26 +42,39 @@ TOKEN_RULES: dict[str, type[TokenRule]] = {
     "grid_pool": GridPool,
     "token_pooling": TokenPooling,
     "evo": EvoViT,
+    "threshold": ThresholdSelection,
+    "ats": ATS,
+    "similarity_pool": SimilarityPool,
+    "dynamicvit": DynamicViT,
+    "ltmp": LTMP,
+    "avit": AViT,
 }
 
 
 AnyTokenRule = Annotated[SerializeAsAny[TokenRule], RecordOf(TOKEN_RULES, "reducer")]
 
 __all__ = [
+    "ATS",
+    "LTMP",
     "PPT",
     "SCORES",
     "TOKEN_RULES",
     "TPS",
+    "AViT",
     "AnyTokenRule",
     "BlockwiseRule",
     "CostKind",
     "DiffRate",
+    "DynamicViT",
     "EViT",
     "EvoViT",
     "GridPool",
+    "LearnedPart",
     "NoReduction",
     "SPViT",
     "ScoreKind",
+    "SimilarityPool",
+    "ThresholdSelection",
     "ToMe",
     "TokenPooling",
     "TokenRule",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
@@ -11,6 +13,23 @@ from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 
 CostKind = Literal["exact", "bounded", "measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPart:
+    """What a reducer that learns adds to one block; it is stored and computed in 32 bits.
+
+    Attributes:
+        weights: Elements of its linear weights.
+        others: Its other parameters.
+        products: MACs of its linear layers for each patch it judges.
+        norms: MACs of its LayerNorms, likewise.
+    """
+
+    weights: int = 0
+    others: int = 0
+    products: int = 0
+    norms: int = 0
 
 
 class TokenRule(Spec):
@@ -67,6 +86,25 @@ class TokenRule(Spec):
         """Whether token counts are known before training."""
         return "exact"
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters of its own, which the fine-tuning epochs of a trial train."""
+        return False
+
+    def learned_part(self, width: int) -> LearnedPart:  # noqa: ARG002
+        """What it adds to each block in which it acts, where tokens are ``width`` wide."""
+        return LearnedPart()
+
+    def tokens_judged(self, architecture: Architecture, block: int, entering: Sequence[int]) -> int:  # noqa: ARG002
+        """Tokens among whose patches the learned part of ``block`` chooses.
+
+        Args:
+            architecture: The network's, without dropped blocks.
+            block: From 1.
+            entering: Tokens that the attention of each block sees.
+        """
+        return entering[block - 1]
+
     @abstractmethod
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """The canonical form: defaults written out; ``NoReduction`` when nothing would be removed.
@@ -121,6 +159,10 @@ class TokenRule(Spec):
             now = counts[-1]
             counts.append(self.tokens_after(now, architecture, block) if block in active else now)
         return counts
+
+    def budget_counts(self, architecture: Architecture) -> list[int]:
+        """``token_counts`` by which a share of the network's MACs is meant."""
+        return self.token_counts(architecture)
 
 
 class NoReduction(TokenRule):

@@ -10,6 +10,7 @@ With A the attention matrix of a head, h over heads and v_i the values of token 
 | ``ats`` | sum_h A[cls, i] * norm(v_i), normalised over patches (Fayyaz et al., *ATS*, ECCV 2022, Eq. 3) |
 | ``entropy`` | mean_h entropy(A[i, :]) * norm(v_i), normalised over patches |
 | ``magnitude`` | norm(x_i), the Euclidean norm of the feature |
+| ``learned`` | sigmoid of a small MLP of x_i, one for each block, trained in the fine-tuning epochs |
 
 The kernels of the same names are in ``vitsearch.compress.tokens.scores``.
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from vitsearch.candidate.architecture import Architecture
-from vitsearch.candidate.tokens.rule import TokenRule
+from vitsearch.candidate.tokens.rule import LearnedPart, TokenRule
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.named import KeyOf
 
@@ -32,10 +33,12 @@ class ScoreKind:
     Attributes:
         reads: The part of the attention matrix it reads: ``nothing``, the CLS ``row``, or the whole ``matrix``.
         needs_class_token: Whether it is a relation to the CLS token.
+        learns: Whether a network of its own computes it.
     """
 
     reads: Literal["nothing", "row", "matrix"]
     needs_class_token: bool
+    learns: bool = False
 
     def macs(self, num_tokens: int, widths: BlockWidths) -> int:
         """N * qk_width for a row of Q K^T over all heads, N^2 * qk_width for all of it."""
@@ -50,7 +53,16 @@ SCORES: dict[str, ScoreKind] = {
     "ats": ScoreKind("row", needs_class_token=True),
     "entropy": ScoreKind("matrix", needs_class_token=False),
     "magnitude": ScoreKind("nothing", needs_class_token=False),
+    "learned": ScoreKind("nothing", needs_class_token=False, learns=True),
 }
+
+LAYER_NORM_MACS = 5  # per element
+
+
+def score_hidden(width: int) -> int:
+    """Hidden units of the network behind the learned score."""
+    return max(1, width // 4)
+
 
 ScoreName = Annotated[str, KeyOf(SCORES)]
 
@@ -73,6 +85,21 @@ class ScoredRule(TokenRule):
     def needs_class_token(self) -> bool:
         """Whether the score is a relation to the CLS token."""
         return self.uses_score and SCORES[self.score].needs_class_token
+
+    @property
+    def learns(self) -> bool:
+        """Where its score does."""
+        return self.uses_score and SCORES[self.score].learns
+
+    def learned_part(self, width: int) -> LearnedPart:
+        """That of the score network: LayerNorm, D to D/4, GELU, D/4 to 1."""
+        if not self.learns:
+            return LearnedPart()
+        hidden = score_hidden(width)
+        weights = width * hidden + hidden
+        return LearnedPart(
+            weights=weights, others=2 * width + hidden + 1, products=weights, norms=LAYER_NORM_MACS * width
+        )
 
     def check_score(self, architecture: Architecture) -> None:
         """Refuse a score that the network cannot give.

@@ -3,25 +3,54 @@
 Their names and settings are those of ``vitsearch.candidate.TOKEN_RULES``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from vitsearch.candidate import Architecture, Candidate
+from vitsearch.candidate.tokens.score import ScoredRule
+from vitsearch.compress.tokens.ats import build_ats
+from vitsearch.compress.tokens.avit import avit_losses, build_avit
 from vitsearch.compress.tokens.diffrate import build_diffrate
+from vitsearch.compress.tokens.dynamicvit import build_dynamicvit, dynamicvit_losses
 from vitsearch.compress.tokens.evit import build_evit
 from vitsearch.compress.tokens.evo import build_evo
 from vitsearch.compress.tokens.grid_pool import build_grid_pool
+from vitsearch.compress.tokens.learned import LearnedScoreReducer
+from vitsearch.compress.tokens.ltmp import build_ltmp, ltmp_losses
+from vitsearch.compress.tokens.meter import TokenMeter, metered
 from vitsearch.compress.tokens.ppt import build_ppt
+from vitsearch.compress.tokens.similarity_pool import build_similarity_pool
 from vitsearch.compress.tokens.spvit import build_spvit
+from vitsearch.compress.tokens.threshold import build_threshold
 from vitsearch.compress.tokens.token_pooling import build_token_pooling
 from vitsearch.compress.tokens.tome import build_tome
 from vitsearch.compress.tokens.topk import build_topk
 from vitsearch.compress.tokens.tps import build_tps
-from vitsearch.models import TokenReducer, TokenRoute
+from vitsearch.models import TokenReducer, TokenRoute, VisionTransformer
+from vitsearch.train.losses import LossTerm
 
-Builder = Callable[[Any, Architecture], Mapping[int, TokenReducer | TokenRoute]]
+Reducers = Mapping[int, TokenReducer | TokenRoute]
+Builder = Callable[[Any, Architecture], Reducers]
+Losses = Callable[[VisionTransformer, Any, VisionTransformer], AbstractContextManager[tuple[LossTerm, ...]]]
 
-REDUCERS: dict[str, Builder] = {
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A reducer that trains with the network.
+
+    Attributes:
+        build: Makes it from its rule, the architecture and the width of a token.
+        losses: From the network with the reducer, the rule, and the network before any token left: what is added
+            to the recipe's loss inside a ``with`` block of training.
+    """
+
+    build: Callable[[Any, Architecture, int], Reducers]
+    losses: Losses
+
+
+REDUCERS: dict[str, Builder | Learner] = {
     "none": lambda rule, architecture: {},  # noqa: ARG005
     "tome": build_tome,
     "evit": build_evit,
@@ -33,12 +62,53 @@ REDUCERS: dict[str, Builder] = {
     "grid_pool": build_grid_pool,
     "token_pooling": build_token_pooling,
     "evo": build_evo,
+    "threshold": build_threshold,
+    "ats": build_ats,
+    "similarity_pool": build_similarity_pool,
+    "dynamicvit": Learner(build=build_dynamicvit, losses=dynamicvit_losses),
+    "ltmp": Learner(build=lambda rule, architecture, width: build_ltmp(rule, architecture), losses=ltmp_losses),  # noqa: ARG005
+    "avit": Learner(build=lambda rule, architecture, width: build_avit(rule, architecture), losses=avit_losses),  # noqa: ARG005
 }
 
 
-def build_reducers(candidate: Candidate) -> Mapping[int, TokenReducer | TokenRoute]:
-    """The candidate's reducers by block number, from 1."""
-    return REDUCERS[candidate.tokens.reducer](candidate.tokens, candidate.pruned_architecture)
+def build_reducers(candidate: Candidate, width: int | None = None) -> Reducers:
+    """The candidate's reducers by block number, from 1.
+
+    Args:
+        candidate: Its rule and shape.
+        width: Of a token, where it is not yet the candidate's own.
+    """
+    rule, architecture = candidate.tokens, candidate.pruned_architecture
+    width = width or candidate.widths[0].width
+    kind = REDUCERS[rule.reducer]
+    found = kind.build(rule, architecture, width) if isinstance(kind, Learner) else kind(rule, architecture)
+    if not (isinstance(rule, ScoredRule) and rule.learns):
+        return found
+    prefix = architecture.num_prefix_tokens
+    return {
+        number: LearnedScoreReducer(one, width, prefix)
+        for number, one in found.items()
+        if not isinstance(one, TokenRoute)
+    }
 
 
-__all__ = ["REDUCERS", "build_reducers"]
+@contextmanager
+def token_losses(
+    model: VisionTransformer, candidate: Candidate, teacher: VisionTransformer
+) -> Iterator[tuple[LossTerm, ...]]:
+    """What a candidate's reducer adds to the recipe's loss while it trains; nothing for one that does not learn.
+
+    Args:
+        model: With the reducer.
+        candidate: Its rule.
+        teacher: The trained network before any token left.
+    """
+    kind = REDUCERS[candidate.tokens.reducer]
+    if not isinstance(kind, Learner):
+        yield ()
+        return
+    with kind.losses(model, candidate.tokens, teacher) as terms:
+        yield terms
+
+
+__all__ = ["REDUCERS", "Learner", "TokenMeter", "build_reducers", "metered", "token_losses"]

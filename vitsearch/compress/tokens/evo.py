@@ -36,6 +36,7 @@ class EvoRoute(TokenRoute):
     def run(self, block: Block, state: TokenState) -> TokenState:
         """Run; the memory is g (B, P)."""
         prefix, x_BND, memory_BP = self.num_prefix, state.x_BND, state.memory
+        assert memory_BP is None or isinstance(memory_BP, Tensor)
         if self.num_kept is None:
             x_BND, attention = block.attend(x_BND, None)
             memory_BP = self._updated(memory_BP, attention, x_BND.shape[1] - prefix)

@@ -26,12 +26,12 @@ def cls_attention(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> 
 
 def attention_to_cls(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  # noqa: ARG001
     """mean_h A[i, cls]."""
-    return attention_logits_BHNN(attention).softmax(dim=-1)[..., 0].mean(dim=1)[:, num_prefix:]
+    return attention_BHNN(attention)[..., 0].mean(dim=1)[:, num_prefix:]
 
 
 def attention_received(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  # noqa: ARG001
     """Sum over heads and all queries j of A[j, i] (Marin et al., *Token Pooling*, 2021)."""
-    return attention_logits_BHNN(attention).softmax(dim=-1).sum(dim=(1, 2))[:, num_prefix:]
+    return attention_BHNN(attention).sum(dim=(1, 2))[:, num_prefix:]
 
 
 def ats(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  # noqa: ARG001
@@ -42,7 +42,7 @@ def ats(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  #
 
 def entropy(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  # noqa: ARG001
     """How widely a patch looks: mean_h of the entropy of A[i, :], times norm(v_i), normalised over patches."""
-    A_BHNN = attention_logits_BHNN(attention).softmax(dim=-1)
+    A_BHNN = attention_BHNN(attention)
     log_BHNN = A_BHNN.clamp_min(torch.finfo(A_BHNN.dtype).tiny).log()  # 0 log 0 = 0
     entropy_BP = -(A_BHNN * log_BHNN).sum(dim=-1).mean(dim=1)[:, num_prefix:]
     return shares(entropy_BP * _value_norms_BP(attention, num_prefix))
@@ -53,6 +53,12 @@ def magnitude(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tens
     return x_BND[:, num_prefix:].square().sum(dim=-1).sqrt()
 
 
+def learned(x_BND: Tensor, attention: AttentionState, num_prefix: int) -> Tensor:  # noqa: ARG001
+    """What the reducer's own network makes of the features, see ``LearnedScoreReducer``."""
+    assert attention.learned_score_BP is not None, "a reducer with a learned score is wrapped by build_reducers"
+    return attention.learned_score_BP
+
+
 SCORE_KERNELS: dict[str, Score] = {
     "cls_attention": cls_attention,
     "attention_to_cls": attention_to_cls,
@@ -60,19 +66,22 @@ SCORE_KERNELS: dict[str, Score] = {
     "ats": ats,
     "entropy": entropy,
     "magnitude": magnitude,
+    "learned": learned,
 }
 
 
-def attention_logits_BHNN(attention: AttentionState) -> Tensor:
-    """Q K^T / sqrt(K) + bias, the whole matrix: only for scores that need it."""
+def attention_BHNN(attention: AttentionState) -> Tensor:
+    """softmax(Q K^T / sqrt(K) + bias), all of it: only for scores that need it. Empty places look nowhere."""
     logits_BHNN = (attention.q_BHNK * attention.scale) @ attention.k_BHNK.transpose(-2, -1)
     bias = attention.bias_B1MN(logits_BHNN.shape[2])
-    return logits_BHNN if bias is None else logits_BHNN + bias
+    A_BHNN = (logits_BHNN if bias is None else logits_BHNN + bias).softmax(dim=-1)
+    present_BN = attention.present_BN()
+    return A_BHNN if present_BN is None else A_BHNN * present_BN[:, None, :, None]
 
 
 def shares(scores_BP: Tensor) -> Tensor:
-    """Scores divided by their sum over patches."""
-    return scores_BP / scores_BP.sum(dim=-1, keepdim=True)
+    """Scores divided by their sum over patches; zeros where all are zero."""
+    return scores_BP / scores_BP.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(scores_BP.dtype).tiny)
 
 
 def _value_norms_BP(attention: AttentionState, num_prefix: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitsearch.candidate import PRUNERS, Candidate, products
-from vitsearch.compress.tokens import build_reducers
+from vitsearch.compress.tokens import build_reducers, token_losses
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
 from vitsearch.compress.weights.schedule import steps_of
@@ -29,8 +29,9 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
         candidate: Says how units are ranked and how many survive, in how many steps.
         context: What the ranking and the fine-tuning need.
     """
+    dense_model = model
     rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
-    dense, tokens = model.widths, tuple(candidate.tokens.token_counts(candidate.pruned_architecture))
+    dense, tokens = model.widths, tuple(candidate.tokens.budget_counts(candidate.pruned_architecture))
     for step in steps_of(candidate, candidate.widths, context.epochs):
         ranked = rank(model, replace(context, epochs=step.epochs))
         widths = step.widths
@@ -38,7 +39,8 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
             budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
             widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
         model = slice_network(ranked.model, choose(ranked.scores, widths))
-        model.set_reducers(build_reducers(candidate))
+        model.set_reducers(build_reducers(candidate, widths[0].width))
         if step.epochs > ranked.epochs:
-            context.train(model, step.epochs - ranked.epochs)
+            with token_losses(model, candidate, dense_model) as terms:
+                context.train(model, step.epochs - ranked.epochs, terms)
     return model

@@ -8,18 +8,22 @@ from hypothesis import strategies as st
 
 from tests.unit.candidate.factory import deit_s
 from vitsearch.candidate import (
+    ATS,
     PPT,
     SCORES,
     TOKEN_RULES,
     TPS,
     BlockWidths,
+    BlockwiseRule,
     Candidate,
     DiffRate,
     EViT,
     EvoViT,
     GridPool,
     NoReduction,
+    SimilarityPool,
     SPViT,
+    ThresholdSelection,
     TokenPooling,
     TokenRule,
     ToMe,
@@ -158,12 +162,31 @@ def test_max_merges():
     assert max_merges(1, 2) == 0
 
 
-def test_every_published_rule_has_an_exact_cost():
-    assert {
-        rule.model_validate({"r": 1} if "r" in rule.model_fields else {}).cost_kind
-        for rule in TOKEN_RULES.values()
-    } == {"exact"}
+def test_the_cost_is_bounded_where_the_image_decides_and_exact_elsewhere():
+    kinds = {name: rule.examples()[0].cost_kind for name, rule in TOKEN_RULES.items()}
+    assert {name for name, kind in kinds.items() if kind == "bounded"} == {
+        "threshold", "ats", "similarity_pool", "ltmp", "avit",
+    }  # fmt: skip
+    assert set(kinds.values()) == {"exact", "bounded"}
     assert math.isclose(PPT().tau, 7e-5)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ThresholdSelection(tau=(0.01, 0.0, 0.02), blocks=(2, 3, 5)),
+        ATS(samples=(9, 0, 30), blocks=(2, 3, 5)),
+        SimilarityPool(cosine=(0.5, 1.0, -1.0), blocks=(2, 3, 5)),
+    ],
+    ids=repr,
+)
+def test_the_fewest_tokens_are_one_patch_from_the_first_block_that_acts(rule: TokenRule):
+    a = deit_s()
+    assert rule.token_counts(a) == [197, 197] + [2] * 11
+    resolved = rule.resolved(a)
+    assert isinstance(resolved, BlockwiseRule)
+    assert resolved.blocks == (2, 5)
+    assert rule.budget_counts(a) == [197] * 13
 
 
 def same(*rules: TokenRule) -> None:
@@ -289,12 +312,12 @@ def test_what_scores_cost():
     dear = {"attention_to_cls", "attention_received", "entropy"}
     for name, kind in SCORES.items():
         assert kind.macs(197, widths) == (
-            197**2 * 384 if name in dear else 0 if name == "magnitude" else 197 * 384
+            197**2 * 384 if name in dear else 0 if name in {"magnitude", "learned"} else 197 * 384
         )
 
 
 def test_an_unknown_score_is_refused_by_name():
-    with pytest.raises(ValueError, match="'ats', 'entropy' or 'magnitude'"):
+    with pytest.raises(ValueError, match="'ats', 'entropy', 'magnitude' or 'learned'"):
         EViT(score="luck")
 
 

@@ -46,7 +46,9 @@ def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
         state = block.run(state)
 
 
-def _search(block: Block, state: TokenState, target_BND: Tensor, quantizer: ActivationQuantizer, start: Tensor) -> None:
+def _search(
+    block: Block, state: TokenState, target_BND: Tensor, quantizer: ActivationQuantizer, start: Tensor
+) -> None:
     """Set one range; the one in force is among the choices."""
     shares = torch.linspace(0.4, 1.0, CHOICES, device=start.device)
     ranges = [quantizer.theta.clone(), *quantizer.codes.choices(start, shares, quantizer.bits)]
