@@ -132,6 +132,30 @@ class ProfileRequest(Spec):
     contended: bool = False
 
 
+class MeasuredCost(Spec):
+    """What a trained network costs, where its candidate alone does not tell.
+
+    Attributes:
+        num_params: Parameters.
+        num_macs: MACs of one image; the mean over the scored split where images differ.
+        num_macs_p95: What 95 % of its images do not exceed; None where images do not differ.
+        bits: (weight_bits + activation_bits) / 2.
+        weight_bits: Mean bits of a weight.
+        activation_bits: Mean bits of an activation operand.
+        size_mb: Stored size in MB of 10^6 bytes.
+        tokens: Mean tokens entering block 1, ..., depth, and leaving the last.
+    """
+
+    num_params: int
+    num_macs: int
+    num_macs_p95: int | None = None
+    bits: float
+    weight_bits: float
+    activation_bits: float
+    size_mb: float
+    tokens: tuple[int | float, ...]
+
+
 class TrialResult(Spec):
     """What one evaluation found.
 
@@ -146,6 +170,7 @@ class TrialResult(Spec):
         train_s: Seconds of training.
         total_s: Seconds of the whole evaluation.
         num_params: Parameters counted on the trained model.
+        measured: Its cost, where that was not known exactly before.
         weights_file: File inside ``artifact_dir``.
         weights_sha256: Its checksum.
         device: What it was trained on.
@@ -163,6 +188,7 @@ class TrialResult(Spec):
     train_s: float
     total_s: float
     num_params: int
+    measured: MeasuredCost | None = None
     weights_file: str = ""
     weights_sha256: str = ""
     device: str = "cpu"

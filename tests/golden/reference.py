@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ Reduction = Callable[["Seen"], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reducer sees after the attention's residual of one block."""
+    """What a reducer sees after the attention's residual of one block; ``w`` are the weights of its own there."""
 
     x: Array
     size: Array
@@ -28,6 +28,7 @@ class Seen:
     k: Array
     v: Array
     prefix: int
+    w: dict[str, Array] = field(default_factory=dict)
 
     def attention(self, head: int) -> Array:
         """softmax(q k^T / sqrt(K) + log s), the whole matrix of one head."""
@@ -71,10 +72,12 @@ def attend(w: dict[str, Array], b: int, x: Array, size: Array, heads: int, prefi
     y = layer_norm(x, w[p + "norm1.weight"], w[p + "norm1.bias"])
     qkv = y @ w[p + "attn.qkv.weight"].T + w[p + "attn.qkv.bias"]
     q, k, v = (split_heads(part, heads) for part in np.split(qkv, 3, axis=1))
-    seen = Seen(x, size, q, k, v, prefix)
+    place = p + "reducer."
+    own = {name.removeprefix(place): value for name, value in w.items() if name.startswith(place)}
+    seen = Seen(x, size, q, k, v, prefix, own)
     mixed = np.concatenate([seen.attention(h) @ v[h] for h in range(heads)], axis=1)
     x = x + mixed @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
-    return x, Seen(x, size, q, k, v, prefix)
+    return x, Seen(x, size, q, k, v, prefix, own)
 
 
 def mix_channels(w: dict[str, Array], b: int, x: Array) -> Array:
@@ -82,8 +85,7 @@ def mix_channels(w: dict[str, Array], b: int, x: Array) -> Array:
     p = f"blocks.{b}."
     y = layer_norm(x, w[p + "norm2.weight"], w[p + "norm2.bias"])
     hidden = y @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"]
-    hidden = hidden * (1 + erf(hidden / math.sqrt(2))) / 2
-    return x + hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
+    return x + gelu(hidden) @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
 
 
 def logits(w: dict[str, Array], x: Array, prefix: int, pool: str) -> Array:
@@ -133,6 +135,70 @@ def forward_evo(
             x[prefix + i] = after[prefix + place]
             rank[i] = 0.5 * rank[i] + 0.5 * now[place]
     return logits(w, x, prefix, pool)
+
+
+def gelu(x: Array) -> Array:
+    return x * (1 + erf(x / math.sqrt(2))) / 2
+
+
+def linear(w: dict[str, Array], layer: str, x: Array) -> Array:
+    return x @ w[layer + ".weight"].T + w[layer + ".bias"]
+
+
+def forward_dynamicvit(
+    w: dict[str, Array], image_CHW: Array, *, patch: int, heads: int, kept: dict[int, int], pool: str
+) -> Array:
+    """DynamicViT in evaluation: before chosen blocks the patches most probably kept go on."""
+    x = embed(w, image_CHW, patch)
+    prefix = int("cls_token" in w) + int("dist_token" in w)
+    depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
+    for b in range(depth):
+        if b + 1 in kept:
+            p = f"blocks.{b}.reducer."
+            z = layer_norm(x[prefix:], w[p + "features.0.weight"], w[p + "features.0.bias"])
+            z = gelu(linear(w, p + "features.1", z))
+            half = z.shape[1] // 2
+            rows = []
+            for i in range(len(z)):
+                y = np.concatenate([z[i, :half], z[:, half:].sum(axis=0) / len(z)])
+                y = gelu(linear(w, p + "choice.0", y))
+                y = linear(w, p + "choice.4", gelu(linear(w, p + "choice.2", y)))
+                rows.append(y[0] - math.log(math.exp(y[0]) + math.exp(y[1])))
+            x = np.concatenate([x[:prefix], x[prefix:][best(np.array(rows), kept[b + 1])[0]]])
+        x, _ = attend(w, b, x, np.ones(len(x)), heads, prefix)
+        x = mix_channels(w, b, x)
+    return logits(w, x, prefix, pool)
+
+
+def forward_avit(
+    w: dict[str, Array], image_CHW: Array, *, patch: int, heads: int, gamma: float, beta: float, eps: float
+) -> tuple[Array, list[int], float]:
+    """A-ViT: logits, the tokens that each block computes, and the sum of blocks and remainders over tokens."""
+    x = embed(w, image_CHW, patch)
+    prefix = int("cls_token" in w) + int("dist_token" in w)
+    depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
+    summed, output = [0.0] * len(x), np.zeros_like(x[:prefix])
+    counts, ponder = [], 0.0
+    for b in range(depth):
+        counts.append(len(x))
+        x, _ = attend(w, b, x, np.ones(len(x)), heads, prefix)
+        x = mix_channels(w, b, x)
+        stay = []
+        for i in range(len(x)):
+            done = summed[i] >= 1 - eps  # only prefix tokens are still here then
+            h = 1.0 if b == depth - 1 else 1 / (1 + math.exp(-(gamma * x[i, 0] - beta)))
+            halts = not done and summed[i] + h >= 1 - eps
+            share = 0.0 if done else 1 - summed[i] if halts else h
+            if not done:
+                ponder += 1 + (1 - summed[i] if halts else 0.0)
+            if i < prefix:
+                output[i] = output[i] + share * x[i]
+            if i < prefix or not halts:
+                stay.append(i)
+            summed[i] += h
+        if b < depth - 1:
+            x, summed = x[stay], [summed[i] for i in stay]
+    return logits(w, np.concatenate([output, x[prefix:]]), prefix, "token"), counts, ponder
 
 
 def embed(w: dict[str, Array], image_CHW: Array, patch: int) -> Array:
@@ -282,6 +348,31 @@ def similarity_pool(tau: float, pool: str, *, score: str) -> Reduction:
             rows.append(sum(size[i] * x[i] for i in groups[opener]) / mass if pool == "avg" else x[opener])
             sizes.append(mass)
         return np.stack(rows), np.array(sizes)
+
+    return reduce
+
+
+def ltmp(merge_above: float, drop_below: float) -> Reduction:
+    """Merge even patches into odd ones that are alike, then drop patches that are little attended to."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        heads = range(seen.q.shape[0])
+        received = sum(seen.attention(h).sum(axis=0) for h in heads) / len(heads)
+        mass, size = seen.x * seen.size[:, None], seen.size.copy()
+        metric = seen.k.mean(axis=0)
+        gone = set()
+        odd = [i for i in range(seen.prefix, len(seen.x)) if i % 2 == 1]
+        for a in range(seen.prefix, len(seen.x)):
+            if a % 2 == 0 and odd:
+                nearest = max(odd, key=lambda b: cosine(metric[a], metric[b]))
+                if cosine(metric[a], metric[nearest]) > merge_above:
+                    mass[nearest], size[nearest] = mass[nearest] + mass[a], size[nearest] + size[a]
+                    gone.add(a)
+        left = [i for i in range(seen.prefix, len(seen.x)) if i not in gone]
+        most = max(left, key=lambda i: received[i])
+        left = [i for i in left if received[i] > drop_below or i == most]
+        stay = [*range(seen.prefix), *left]
+        return np.stack([mass[i] / size[i] for i in stay]), size[stay]
 
     return reduce
 
@@ -441,6 +532,13 @@ def unbiased_variance(values: Array) -> float:
     return float(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
+def learned(seen: Seen) -> Array:
+    """sigmoid(W2 gelu(W1 LayerNorm(x_i) + b1) + b2)."""
+    y = layer_norm(seen.x[seen.prefix :], seen.w["network.0.weight"], seen.w["network.0.bias"])
+    y = linear(seen.w, "network.3", gelu(linear(seen.w, "network.1", y)))[:, 0]
+    return 1 / (1 + np.exp(-y))
+
+
 SCORES: dict[str, Callable[[Seen], Array]] = {
     "cls_attention": cls_attention,
     "attention_to_cls": attention_to_cls,
@@ -448,6 +546,7 @@ SCORES: dict[str, Callable[[Seen], Array]] = {
     "ats": ats_scores,
     "entropy": entropy,
     "magnitude": magnitude,
+    "learned": learned,
 }
 
 

@@ -12,12 +12,16 @@ import pytest
 import torch
 
 from tests.golden import reference
-from vitsearch.candidate import SCORES, Architecture, Candidate
-from vitsearch.compress import build_reducers
+from vitsearch.candidate import LTMP, SCORES, Architecture, AViT, Candidate, DynamicViT
+from vitsearch.compress import build_reducers, metered
+from vitsearch.compress.tokens.avit import avit_losses
 from vitsearch.compress.tokens.kernels import bipartite_matching, merge_tokens
+from vitsearch.compress.tokens.learned import LearnedScoreReducer
+from vitsearch.compress.tokens.ltmp import GAIN
 from vitsearch.compress.tokens.scores import SCORE_KERNELS
 from vitsearch.compress.tokens.token_pooling import kmeans, kmedoids
 from vitsearch.models import AttentionState, VisionTransformer, build_dense
+from vitsearch.train.losses import Outputs
 
 PREFIXES: dict[str, dict[str, Any]] = {
     "cls": {},
@@ -51,6 +55,18 @@ def images(a: Architecture, count: int = BATCH) -> torch.Tensor:
     return torch.randn(count, a.in_chans, a.image_size, a.image_size, generator=generator).double()
 
 
+def install(model: VisionTransformer, candidate: Candidate, **values: float) -> None:
+    """Set the reducers, in float64, with random weights where they learn, or with given ones."""
+    torch.manual_seed(2)
+    model.set_reducers(build_reducers(candidate))
+    model.double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".reducer." in name:
+                given = values.get(name.rpartition(".")[2])
+                parameter.add_(torch.randn_like(parameter)) if given is None else parameter.fill_(given)
+
+
 def compare(
     a: Architecture, rule: dict[str, Any], reduction: Callable[[], reference.Reduction], blocks: tuple[int, ...]
 ) -> None:
@@ -64,7 +80,7 @@ def compare_each(a: Architecture, rule: dict[str, Any], reductions: dict[int, re
     images_BCHW = images(a)
     with torch.no_grad():
         dense = model(images_BCHW).numpy()
-        model.set_reducers(build_reducers(candidate))
+        install(model, candidate)
         found = model(images_BCHW).numpy()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     expected = np.stack([
@@ -197,7 +213,15 @@ def test_scores(name: str, prefix: int, num_tokens: int):
     if SCORES[name].needs_class_token and not prefix:
         return
     x_BND, state, seen = seen_at_random(num_tokens, prefix)
-    found = SCORE_KERNELS[name](x_BND, state, prefix)
+    if SCORES[name].learns:
+        wrapped = LearnedScoreReducer(
+            lambda _, state, __: (SCORE_KERNELS[name](_, state, prefix), None), 20, prefix
+        )
+        found = wrapped.double().eval()(x_BND, state, None)[0].detach()
+        own = {name: value.numpy() for name, value in wrapped.state_dict().items()}
+        seen = [replace(one, w=own) for one in seen]
+    else:
+        found = SCORE_KERNELS[name](x_BND, state, prefix)
     assert found.shape == (2, num_tokens - prefix)
     for i in range(2):
         np.testing.assert_allclose(found[i].numpy(), reference.SCORES[name](seen[i]), rtol=1e-12)
@@ -358,7 +382,7 @@ def test_evo(size: str, prefix: str, keep: float, blocks: tuple[int, ...]):
 def counts_of_images(a: Architecture, rule: dict[str, Any]) -> set[int]:
     """How many tokens the images of a batch end with."""
     model = network(a)
-    model.set_reducers(build_reducers(Candidate.model_validate({"architecture": a, "tokens": rule})))
+    install(model, Candidate.model_validate({"architecture": a, "tokens": rule}))
     size_BN = model.run_blocks(images(a)).size_BN
     assert size_BN is not None
     return set((size_BN > 0).sum(dim=1).tolist())
@@ -415,3 +439,80 @@ def test_similarity_pool(size: str, prefix: str, pool: str):
     compare_each(
         a, rule, {b: reference.similarity_pool(t, pool, score="attention_received") for b, t in taus.items()}
     )
+
+
+def weights_of(model: VisionTransformer) -> dict[str, np.ndarray]:
+    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@torch.no_grad()
+def test_dynamicvit(size: str, prefix: str):
+    """Two stages; the predictor of the second sees what the first has kept."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    dense = model(images_BCHW)
+    install(model, Candidate(architecture=a, tokens=DynamicViT(keep=(0.7, 0.5), blocks=(1, 3))))
+    first = math.ceil(0.7 * a.num_patches)
+    kept = {1: first, 3: math.ceil(0.5 * first)}
+    expected = np.stack([
+        reference.forward_dynamicvit(
+            weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, kept=kept, pool=a.pool
+        )
+        for image in images_BCHW
+    ])  # fmt: skip
+    assert np.abs(expected - dense.numpy()).max() > 1e-2
+    np.testing.assert_allclose(model(images_BCHW).numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@torch.no_grad()
+def test_ltmp(size: str, prefix: str):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    dense = model(images_BCHW)
+    install(
+        model, Candidate(architecture=a, tokens=LTMP(target=0.5, blocks=(1, 2))), merge=0.3 / GAIN, drop=0.8 / GAIN
+    )
+    expected = np.stack([
+        reference.forward(
+            weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, pool=a.pool,
+            reductions=dict.fromkeys((1, 2), reference.ltmp(0.7, 0.8)),
+        )[0]
+        for image in images_BCHW
+    ])  # fmt: skip
+    assert np.abs(expected - dense.numpy()).max() > 1e-2
+    size_BN = model.run_blocks(images_BCHW).size_BN
+    assert size_BN is not None
+    assert len(set((size_BN > 0).sum(dim=1).tolist())) > 1 or size == "9 patches"
+    np.testing.assert_allclose(model(images_BCHW).numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist"])
+@pytest.mark.parametrize("eps", [0.01, 0.3])
+@torch.no_grad()
+def test_avit(size: str, prefix: str, eps: float):
+    """Logits, tokens of every block and the ponder loss; tokens halt in different blocks."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    rule = AViT(gamma=1.0, beta=0.5, eps=eps, ponder=0.25)
+    install(model, Candidate(architecture=a, tokens=rule))
+    found = [
+        reference.forward_avit(
+            weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, gamma=1.0, beta=0.5, eps=eps
+        )
+        for image in images_BCHW
+    ]
+    assert len({tuple(counts) for _, counts, _ in found}) > 1
+    with metered(model) as meter:
+        logits_BK = model(images_BCHW)
+    np.testing.assert_allclose(logits_BK.numpy(), np.stack([one for one, _, _ in found]), rtol=1e-9, atol=1e-9)
+    per_block, _ = meter.per_block(a.num_tokens, a.depth)
+    assert np.stack([attention for attention, _ in per_block]).T.tolist() == [counts for _, counts, _ in found]
+    with avit_losses(model, rule, model) as (term,):
+        outputs, batch = Outputs(cls_BK=model(images_BCHW)), None
+        expected = 0.25 * np.mean([ponder for _, _, ponder in found]) / a.num_tokens
+        assert float(term(outputs, batch)) == pytest.approx(expected, rel=1e-9)

@@ -13,7 +13,7 @@ import typer
 from vitsearch.cli.options import JsonFlag, RunDir, print_json
 
 if TYPE_CHECKING:
-    from vitsearch.config import JobSpec
+    from vitsearch.config import JobSpec, TrainSpec
     from vitsearch.space import SearchSpace
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
@@ -161,7 +161,30 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
             "deit needs a distillation token", where=str(where), field="train.distill.method", value="deit",
             remedy="fix architecture.distilled: true in the space, or choose hard",
         )  # fmt: skip
-    return SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
+    space = SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
+    check_recipe(space, job.train, where)
+    return space
+
+
+def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
+    """Refuse a recipe without the epochs that a technique of the space has to learn in.
+
+    Raises:
+        InputError: The message names the file and the technique.
+    """
+    from vitsearch.candidate import SCORES, TOKEN_RULES
+    from vitsearch.errors import InputError
+
+    learning = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
+    scores = {name for name, kind in SCORES.items() if kind.learns}
+    for setting, names in (("tokens.reducer", learning), ("tokens.score", scores)):
+        drawn = sorted(names & {str(value) for value in space.values_of(setting)})
+        if drawn and not train.finetune_epochs:
+            raise InputError(
+                f"must be 1 or more, because {setting} can be {drawn[0]}, which learns in these epochs",
+                where=str(where), field="train.finetune_epochs", value=train.finetune_epochs,
+                remedy=f"write 1 or more, or leave {drawn[0]} out of the space",
+            )  # fmt: skip
 
 
 def check_storage(job: JobSpec, where: Path) -> None:

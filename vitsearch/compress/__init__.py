@@ -6,13 +6,14 @@ removed), then bits.
 
 from vitsearch.compress.assemble import assemble
 from vitsearch.compress.quantize import calibrate, insert_quantizers
-from vitsearch.compress.tokens import REDUCERS, build_reducers, metered, token_losses
+from vitsearch.compress.tokens import REDUCERS, TokenMeter, build_reducers, metered, token_losses
 from vitsearch.compress.weights import PRUNERS, PruneContext, prune
 
 __all__ = [
     "PRUNERS",
     "REDUCERS",
     "PruneContext",
+    "TokenMeter",
     "assemble",
     "build_reducers",
     "calibrate",

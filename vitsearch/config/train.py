@@ -66,7 +66,9 @@ class TrainSpec(Spec):
             tiny patches and few steps 0.5 learns positions much sooner (digits, patch 2: 74 % against 96 %).
         clip_grad_norm: Bound of the gradient norm; 0 switches it off.
         autocast: ``auto`` measures once per study and node type which of the others is fastest.
-        finetune_epochs: Epochs after structured pruning.
+        finetune_epochs: Epochs after structured pruning, and of reducers that learn.
+        tokens: When token reducers come in: ``after`` training; for the ``finetune`` epochs, as they always do in
+            pruned networks and where they learn; or at the ``start``, unless they learn or blocks are pruned.
         init: ``random``, or ``pretrained``: weights of a trained ViT, its patches and positions resampled to the
             images, its blocks, heads, channels and hidden units cut by importance to each candidate's shape.
         pretrained: That ViT.
@@ -98,6 +100,7 @@ class TrainSpec(Spec):
     clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     autocast: Autocast = "auto"
     finetune_epochs: Annotated[int, Field(ge=0)] = 1
+    tokens: Literal["after", "finetune", "start"] = "after"
     init: Literal["random", "pretrained"] = "random"
     pretrained: NetworkSpec | None = None
     distill: DistillSpec = DistillSpec()

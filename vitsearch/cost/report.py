@@ -11,6 +11,7 @@ from vitsearch.config import EerSpec, Spec
 from vitsearch.cost import params
 from vitsearch.cost.eer import DEFAULT_EER, eer_pct
 from vitsearch.cost.macs import Shape, Tokens, num_macs, shape_of
+from vitsearch.messages import MeasuredCost
 
 
 class Cost(Spec):
@@ -39,6 +40,10 @@ class Cost(Spec):
     tokens: tuple[int | float, ...]
     kind: CostKind = "exact"
     num_macs_p95: int | None = None
+
+    def after(self, measured: MeasuredCost | None) -> Cost:
+        """The cost as a trial found it; this one where it measured none."""
+        return self if measured is None else Cost(**dict(measured), kind="measured")
 
     def eer_values(self) -> dict[str, float]:
         """The figures in the names and units of ``eer_pct``."""
@@ -69,7 +74,9 @@ def cost_kind(candidate: Candidate) -> CostKind:
     return "exact" if candidate.sparsity.macs_ratio is None else "measured"
 
 
-def measured_cost(candidate: Candidate, widths: Sequence[BlockWidths], tokens: Tokens | None = None) -> Cost:
+def measured_cost(
+    candidate: Candidate, widths: Sequence[BlockWidths], tokens: Tokens | None = None
+) -> MeasuredCost:
     """The cost of a trained network of this candidate.
 
     Args:
@@ -77,7 +84,8 @@ def measured_cost(candidate: Candidate, widths: Sequence[BlockWidths], tokens: T
         widths: The sizes that its blocks really have.
         tokens: The tokens that images really have, as arrays; MACs and tokens are means over them.
     """
-    return _cost(candidate, shape_of(candidate, widths, tokens), "measured")
+    found = _cost(candidate, shape_of(candidate, widths, tokens), "measured")
+    return MeasuredCost.model_validate(found.model_dump(exclude={"kind"}))
 
 
 def _cost(candidate: Candidate, shape: Shape, kind: CostKind) -> Cost:

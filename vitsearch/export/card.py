@@ -160,8 +160,13 @@ def _cost(metrics: BundleMetrics, weights_file_mb: float) -> str:
     ]  # fmt: skip
     text = _table(("", "this model", _cell(reference.name), "share"), rows)
     text += f"\n\n{_eer(metrics)} Tokens entering each block and leaving the last: {_numbers(cost.tokens)}."
-    if cost.kind != "exact":
-        text += " Token counts depend on the image; FLOPs are an upper bound."
+    if cost.num_macs_p95 is not None:
+        text += (
+            " Tokens and FLOPs depend on the image: these are means over the images it was scored on, 95 % "
+            f"of which need {cost.num_macs_p95 / 1e9:.4g} G or less. `{ONNX_FILE}` computes all tokens always."
+        )
+    elif cost.kind == "bounded":
+        text += " Token counts depend on the image; FLOPs are the least that one can need."
     return text + f" `{WEIGHTS_FILE}` itself is {weights_file_mb:.3g} MB, because it holds float32 values."
 
 

@@ -10,7 +10,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.config import METRICS, EerSpec, Spec, TrainSpec
 from vitsearch.cost import Cost
 from vitsearch.errors import ExportError
-from vitsearch.messages import Profile, TrialResult
+from vitsearch.messages import MeasuredCost, Profile, TrialResult
 from vitsearch.storage import DataSummary, StudyRecord, TrialRecord
 from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
 
@@ -163,6 +163,7 @@ class ModelFacts(Spec):
         figures: Every metric by its key.
         eer: How EER is computed, with its reference.
         profiles: Measurements.
+        measured: The cost of the weights, where that was not known before training.
         weights_sha256: Checksum of the weights.
     """
 
@@ -176,6 +177,7 @@ class ModelFacts(Spec):
     figures: dict[str, float] = {}
     eer: EerSpec = EerSpec()
     profiles: tuple[Profile, ...] = ()
+    measured: MeasuredCost | None = None
     weights_sha256: Sha256
 
 
@@ -239,6 +241,7 @@ def facts_of(study: StudyRecord, trial: TrialRecord) -> ModelFacts:
         figures=trial.figures,
         eer=study.job.eer,
         profiles=tuple(trial.profiles.values()),
+        measured=weights.measured,
         weights_sha256=weights.weights_sha256,
     )
 

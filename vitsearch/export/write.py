@@ -115,7 +115,7 @@ def _require_same_candidate(candidate: Candidate, weights_folder: Path) -> None:
 def _metrics(
     candidate: Candidate, data: DataSummary, facts: ModelFacts, check: OnnxCheck, onnx_sha256: str
 ) -> BundleMetrics:
-    cost = cost_of(candidate)
+    cost = cost_of(candidate).after(facts.measured)
     return BundleMetrics(
         **{name: getattr(facts, name) for name in ModelFacts.model_fields},
         candidate_hash=candidate.hash,

@@ -91,7 +91,10 @@ def _extreme(space: SearchSpace, spec: EerSpec, end: End) -> tuple[float, Draw]:
             break
         for reducer in reducers:
             whole = {**draw, **reducer}
-            rate = end * eer_pct(cost_of(space.decode(whole)).eer_values(), spec)
+            member = space.decode(whole)
+            rate = end * eer_pct(cost_of(member).eer_values(), spec)
+            if end > 0 and member.tokens.cost_kind == "bounded":  # an image may keep every token
+                rate = _bound(member.model_copy(update={"tokens": NoReduction()}), spec, end)
             if rate > best:
                 best, found = rate, whole
     return end * best, found

@@ -24,7 +24,8 @@ def known_figures(cost: Cost, job: JobSpec) -> dict[str, float]:
 def all_figures(
     cost: Cost, result: TrialResult, profiles: Mapping[str, Profile], job: JobSpec
 ) -> dict[str, float]:
-    """Known figures, accuracy, and what was measured on the job's first target."""
+    """Known and measured cost, accuracy, and what was measured on the job's first target."""
+    cost = cost.after(result.measured)
     figures = known_figures(cost, job) | {"accuracy": result.accuracy}
     profile = profiles.get(job.targets[0].name)
     if profile is not None:

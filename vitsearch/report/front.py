@@ -116,14 +116,16 @@ def reference_of(
     job: JobSpec, space: SearchSpace, data: DataSummary, trials: Iterable[TrialRecord]
 ) -> list[float]:
     """Where the hypervolume ends: chance accuracy, the space's costliest corner, the worst measurement."""
-    corner = costliest_figures(space, job)
+    corner, trials = costliest_figures(space, job), list(trials)
     bounds = []
     for name in job.objectives:
         metric = METRICS[name]
         if name == "accuracy":
             bounds.append(data.chance_accuracy)
         elif metric.key in corner:
-            bounds.append(corner[metric.key])
+            # a cost that was known only within bounds may turn out to lie beyond the corner
+            seen = [t.figures[metric.key] for t in trials if metric.key in t.figures and t.cost.kind != "exact"]
+            bounds.append(max([corner[metric.key], *seen]))
         else:
             seen = [t.figures[metric.key] for t in trials if metric.key in t.figures] or [0.0]
             bounds.append(min(seen) * 0.9 if metric.maximize else max(seen) * 1.1)

@@ -104,6 +104,12 @@ class SearchSpace:
         """Side of the images in pixels."""
         return self._whole("architecture.image_size", self.fixed["architecture.image_size"])
 
+    def values_of(self, name: str) -> tuple[Value, ...]:
+        """Every value that a setting can take: the fixed one, or those of its axes; none where it is not set."""
+        if name in self.fixed:
+            return (self.fixed[name],)
+        return tuple(value for axis in self.dimensions if axis.field == name for value in axis.values())
+
     def decode(self, draw: Draw) -> Candidate:
         """The candidate a draw stands for, in canonical form.
 

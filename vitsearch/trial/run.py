@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import time
@@ -16,10 +17,20 @@ import torch
 from torch import Tensor
 
 from vitsearch.candidate import Candidate
-from vitsearch.compress import PruneContext, build_reducers, calibrate, insert_quantizers, prune
+from vitsearch.compress import (
+    PruneContext,
+    TokenMeter,
+    build_reducers,
+    calibrate,
+    insert_quantizers,
+    metered,
+    prune,
+    token_losses,
+)
 from vitsearch.compress.inherit import inherit
+from vitsearch.cost import Tokens, cost_kind, measured_cost
 from vitsearch.errors import TrialError, WorkerError
-from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import EpochReport, MeasuredCost, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
@@ -97,7 +108,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         on_batch=context.on_batch,
         checkpoint=checkpoint,
         accuracy_to_beat=request.accuracy_to_beat,
-        further_epochs=request.train.finetune_epochs if candidate.sparsity.method != "none" else 0,
+        further_epochs=request.train.finetune_epochs if _fine_tunes(request) else 0,
     )
     with _stage("build"):
         seed_everything(request.seed, INIT_EPOCH)
@@ -111,6 +122,8 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         if spec.init == "pretrained":
             _inherit(dense, request, context)
         learn_temperatures(dense)
+        if _reduces_from_the_start(request):
+            dense.set_reducers(build_reducers(candidate))
     with _stage("train"):
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
@@ -119,10 +132,12 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     train_s = time.perf_counter() - started
     with _stage("compress"):
         fold_temperatures(dense)
+        dense.set_reducers({})
         model = compress(dense, candidate, request, context)
     with _stage("evaluate"):
         split = indices_of(data.source, request.split)
-        score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
+        with metered(model) as meter:
+            score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
         checksum = save_model(model, candidate, folder)
         checkpoint.remove()
     return TrialResult(
@@ -136,6 +151,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         train_s=train_s,
         total_s=time.perf_counter() - started,
         num_params=sum(p.numel() for p in model.parameters()),
+        measured=_measured(model, candidate, meter),
         weights_file=WEIGHTS_FILE,
         weights_sha256=checksum,
         device=str(data.device),
@@ -148,16 +164,53 @@ def compress(
 ) -> VisionTransformer:
     """Tokens, then structure and fine-tuning with tokens already removed, then bits and their calibration."""
     data = context.data
-    model = dense
     if candidate.sparsity.method != "none":
         model = prune(dense, candidate, _prune_context(request, context))
     else:
-        model.set_reducers(build_reducers(candidate))
+        model = _with_tokens_reduced(dense, request, context)
     insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()
     if not candidate.precision.is_float32:
         calibrate(model, _sample_batches(request, data, request.evaluate.calibration_images))
     return model
+
+
+def _with_tokens_reduced(
+    dense: VisionTransformer, request: TrialRequest, context: TrialContext
+) -> VisionTransformer:
+    """The network with the candidate's reducers, fine-tuned with them where the recipe or they ask for it."""
+    candidate, tuning = request.candidate, _fine_tunes(request)
+    model = copy.deepcopy(dense) if tuning else dense  # what the dense network knows may teach
+    model.set_reducers(build_reducers(candidate))
+    if tuning:
+        fine_tuning = _prune_context(request, context)
+        with token_losses(model, candidate, dense) as terms:
+            fine_tuning.train(model, fine_tuning.epochs, terms)
+    return model
+
+
+def _fine_tunes(request: TrialRequest) -> bool:
+    """Whether training is followed by fine-tuning."""
+    candidate, spec = request.candidate, request.train
+    reduces = spec.tokens == "finetune" and candidate.tokens.reducer != "none"
+    wanted = candidate.sparsity.method != "none" or candidate.tokens.learns or reduces
+    return wanted and spec.finetune_epochs > 0
+
+
+def _reduces_from_the_start(request: TrialRequest) -> bool:
+    """Whether the dense network trains with fewer tokens; reducers number the blocks that pruning leaves."""
+    candidate = request.candidate
+    return request.train.tokens == "start" and not candidate.tokens.learns and candidate.sparsity.blocks is None
+
+
+def _measured(model: VisionTransformer, candidate: Candidate, meter: TokenMeter) -> MeasuredCost | None:
+    """The cost of the network, where that was not known exactly; its tokens are those that the meter has seen."""
+    if cost_kind(candidate) == "exact":
+        return None
+    a, tokens = candidate.pruned_architecture, None
+    if candidate.tokens.cost_kind == "bounded":
+        tokens = Tokens(*meter.per_block(a.num_tokens, a.depth))
+    return measured_cost(candidate, model.widths, tokens)
 
 
 def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm, ...]:

@@ -317,7 +317,7 @@ def test_out_of_memory_in_the_middle_of_the_network(tmp_path: Path, monkeypatch:
     def broken(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(VisionTransformer, "forward_features", broken)
+    monkeypatch.setattr(VisionTransformer, "run_blocks", broken)
     failed(run_trial(request(tmp_path), context()), "train", "out_of_memory")
 
 
@@ -369,7 +369,7 @@ def test_a_broken_device_is_the_workers_fault(tmp_path: Path, monkeypatch: pytes
     def broken(*_: Any) -> Tensor:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(VisionTransformer, "forward_features", broken)
+    monkeypatch.setattr(VisionTransformer, "run_blocks", broken)
     with pytest.raises(WorkerError, match="stage train: CUDA error"):
         run_trial(request(tmp_path), context())
 

@@ -41,7 +41,7 @@ class ATSReducer:
             return x_BND, size_BN
         size_BN = ones_unless(size_BN, x_BND)
         there_BP = present(size_BN[:, self.num_prefix :])
-        scores_BP = SCORE_KERNELS[self.score](x_BND, attention, self.num_prefix).float() * there_BP
+        scores_BP = SCORE_KERNELS[self.score](x_BND, attention, self.num_prefix) * there_BP
         keep_BP = sampled(shares(scores_BP), there_BP, self.samples)
         return drop_others(x_BND, size_BN, keep_BP, self.num_prefix)
 

@@ -45,6 +45,6 @@ class LearnedScoreReducer(nn.Module):
         prefix_BpD, patches_BPD = x_BND[:, : self.num_prefix], x_BND[:, self.num_prefix :]
         score_BP = self.network(patches_BPD).squeeze(-1).sigmoid()
         if self.training:
-            patches_BPD = patches_BPD * (1 + score_BP - score_BP.detach()).unsqueeze(-1)
+            patches_BPD = patches_BPD * (1 + (score_BP - score_BP.detach())).unsqueeze(-1)
             x_BND = torch.cat([prefix_BpD, patches_BPD], dim=1)
         return self.inner(x_BND, replace(attention, learned_score_BP=score_BP), size_BN)

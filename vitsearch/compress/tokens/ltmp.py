@@ -59,9 +59,9 @@ class LTMPReducer(nn.Module):
         """Attention below which patches are dropped, relative to the mean."""
         return GAIN * self.drop
 
-    def threshold(self, learned: Tensor) -> Tensor:
-        """A threshold; a constant unless the network trains."""
-        return learned if self.training else learned.detach()
+    def decide(self, v: Tensor) -> Tensor:
+        """1 where v > 0, else 0; with a derivative while the network trains."""
+        return step(v) if self.training else (v > 0).to(v.dtype)
 
     def forward(
         self, x_BND: Tensor, attention: AttentionState, size_BN: Tensor | None
@@ -71,8 +71,8 @@ class LTMPReducer(nn.Module):
         there_BN = present(size_BN)
         left_BN = there_BN.to(size_BN.dtype)
         x_BND, size_BN, left_BN = self._merged(x_BND, attention, size_BN, left_BN)
-        received_BN = attention_BHNN(attention).mean(dim=1).sum(dim=1).float()
-        stays_BP = step(received_BN[:, self.num_prefix :] - self.threshold(self.drop_threshold))
+        received_BN = attention_BHNN(attention).mean(dim=1).sum(dim=1)
+        stays_BP = self.decide(received_BN[:, self.num_prefix :] - self.drop_threshold)
         alive_BP = present(size_BN[:, self.num_prefix :])
         ranked_BP = received_BN[:, self.num_prefix :].masked_fill(~alive_BP, -torch.inf)
         stays_BP = torch.where(at_least_one(torch.zeros_like(alive_BP), ranked_BP), 1.0, stays_BP)
@@ -91,26 +91,26 @@ class LTMPReducer(nn.Module):
         prefix, there_BN = self.num_prefix, present(size_BN)
         metric_BNK = F.normalize(attention.k_BHNK.mean(dim=1), dim=-1)
         free_BN = there_BN & (torch.arange(x_BND.shape[1], device=x_BND.device) >= prefix)
-        scores_Bab = (metric_BNK[:, ::2] @ metric_BNK[:, 1::2].transpose(1, 2)).float()
+        scores_Bab = metric_BNK[:, ::2] @ metric_BNK[:, 1::2].transpose(1, 2)
         scores_Bab = scores_Bab.masked_fill(~free_BN[:, None, 1::2], -2.0)
         best_Ba, target_Ba = scores_Bab.max(dim=-1)
-        goes_Ba = step(best_Ba - self.threshold(self.merge_threshold)) * (free_BN[:, ::2] & (best_Ba > -2))
+        goes_Ba = self.decide(best_Ba - self.merge_threshold) * (free_BN[:, ::2] & (best_Ba > -2))
         goes_Ba = goes_Ba.to(size_BN.dtype)
-        mass_BNE = torch.cat([x_BND * size_BN.unsqueeze(-1), size_BN.unsqueeze(-1)], dim=-1)
-        even_BaE, odd_BbE = mass_BNE[:, ::2], mass_BNE[:, 1::2]
-        index_BaE = target_Ba.unsqueeze(-1).expand_as(even_BaE)
-        odd_BbE = odd_BbE.scatter_add(1, index_BaE, even_BaE * goes_Ba.unsqueeze(-1))
-        odd_BbD = torch.where(
-            odd_BbE[..., -1:] > 0, odd_BbE[..., :-1] / odd_BbE[..., -1:].clamp_min(1e-12), x_BND[:, 1::2]
-        )
-        x_BND, size_BN = _woven(x_BND[:, ::2], odd_BbD), _woven(size_BN[:, ::2] * (1 - goes_Ba), odd_BbE[..., -1])
+        moves_Ba = size_BN[:, ::2] * goes_Ba
+        sizes_Bb = size_BN[:, 1::2].scatter_add(1, target_Ba, moves_Ba)
+        moves_BaD = x_BND[:, ::2] * moves_Ba.unsqueeze(-1)
+        index_BaD = target_Ba.unsqueeze(-1).expand_as(moves_BaD)
+        sums_BbD = (x_BND[:, 1::2] * size_BN[:, 1::2].unsqueeze(-1)).scatter_add(1, index_BaD, moves_BaD)
+        total_Bb1 = sizes_Bb.unsqueeze(-1)
+        odd_BbD = torch.where(total_Bb1 > 0, sums_BbD / total_Bb1.clamp_min(1e-12), x_BND[:, 1::2])
+        x_BND, size_BN = _woven(x_BND[:, ::2], odd_BbD), _woven(size_BN[:, ::2] - moves_Ba, sizes_Bb)
         return x_BND, size_BN, _woven(left_BN[:, ::2] * (1 - goes_Ba), left_BN[:, 1::2])
 
 
 def step(v: Tensor) -> Tensor:
     """1 where v > 0, else 0; its derivative is that of sigmoid(v / 0.1)."""
     soft, hard = (v / SLOPE).sigmoid(), (v > 0).to(v.dtype)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())  # in brackets it is 0, and the sum exactly 0 or 1
 
 
 def _woven(even: Tensor, odd: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Pure functions on tokens of which every image keeps a number of its own.
 
-A place without a token has size 0. Places are given up where no image of the batch needs them; under
+A place without a token has size 0. Places that no image of the batch needs are given up, but for two cases: under
 ``torch.export``, whose shapes cannot depend on values, and while sizes are learned, all of them stay.
 
 Shape suffixes: B batch, N places, P places of patches, D width.
@@ -20,19 +20,15 @@ def present(size_BN: Tensor) -> Tensor:
     return size_BN > 0
 
 
-def is_fixed(size_BN: Tensor) -> bool:
-    """Whether empty places must stay."""
-    return size_BN.requires_grad or torch.compiler.is_exporting()
-
-
 def compacted(x_BND: Tensor, size_BN: Tensor, *beside_BN: Tensor) -> tuple[Tensor, ...]:
-    """Tokens, sizes and what stands beside them, without the places that are empty in every image; order stays."""
-    if is_fixed(size_BN):
+    """Tokens, sizes and what stands beside them, in order, without the places that are empty in every image.
+
+    An image's empty places come last, so that its tokens stand where they would in a batch of their own.
+    """
+    if size_BN.requires_grad:
         return x_BND, size_BN, *beside_BN
     there_BN = present(size_BN)
-    longest = int(there_BN.sum(dim=1).max())
-    if longest == size_BN.shape[1]:
-        return x_BND, size_BN, *beside_BN
+    longest = size_BN.shape[1] if torch.compiler.is_exporting() else int(there_BN.sum(dim=1).max())
     order_BM = (~there_BN).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
     return gather_tokens(x_BND, order_BM), *(one_BN.gather(1, order_BM) for one_BN in (size_BN, *beside_BN))
 
@@ -78,13 +74,14 @@ def pooled(
     """
     patches_BPD, size_BP = x_BND[:, num_prefix:], size_BN[:, num_prefix:]
     keeps_BP, goes_BP = keep_BP.to(size_BP.dtype), (~keep_BP).to(size_BP.dtype)
-    mass_BPE = torch.cat([patches_BPD * size_BP.unsqueeze(-1), size_BP.unsqueeze(-1)], dim=-1)
-    index_BPE = target_BP.unsqueeze(-1).expand_as(mass_BPE)
-    sums_BPE = (mass_BPE * keeps_BP.unsqueeze(-1)).scatter_add(1, index_BPE, mass_BPE * goes_BP.unsqueeze(-1))
-    total_BP1 = sums_BPE[..., -1:]
-    averages_BPD = torch.where(total_BP1 > 0, sums_BPE[..., :-1] / total_BP1.clamp_min(1e-12), patches_BPD)
+    mass_BPD = patches_BPD * size_BP.unsqueeze(-1)
+    index_BPD = target_BP.unsqueeze(-1).expand_as(mass_BPD)
+    sums_BPD = (mass_BPD * keeps_BP.unsqueeze(-1)).scatter_add(1, index_BPD, mass_BPD * goes_BP.unsqueeze(-1))
+    sizes_BP = (size_BP * keeps_BP).scatter_add(1, target_BP, size_BP * goes_BP)
+    total_BP1 = sizes_BP.unsqueeze(-1)
+    averages_BPD = torch.where(total_BP1 > 0, sums_BPD / total_BP1.clamp_min(1e-12), patches_BPD)
     x_BND = torch.cat([x_BND[:, :num_prefix], averages_BPD], dim=1)
-    x_BMD, size_BM = compacted(x_BND, torch.cat([size_BN[:, :num_prefix], sums_BPE[..., -1]], dim=1))
+    x_BMD, size_BM = compacted(x_BND, torch.cat([size_BN[:, :num_prefix], sizes_BP], dim=1))
     return x_BMD, size_BM
 
 
