@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,8 @@ class BlockWidths:
         qk_dim: Width of the queries and keys of one head, Q.
         v_dim: Width of the values of one head, V.
         mlp_units: Hidden units of the MLP, M.
+
+    Numbers of tokens may be arrays or tensors over images; MACs then are too.
     """
 
     width: int
@@ -33,12 +36,12 @@ class BlockWidths:
         """Width of all values, H V."""
         return self.heads * self.v_dim
 
-    def linear_macs(self, num_tokens: int, num_tokens_out: int) -> int:
+    def linear_macs(self, num_tokens: Any, num_tokens_out: Any) -> Any:
         """MACs of the block's linear layers: N D H (2 Q + V) + N H V D + 2 N' D M."""
         attention = 2 * num_tokens * self.width * (self.qk_width + self.v_width)
         return attention + self.mlp_units * self.unit_macs(num_tokens_out)
 
-    def attention_macs(self, num_tokens: int) -> int:
+    def attention_macs(self, num_tokens: Any) -> Any:
         """MACs of the attention products: N^2 H (Q + V)."""
         return num_tokens**2 * (self.qk_width + self.v_width)
 
@@ -46,6 +49,6 @@ class BlockWidths:
         """MACs of one head: its share of the linear layers and its products."""
         return (2 * num_tokens * self.width + num_tokens**2) * (self.qk_dim + self.v_dim)
 
-    def unit_macs(self, num_tokens_out: int) -> int:
+    def unit_macs(self, num_tokens_out: Any) -> Any:
         """MACs of one hidden unit: 2 N' D."""
         return 2 * num_tokens_out * self.width

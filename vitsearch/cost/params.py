@@ -93,7 +93,8 @@ def activation_bits(candidate: Candidate, shape: Shape | None = None) -> float:
     products = [stem_macs(candidate), *(b.linear + b.matmul for b in blocks), head_macs(candidate)]
     macs = [_mean(m) for m in (*products, *(b.learned for b in blocks))]
     widths = [bits[0], *bits, bits[-1], *[32] * depth]
-    return sum(m * w for m, w in zip(macs, widths, strict=True)) / sum(macs)
+    mean: float = sum(m * w for m, w in zip(macs, widths, strict=True)) / sum(macs)
+    return mean
 
 
 def size_mb(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> float:

@@ -59,7 +59,8 @@ class RaggedScoredRule(RaggedRule, ScoredRule):
 
     def figure_of(self, block: int, depth: int) -> float:
         """The deciding figure of a chosen block."""
-        return self.at(getattr(self, self.figure), block, depth)
+        found: float = self.at(getattr(self, self.figure), block, depth)
+        return found
 
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """The figures of the blocks that are not off; no reduction where all are."""

@@ -61,13 +61,15 @@ class DynamicViTRoute(nn.Module, TokenRoute):
             patches_BPD = x_BND[:, prefix:]
             kept_BM, _ = split_by_score(self.log_probs(patches_BPD, None)[..., 0], self.num_kept)
             x_BND = torch.cat([x_BND[:, :prefix], gather_tokens(patches_BPD, kept_BM)], dim=1)
-            return TokenState(*block(x_BND), state.memory)
+            x_BND, _ = block(x_BND)
+            return TokenState(x_BND)
         size_BN = ones_unless(state.size_BN, x_BND)
         policy_BP = size_BN[:, prefix:]
         log_BP2 = self.log_probs(x_BND[:, prefix:], policy_BP).float()
         self.policy_BP = policy_BP * F.gumbel_softmax(log_BP2, hard=True)[..., 0]
         size_BN = torch.cat([size_BN[:, :prefix], self.policy_BP], dim=1)
-        return TokenState(*block(x_BND, size_BN), state.memory)
+        x_BND, size_BN = block(x_BND, size_BN)
+        return TokenState(x_BND, size_BN)
 
     def log_probs(self, patches_BPD: Tensor, policy_BP: Tensor | None) -> Tensor:
         """Log pi, (B, P, 2): keep and drop."""
