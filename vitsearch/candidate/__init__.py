@@ -1,8 +1,8 @@
 """The frozen ViT configuration and the torch-free rules that make it valid."""
 
-from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
+from vitsearch.candidate.architecture import STEM_KERNEL, Architecture, divisors, is_stem_patch, mlp_ratio_of
 from vitsearch.candidate.budget import even_widths, least_ratio, products
-from vitsearch.candidate.candidate import Candidate, load_candidate
+from vitsearch.candidate.candidate import Candidate, load_candidate, token_counts_of
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import PRUNERS, Sparsity
 from vitsearch.candidate.tokens import (
@@ -33,6 +33,7 @@ __all__ = [
     "PPT",
     "PRUNERS",
     "SCORES",
+    "STEM_KERNEL",
     "TOKEN_RULES",
     "TPS",
     "Architecture",
@@ -56,10 +57,12 @@ __all__ = [
     "divisors",
     "even_widths",
     "every_block",
+    "is_stem_patch",
     "least_ratio",
     "load_candidate",
     "max_merges",
     "mlp_ratio_of",
     "products",
     "quarter_blocks",
+    "token_counts_of",
 ]

@@ -13,7 +13,7 @@ from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.budget import even_widths
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import Sparsity
-from vitsearch.candidate.tokens import AnyTokenRule, NoReduction
+from vitsearch.candidate.tokens import SCORES, AnyTokenRule, NoReduction, TokenRule
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.loading import load_json, parse
@@ -49,8 +49,15 @@ class Candidate(Spec):
     def _resolved_parts(self) -> dict[str, Spec]:
         sparsity = self.sparsity.resolved(self.architecture)
         pruned = sparsity.pruned_architecture(self.architecture)
+        if pruned.class_attention_blocks and self.tokens.needs_class_token:
+            others = [name for name, kind in SCORES.items() if not kind.needs_class_token]
+            raise ValueError(
+                f"{self.tokens.reducer} judges patches by the CLS token, which joins them only in the last blocks "
+                f"under class_attention_blocks={pruned.class_attention_blocks}; set class_attention_blocks=0, "
+                f"choose score from {others} where the reducer has one, or choose tome"
+            )
         return {
-            "tokens": self.tokens.resolved(pruned),
+            "tokens": self.tokens.resolved(pruned.self_attention_part),
             "sparsity": sparsity,
             "precision": self.precision.resolved(pruned),
         }
@@ -71,7 +78,23 @@ class Candidate(Spec):
         sizes = self.sparsity.widths(self.architecture)
         if self.sparsity.macs_ratio is None:
             return sizes
-        return even_widths(sizes, tuple(self.tokens.token_counts(self.architecture)), self.sparsity.macs_ratio)
+        return even_widths(sizes, self.token_counts, self.sparsity.macs_ratio)
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Tokens entering block 1, ..., depth, and leaving the last: those that reducers may remove.
+
+        Where class tokens have blocks of their own they are no such tokens, and are not counted.
+        """
+        return token_counts_of(self.tokens, self.pruned_architecture)
+
+    @property
+    def tokens_per_block(self) -> list[tuple[int, int]]:
+        """Of these, the tokens in the attention and in the MLP of block 1, 2, ..., depth."""
+        a = self.pruned_architecture
+        part = a.self_attention_part
+        left = self.tokens.token_counts(part)[-1]
+        return [*self.tokens.tokens_per_block(part), *[(left, left)] * a.class_attention_blocks]
 
     def canonical_json(self) -> str:
         """JSON of the canonical form, keys sorted; equal models give equal text."""
@@ -108,6 +131,12 @@ class Candidate(Spec):
             activations = self.precision.activation_bits_per_block(depth)
             parts.append(f"W{sum(weights) / depth:.3g}A{sum(activations) / depth:.3g}")
         return " · ".join(parts)
+
+
+def token_counts_of(tokens: TokenRule, architecture: Architecture) -> tuple[int, ...]:
+    """``Candidate.token_counts`` of a rule and the blocks that are left."""
+    counts = tokens.token_counts(architecture.self_attention_part)
+    return (*counts, *counts[-1:] * architecture.class_attention_blocks)
 
 
 def load_candidate(path: Path) -> Candidate:

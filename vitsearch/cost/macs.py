@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import STEM_KERNEL, Candidate
 
 LAYER_NORM_MACS_PER_ELEMENT = 5
 
@@ -39,10 +39,10 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
 
     With N tokens in, N' out, width D, H heads whose queries and keys are Q and whose values are V wide, and M
     hidden units: linear = N D H (2 Q + V) + N H V D + 2 N' D M, matmul = N^2 H (Q + V) + the reducer's own,
-    norm = 5 N D + 5 N' D.
+    norm = 5 N D + 5 N' D. ``BlockWidths`` has these figures, and those of class attention and mixed heads.
     """
-    a = candidate.pruned_architecture
-    tokens = candidate.tokens.tokens_per_block(a)
+    a = candidate.pruned_architecture.self_attention_part
+    tokens = candidate.tokens_per_block
     active = set(candidate.tokens.blocks_with_macs(a.depth))
     found = []
     for block, w in enumerate(candidate.widths, start=1):
@@ -52,16 +52,24 @@ def block_macs(candidate: Candidate) -> list[BlockMacs]:
             BlockMacs(
                 linear=w.linear_macs(n, n_out),
                 matmul=w.attention_macs(n) + reducing,
-                norm=LAYER_NORM_MACS_PER_ELEMENT * (n + n_out) * w.width,
+                norm=LAYER_NORM_MACS_PER_ELEMENT * w.normed_tokens(n, n_out) * w.width,
             )
         )
     return found
 
 
 def stem_macs(candidate: Candidate) -> int:
-    """MACs of the patch projection for one image."""
+    """MACs of the patch projection for one image, convolutions before it included.
+
+    Convolution i of a stem, which halves the side, costs (image side / 2^i)^2 times 9 C_(i-1) C_i.
+    """
     a = candidate.architecture
-    return a.num_patches * candidate.widths[0].width * a.patch_features
+    macs, side, channels = a.num_patches * candidate.widths[0].width * a.patch_features, a.image_size, a.in_chans
+    for out in a.stem_channels:
+        side //= 2
+        macs += side**2 * STEM_KERNEL**2 * channels * out
+        channels = out
+    return macs
 
 
 def head_macs(candidate: Candidate) -> int:
@@ -73,7 +81,7 @@ def head_macs(candidate: Candidate) -> int:
 def num_macs(candidate: Candidate) -> int:
     """MACs of one forward pass on one image; what the survey calls FLOPs."""
     a = candidate.pruned_architecture
-    final_tokens = candidate.tokens.token_counts(a)[-1]
+    final_tokens = candidate.token_counts[-1] + (a.num_prefix_tokens if a.class_attention_blocks else 0)
     normalised = final_tokens + (a.num_tokens if a.pre_norm else 0)
     norms = LAYER_NORM_MACS_PER_ELEMENT * candidate.widths[0].width * normalised
     if a.patch_embedding == "spt":

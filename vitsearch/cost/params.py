@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import STEM_KERNEL, Candidate
 from vitsearch.cost.macs import block_macs, head_macs, stem_macs
 
 
@@ -25,23 +26,31 @@ class LayerGroup:
 
 
 def layer_groups(candidate: Candidate) -> list[LayerGroup]:
-    """Stem, block 1, ..., block depth, head."""
+    """Stem, block 1, ..., block depth, head.
+
+    Of blocks that share their weights the first has them; each has its norms, scales and mixing of heads.
+    """
     a, widths = candidate.pruned_architecture, candidate.widths
     d = widths[0].width
     bits = candidate.precision.weight_bits_per_block(a.depth)
     embeddings = a.num_prefix_tokens * d + a.num_tokens * d
     stem = LayerGroup(
-        weights=d * a.patch_features,
+        weights=d * a.patch_features
+        + sum(STEM_KERNEL**2 * i * o for i, o in pairwise((a.in_chans, *a.stem_channels))),
         others=(d if a.patch_bias else 0)
         + (2 * a.patch_features if a.patch_embedding == "spt" else 0)
+        + sum(a.stem_channels)
         + embeddings
         + (2 * d if a.pre_norm else 0),
         weight_bits=bits[0],
     )
     blocks = [
         LayerGroup(
-            weights=2 * d * (w.qk_width + w.v_width) + 2 * d * w.mlp_units,
-            others=2 * w.qk_width + w.v_width + d + w.mlp_units + d + 4 * d + (2 * d if a.layer_scale else 0),
+            weights=(0 if i % a.share_blocks else 2 * d * (w.qk_width + w.v_width) + 2 * d * w.mlp_units)
+            + (2 * w.heads**2 if w.mixes_heads else 0),
+            others=(0 if i % a.share_blocks else 2 * w.qk_width + w.v_width + d + w.mlp_units + d)
+            + 4 * d
+            + (2 * d if a.layer_scale else 0),
             weight_bits=bits[i],
         )
         for i, w in enumerate(widths)

@@ -19,7 +19,7 @@ class Cost(Spec):
         weight_bits: Mean bits of a weight.
         activation_bits: Mean bits of an activation operand.
         size_mb: Stored size in MB of 10^6 bytes.
-        tokens: Tokens entering block 1, ..., depth, and leaving the last.
+        tokens: Tokens entering block 1, ..., depth, and leaving the last; see ``Candidate.token_counts``.
         kind: ``exact``, or ``bounded`` when token counts depend on the image.
     """
 
@@ -60,6 +60,6 @@ def cost_of(candidate: Candidate) -> Cost:
         weight_bits=weights,
         activation_bits=activations,
         size_mb=params.size_mb(candidate),
-        tokens=tuple(candidate.tokens.token_counts(candidate.pruned_architecture)),
+        tokens=candidate.token_counts,
         kind=candidate.tokens.cost_kind,
     )

@@ -12,6 +12,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,9 +26,11 @@ from vitsearch.candidate import (
     TokenRule,
     divisors,
     every_block,
+    is_stem_patch,
     least_ratio,
     max_merges,
     quarter_blocks,
+    token_counts_of,
 )
 from vitsearch.config import SpaceSpec, Value
 from vitsearch.config.checking import remedy_of
@@ -117,12 +120,14 @@ class SearchSpace:
         architecture = self._architecture(chosen)
         sparsity = _sparsity(chosen, architecture)
         pruned = sparsity.pruned_architecture(architecture)
-        tokens = _tokens(chosen, pruned)
+        tokens = _tokens(chosen, pruned.self_attention_part)
         return Candidate(
             architecture=architecture,
             tokens=tokens,
             sparsity=_affordable(sparsity, tokens, architecture),
-            precision=Precision.model_validate(_per_block_part(chosen, "precision.", pruned.depth)),
+            precision=Precision.model_validate(
+                _per_block_part(chosen, "precision.", pruned.depth, pruned.share_blocks)
+            ),
         ).canonical()
 
     def architecture_of(self, draw: Draw) -> Architecture:
@@ -145,7 +150,15 @@ class SearchSpace:
         width, heads, patch = int(settings["width"]), int(settings["heads"]), int(settings["patch_size"])
         settings["heads"] = _nearest(heads, divisors(width))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
+        if settings.get("patch_embedding") == "conv_stem":
+            patches = [p for p in patches if is_stem_patch(p)] or patches
         settings["patch_size"] = _nearest(patch, patches)
+        depth, share = int(settings["depth"]), settings.get("share_blocks", 1)
+        if isinstance(share, int) and share > 1:  # what is no whole number is for the architecture to refuse
+            settings["share_blocks"] = _nearest(share, divisors(depth))
+        in_last = settings.get("class_attention_blocks", 0)
+        if isinstance(in_last, int) and in_last >= depth:
+            settings["class_attention_blocks"] = depth - 1
         return Architecture.model_validate(settings, strict=True)
 
     def _whole(self, name: str, value: Value) -> int:
@@ -329,9 +342,9 @@ def _blocks(value: object, depth: int) -> tuple[int, ...]:
 def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
     """Ratios become counts: a ratio p of n units removes floor(p n), but never the last one."""
     a = architecture
-    blocks = num_kept(a.depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
+    blocks = blocks_kept(shape_of(a), chosen.get(BLOCKS_RATIO, 0.0))
     width = num_kept(a.width, chosen.get("sparsity.width_ratio", 0.0), "sparsity.width_ratio")
-    part = _per_block_part(chosen, "sparsity.", blocks)
+    part = _per_block_part(chosen, "sparsity.", blocks, a.share_blocks)
     kept: dict[str, int | tuple[int, ...]] = {}
     for ratio_name, field, available in (
         ("mlp_ratio", "mlp_units", a.mlp_units),
@@ -360,10 +373,39 @@ def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architectur
     if sparsity.macs_ratio is None:
         return sparsity
     dense = Sparsity().widths(architecture)
-    least = least_ratio(dense, tuple(tokens.token_counts(architecture)))
+    least = least_ratio(dense, token_counts_of(tokens, architecture))
     return sparsity.model_copy(
         update={"macs_ratio": min(1.0, max(sparsity.macs_ratio, math.ceil(least * 1e4) / 1e4))}
     )
+
+
+class Shape(NamedTuple):
+    """What of an architecture decides which blocks there are to set.
+
+    Attributes:
+        depth: Its blocks.
+        share: How many consecutive ones share their weights.
+        class_blocks: How many of the last are of class attention.
+    """
+
+    depth: int
+    share: int
+    class_blocks: int
+
+
+def shape_of(architecture: Architecture) -> Shape:
+    """The shape of an architecture."""
+    return Shape(architecture.depth, architecture.share_blocks, architecture.class_attention_blocks)
+
+
+def blocks_kept(shape: Shape, ratio: object) -> int:
+    """Blocks that a ratio leaves: whole groups of those that share weights, class-attention blocks and one more.
+
+    Raises:
+        ValueError: It is no number in [0, 1).
+    """
+    groups = num_kept(shape.depth // shape.share, ratio, BLOCKS_RATIO)
+    return max(groups * shape.share, shape.class_blocks + 1)
 
 
 def num_kept(available: int, ratio: object, name: str) -> int:
@@ -377,8 +419,11 @@ def num_kept(available: int, ratio: object, name: str) -> int:
     return max(1, available - int(ratio * available + 1e-9))
 
 
-def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[str, object]:
-    """The settings under ``prefix``; per-block axes collected into tuples of the network's depth."""
+def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int, share: int = 1) -> dict[str, object]:
+    """The settings under ``prefix``; per-block axes collected into tuples of the network's depth.
+
+    Of ``share`` consecutive blocks that share their weights, the first one's figure is that of all.
+    """
     part: dict[str, object] = {}
     for name, value in chosen.items():
         if not name.startswith(prefix):
@@ -388,4 +433,7 @@ def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[s
             part[field] = (*part.get(field, ()), value)[:depth]  # type: ignore[misc]
         else:
             part[field] = value
-    return part
+    return {
+        field: tuple(value[i - i % share] for i in range(len(value))) if isinstance(value, tuple) else value
+        for field, value in part.items()
+    }

@@ -21,6 +21,7 @@ from vitsearch.compress.inherit import inherit
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.distill import TeacherAnswers, distillation_loss
@@ -111,6 +112,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         if spec.init == "pretrained":
             _inherit(dense, request, context)
         learn_temperatures(dense)
+        learn_batch_norms(dense)
     with _stage("train"):
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
@@ -119,6 +121,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     train_s = time.perf_counter() - started
     with _stage("compress"):
         fold_temperatures(dense)
+        fold_batch_norms(dense)
         model = compress(dense, candidate, request, context)
     with _stage("evaluate"):
         split = indices_of(data.source, request.split)

@@ -108,7 +108,8 @@ def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
         return _products(layer, x)
     if isinstance(layer, QuantizedProjection) and isinstance(layer.layer, nn.Conv2d):
         conv = layer.layer
-        columns = F.unfold(x, conv.kernel_size, stride=conv.stride)
+        assert isinstance(conv.padding, tuple)
+        columns = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
         return columns.transpose(1, 2).flatten(0, 1)
     return x.flatten(0, -2)
 

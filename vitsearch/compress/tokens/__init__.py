@@ -38,7 +38,8 @@ REDUCERS: dict[str, Builder] = {
 
 def build_reducers(candidate: Candidate) -> Mapping[int, TokenReducer | TokenRoute]:
     """The candidate's reducers by block number, from 1."""
-    return REDUCERS[candidate.tokens.reducer](candidate.tokens, candidate.pruned_architecture)
+    part = candidate.pruned_architecture.self_attention_part
+    return REDUCERS[candidate.tokens.reducer](candidate.tokens, part)
 
 
 __all__ = ["REDUCERS", "build_reducers"]

@@ -65,9 +65,7 @@ SCORE_KERNELS: dict[str, Score] = {
 
 def attention_logits_BHNN(attention: AttentionState) -> Tensor:
     """Q K^T / sqrt(K) + bias, the whole matrix: only for scores that need it."""
-    logits_BHNN = (attention.q_BHNK * attention.scale) @ attention.k_BHNK.transpose(-2, -1)
-    bias = attention.bias_B1MN(logits_BHNN.shape[2])
-    return logits_BHNN if bias is None else logits_BHNN + bias
+    return attention.logits_BHMN()
 
 
 def shares(scores_BP: Tensor) -> Tensor:

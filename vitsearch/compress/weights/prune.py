@@ -30,14 +30,15 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
         context: What the ranking and the fine-tuning need.
     """
     rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
-    dense, tokens = model.widths, tuple(candidate.tokens.token_counts(candidate.pruned_architecture))
+    dense, tokens = model.widths, candidate.token_counts
     for step in steps_of(candidate, candidate.widths, context.epochs):
         ranked = rank(model, replace(context, epochs=step.epochs))
         widths = step.widths
         if ratio is not None:
             budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
             widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
-        model = slice_network(ranked.model, choose(ranked.scores, widths))
+        kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
+        model = slice_network(ranked.model, kept)
         model.set_reducers(build_reducers(candidate))
         if step.epochs > ranked.epochs:
             context.train(model, step.epochs - ranked.epochs)
