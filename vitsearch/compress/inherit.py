@@ -83,9 +83,15 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
     taken = {"image_size", "patch_size", "in_chans", "num_classes", "class_token", "distilled", "pool"}
     if source.architecture.patch_embedding == "conv_stem" != like.patch_embedding:
         taken.add("patch_embedding")  # another kind keeps its own, and may have patches that no stem can have
-    architecture = source.architecture.model_copy(update=like.model_dump(include=taken))
+    update = like.model_dump(include=taken)
+    if not like.class_token:
+        update["class_attention_blocks"] = 0  # nothing is left that could attend there alone
+    architecture = source.architecture.model_copy(update=update)
     found = build_dense(architecture).eval()
     state = {name: value.clone() for name, value in source.state_dict().items()}
+    if architecture.class_attention_blocks < source.architecture.class_attention_blocks:
+        for name in [name for name in state if ".attn.q." in name]:
+            state[name.replace(".q.", ".qkv.")] = torch.cat([state[name], state[name.replace(".q.", ".kv.")]])
     first = {"linear": "patch_embed.proj.weight", "conv_stem": "patch_embed.convs.0.weight"}
     name = first.get(source.architecture.patch_embedding)  # reads the image, channel by channel
     if name is not None and like.in_chans != source.architecture.in_chans:

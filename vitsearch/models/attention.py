@@ -39,7 +39,8 @@ class AttentionState:
 
     def logits_BHMN(self, num_queries: int | None = None) -> Tensor:
         """What the softmax is taken of, Q K^T / sqrt(K) + bias; for the first M queries or for all."""
-        logits_BHMN = (self.q_BHNK[:, :, :num_queries] * self.scale) @ self.k_BHNK.transpose(-2, -1)
+        # scaled after the product, as quantised attention does: ONNX Runtime breaks a graph that has it both ways
+        logits_BHMN = (self.q_BHNK[:, :, :num_queries] @ self.k_BHNK.transpose(-2, -1)) * self.scale
         if self.mixing is not None:
             logits_BHMN = self.mixing.before(logits_BHMN)
         bias = self.bias_B1MN(logits_BHMN.shape[2])
