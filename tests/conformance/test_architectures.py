@@ -60,6 +60,12 @@ ALL = {
     "sparsity": {"method": "taylor", "width": 20, "heads": (2, 2, 3, 3), "qk_dim": 5, "v_dim": 4, "mlp_units": 19},
     "precision": {"weight_bits": (8, 8, 6, 6), "activation_bits": 8},
 }
+SLOW_CALIBRATIONS = ("percentile", "mse", "blockwise")
+BITS = [
+    pytest.param(quantizer, calibration, marks=pytest.mark.slow if calibration in SLOW_CALIBRATIONS else ())
+    for quantizer, calibration in [(q, "minmax") for q in QUANTIZERS] + [("uniform", c) for c in CALIBRATIONS]
+    if calibration != "hessian_full" and (quantizer, calibration) != ("uniform", "minmax")
+]
 
 
 def pruning() -> PruneContext:
@@ -128,6 +134,19 @@ def test_what_has_no_weight_can_go(kind: str) -> None:
     torch.testing.assert_close(prune(dense, c)(images()), dense(images()), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["stem", "class attention", "class attention, two tokens"])
+@torch.no_grad()
+def test_a_budget_is_met_over_all_blocks(kind: str) -> None:
+    c = candidate(KINDS[kind], tokens=TOKENS[1], sparsity={"method": "magnitude", "macs_ratio": 0.6}).canonical()
+    model = compressed(c)
+    dense = cost_of(c.model_copy(update={"sparsity": candidate().sparsity}))
+    assert count_macs(model, images()) == pytest.approx(cost_of(c).num_macs, rel=0.015)
+    assert 0.55 < cost_of(c).num_macs / dense.num_macs < 0.75, "stem, norms and heads stay whole"
+    again = assemble(c, model.state_dict())
+    again.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(again(images()), model(images()))
+
+
 def loss_of_bits(c: Candidate, model: VisionTransformer) -> float:
     exact = compressed(c.model_copy(update={"precision": candidate().precision}))
     with torch.no_grad():
@@ -135,11 +154,7 @@ def loss_of_bits(c: Candidate, model: VisionTransformer) -> float:
         return float((model(images(32)) - expected).square().mean() / expected.var())
 
 
-@pytest.mark.parametrize(
-    ("quantizer", "calibration"),
-    [(q, "minmax") for q in QUANTIZERS]
-    + [("uniform", c) for c in CALIBRATIONS if c not in {"minmax", "hessian_full"}],
-)
+@pytest.mark.parametrize(("quantizer", "calibration"), BITS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_bits_are_close_and_come_back(kind: str, quantizer: str, calibration: str) -> None:
     precision = {"quantizer": quantizer, "calibration": calibration, "weight_bits": 8, "activation_bits": 8}
@@ -164,8 +179,19 @@ def test_every_weight_is_quantised(kind: str) -> None:
             assert max(len(row.unique()) for row in value.detach().flatten(1)) <= 4, name
 
 
-@pytest.mark.parametrize("parts", [{}, ALL], ids=["dense", "all"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        pytest.param(
+            kind,
+            parts,
+            marks=() if kind == "class attention" or (kind == "shared" and parts) else pytest.mark.slow,
+        )
+        for kind in KINDS
+        for parts in ({}, ALL)
+    ],
+    ids=[f"{kind}, {what}" for kind in KINDS for what in ("dense", "all")],
+)
 @torch.no_grad()
 def test_it_runs_elsewhere(kind: str, parts: dict[str, Any], tmp_path: Path) -> None:
     model = compressed(candidate(KINDS[kind], **parts))

@@ -86,7 +86,7 @@ def test_channels_double_up_to_the_width() -> None:
 
 
 def test_the_published_stem_costs_as_much_as_a_block() -> None:
-    """Xiao et al., Section 4: the stem of ViT-C takes about the MACs of one transformer block, which it replaces."""
+    """Xiao et al., Section 4: the stem of ViT-C takes about the MACs of the one block that it replaces."""
     deit_ti = {"image_size": 224, "patch_size": 16, "width": 192, "heads": 3, "depth": 12, "mlp_ratio": 4.0,
                "in_chans": 3, "num_classes": 1000}  # fmt: skip
     plain = Candidate(architecture=architecture(**deit_ti))

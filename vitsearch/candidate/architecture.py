@@ -135,6 +135,16 @@ class Architecture(Spec):
         return self.model_copy(update={"mlp_ratio": mlp_ratio_of(self.mlp_units, self.width)})
 
     @property
+    def variants(self) -> list[str]:
+        """A few words for what is not plain: ``conv_stem``, ``lsa``, ``2 class blocks``, ``weights x2``."""
+        words = [name for name in (self.patch_embedding, self.attention) if name not in {"linear", "softmax"}]
+        if self.class_attention_blocks:
+            words.append(f"{self.class_attention_blocks} class blocks")
+        if self.share_blocks > 1:
+            words.append(f"weights x{self.share_blocks}")
+        return words
+
+    @property
     def num_patches(self) -> int:
         """Patch tokens."""
         return (self.image_size // self.patch_size) ** 2

@@ -108,7 +108,7 @@ class Candidate(Spec):
     def summary(self) -> str:
         """A short line for tables: ``d4 w64 h4 p2 m2 · tome r=3 · mlp 75% · W8A8``."""
         a = self.architecture
-        parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}"]
+        parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}", *a.variants]
         if self.tokens.reducer != "none":
             parts.append(self.tokens.summary())
         widths, depth = self.widths, self.pruned_architecture.depth

@@ -26,7 +26,7 @@ class ConvStem(nn.Module):
 
     Each convolution has a bias, and BatchNorm is there only while the network learns: its running statistics,
     scales and shifts are then folded into weights and biases, so that a finished network has no parameters for
-    them.
+    them, and fine-tuning after pruning goes without.
 
     Args:
         architecture: The dense network's shape; gives image channels and ``stem_channels``.
