@@ -185,7 +185,7 @@ def test_every_weight_is_quantised(kind: str) -> None:
         pytest.param(
             kind,
             parts,
-            marks=() if kind == "class attention" or (kind == "shared" and parts) else pytest.mark.slow,
+            marks=() if kind in {"class attention", "shared"} and parts else pytest.mark.slow,
         )
         for kind in KINDS
         for parts in ({}, ALL)
@@ -229,15 +229,15 @@ def digits() -> TensorData:
 
 @pytest.mark.parametrize("kind", ["stem", "class attention", "shared"])
 def test_it_learns_digits(kind: str, digits: TensorData, tmp_path: Path) -> None:
-    c = candidate({**KINDS[kind], "num_classes": 10, "layer_scale": False}).canonical()
-    recipe = TrainSpec(epochs=6, batch_size=32, lr=3e-3, autocast="fp32")
+    c = candidate({**KINDS[kind], "num_classes": 10, "layer_scale": False, "patch_size": 4}).canonical()
+    recipe = TrainSpec(epochs=8, batch_size=32, lr=3e-3, autocast="fp32")
     wanted = request(
         tmp_path, c, train=recipe, data_fingerprint=digits.source.fingerprint,
         evaluate=EvaluateSpec(batch_size=200),
     )  # fmt: skip
     outcome = run_trial(wanted, context(digits))
     assert isinstance(outcome, TrialResult), outcome
-    assert outcome.accuracy > 2.5 * digits.source.chance_accuracy
+    assert outcome.accuracy > 0.8
 
 
 def same(one: VisionTransformer, other: VisionTransformer, shown: Tensor) -> bool:

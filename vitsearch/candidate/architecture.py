@@ -137,7 +137,9 @@ class Architecture(Spec):
     @property
     def variants(self) -> list[str]:
         """A few words for what is not plain: ``conv_stem``, ``lsa``, ``2 class blocks``, ``weights x2``."""
-        words = [name for name in (self.patch_embedding, self.attention) if name not in {"linear", "softmax"}]
+        words: list[str] = [
+            name for name in (self.patch_embedding, self.attention) if name not in {"linear", "softmax"}
+        ]
         if self.class_attention_blocks:
             words.append(f"{self.class_attention_blocks} class blocks")
         if self.share_blocks > 1:

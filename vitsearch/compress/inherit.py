@@ -93,9 +93,9 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
         for name in [name for name in state if ".attn.q." in name]:
             state[name.replace(".q.", ".qkv.")] = torch.cat([state[name], state[name.replace(".q.", ".kv.")]])
     first = {"linear": "patch_embed.proj.weight", "conv_stem": "patch_embed.convs.0.weight"}
-    name = first.get(source.architecture.patch_embedding)  # reads the image, channel by channel
-    if name is not None and like.in_chans != source.architecture.in_chans:
-        state[name] = state[name].sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
+    reader = first.get(source.architecture.patch_embedding)  # reads the image, channel by channel
+    if reader is not None and like.in_chans != source.architecture.in_chans:
+        state[reader] = state[reader].sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
     if source.architecture.patch_embedding == "linear":
         state[first["linear"]] = resample_patch_embed(state[first["linear"]], [like.patch_size, like.patch_size])
     prefix, patches = _positions(source, state)
