@@ -80,13 +80,13 @@ def test_conv_stem(chans: int, patch: int, side: int, width: int) -> None:
 
 def test_channels_double_up_to_the_width() -> None:
     a = architecture(image_size=224, patch_size=16, width=192, heads=3, patch_embedding="conv_stem")
-    assert a.stem_channels == (24, 48, 96, 192), "ViT-C of 1 GF (Xiao et al., Table 2)"
+    assert a.stem_channels == (24, 48, 96, 192), "ViT-C of 1 GF (Xiao et al.)"
     assert architecture(patch_size=2, patch_embedding="conv_stem").stem_channels == (16,)
     assert architecture().stem_channels == ()
 
 
 def test_the_published_stem_costs_as_much_as_a_block() -> None:
-    """Xiao et al., Section 4: the stem of ViT-C takes about the MACs of the one block that it replaces."""
+    """Xiao et al.: the stem of ViT-C takes about the MACs of the one block that it replaces."""
     deit_ti = {"image_size": 224, "patch_size": 16, "width": 192, "heads": 3, "depth": 12, "mlp_ratio": 4.0,
                "in_chans": 3, "num_classes": 1000}  # fmt: skip
     plain = Candidate(architecture=architecture(**deit_ti))

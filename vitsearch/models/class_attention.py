@@ -1,6 +1,6 @@
 """Class attention: first the patches among themselves, then class tokens that read them.
 
-CaiT (Touvron et al., 2021, *Going Deeper with Image Transformers*, Section 3 and Eq. 5-7). Class tokens stand
+CaiT (Touvron et al., 2021, *Going Deeper with Image Transformers*). Class tokens stand
 before the patches throughout; the blocks of self-attention pass them by. In the last blocks, with c the class
 tokens and x the patches::
 

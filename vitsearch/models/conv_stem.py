@@ -17,7 +17,7 @@ from vitsearch.candidate import STEM_KERNEL, Architecture
 class ConvStem(nn.Module):
     """Early convolutions in place of one large one.
 
-    Xiao et al., 2021, *Early Convolutions Help Transformers See Better*, Section 4::
+    Xiao et al., 2021, *Early Convolutions Help Transformers See Better*::
 
         x_0 = image,  x_i = ReLU(BatchNorm(Conv3x3 of stride 2 (x_{i-1}))),  tokens = Conv1x1(x_n)
 

@@ -1,9 +1,8 @@
 """Weight multiplexing: consecutive blocks that share the weights of attention and MLP.
 
-MiniViT (Zhang et al., 2022, *MiniViT: Compressing Vision Transformers with Weight Multiplexing*, Section 3.2):
-each
-use of the shared weights has transformations of its own. In the attention, heads are mixed before and after the
-softmax (Eq. 7 and 8), for heads n, m, k::
+MiniViT (Zhang et al., 2022, *MiniViT: Compressing Vision Transformers with Weight Multiplexing*): each use of the
+shared weights has transformations of its own. In the attention, heads are mixed before and after the softmax, for
+heads n, m, k::
 
     A_n = softmax(sum_m F_nm Q_m K_m^T / sqrt(K)),  h_k = sum_n G_kn A_n V_k
 

@@ -7,7 +7,8 @@ import math
 from collections import Counter
 
 from vitsearch.space.dimension import Dimension
-from vitsearch.space.space import BLOCKS_RATIO, SearchSpace, Shape, blocks_kept, shape_of
+from vitsearch.space.shape import BLOCKS_RATIO, Shape, blocks_kept, shape_of
+from vitsearch.space.space import SearchSpace
 
 MAX_ENUMERATED = 200_000
 Group = tuple[Shape, tuple[tuple[str, object], ...]]

@@ -12,7 +12,6 @@ import difflib
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -36,9 +35,9 @@ from vitsearch.config import SpaceSpec, Value
 from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
+from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
-BLOCKS_RATIO = "sparsity.blocks_ratio"
 SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule", "sparsity.macs_ratio")
 # what a ratio removes a share of, and whether it may differ from block to block
 SPARSITY_RATIOS = {
@@ -377,46 +376,6 @@ def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architectur
     return sparsity.model_copy(
         update={"macs_ratio": min(1.0, max(sparsity.macs_ratio, math.ceil(least * 1e4) / 1e4))}
     )
-
-
-class Shape(NamedTuple):
-    """What of an architecture decides which blocks there are to set.
-
-    Attributes:
-        depth: Its blocks.
-        share: How many consecutive ones share their weights.
-        class_blocks: How many of the last are of class attention.
-    """
-
-    depth: int
-    share: int
-    class_blocks: int
-
-
-def shape_of(architecture: Architecture) -> Shape:
-    """The shape of an architecture."""
-    return Shape(architecture.depth, architecture.share_blocks, architecture.class_attention_blocks)
-
-
-def blocks_kept(shape: Shape, ratio: object) -> int:
-    """Blocks that a ratio leaves: whole groups of those that share weights, class-attention blocks and one more.
-
-    Raises:
-        ValueError: It is no number in [0, 1).
-    """
-    groups = num_kept(shape.depth // shape.share, ratio, BLOCKS_RATIO)
-    return max(groups * shape.share, shape.class_blocks + 1)
-
-
-def num_kept(available: int, ratio: object, name: str) -> int:
-    """What a ratio leaves.
-
-    Raises:
-        ValueError: It is no number in [0, 1).
-    """
-    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 <= ratio < 1:
-        raise ValueError(f"{name} must lie in [0, 1), but got {ratio!r}; write 0.5, for example")
-    return max(1, available - int(ratio * available + 1e-9))
 
 
 def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int, share: int = 1) -> dict[str, object]:
