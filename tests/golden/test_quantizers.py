@@ -83,7 +83,7 @@ def test_repq_folds_a_norm():
     weight, bias = layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
     before, outputs = layer(norm(x)), norm(x).detach()
     low, high = outputs.min(dim=0).values, outputs.max(dim=0).values
-    fold(norm, layer, low, high, 8)
+    fold([norm], [layer], low, high, 8)
 
     low, high = np.minimum(low.numpy(), 0), np.maximum(high.numpy(), 0)
     delta = (high - low) / 255

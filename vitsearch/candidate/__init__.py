@@ -1,8 +1,8 @@
 """The frozen ViT configuration and the torch-free rules that make it valid."""
 
-from vitsearch.candidate.architecture import Architecture, divisors, mlp_ratio_of
+from vitsearch.candidate.architecture import STEM_KERNEL, Architecture, divisors, is_stem_patch, mlp_ratio_of
 from vitsearch.candidate.budget import even_widths, least_ratio, products
-from vitsearch.candidate.candidate import Candidate, load_candidate
+from vitsearch.candidate.candidate import Candidate, budget_counts_of, load_candidate
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import PRUNERS, Sparsity
 from vitsearch.candidate.tokens import (
@@ -42,6 +42,7 @@ __all__ = [
     "PPT",
     "PRUNERS",
     "SCORES",
+    "STEM_KERNEL",
     "TOKEN_RULES",
     "TPS",
     "AViT",
@@ -67,9 +68,11 @@ __all__ = [
     "TokenPooling",
     "TokenRule",
     "TopK",
+    "budget_counts_of",
     "divisors",
     "even_widths",
     "every_block",
+    "is_stem_patch",
     "least_ratio",
     "load_candidate",
     "max_merges",

@@ -13,7 +13,7 @@ def products(widths: tuple[BlockWidths, ...], tokens: tuple[int, ...]) -> int:
 
     Args:
         widths: Sizes of each block.
-        tokens: Tokens that enter block 1, ..., depth, and leave the last.
+        tokens: Tokens that enter block 1, ..., depth, and leave the last; as ``Candidate.token_counts``.
     """
     return sum(w.linear_macs(tokens[i], tokens[i + 1]) + w.attention_macs(tokens[i]) for i, w in enumerate(widths))
 
@@ -32,7 +32,7 @@ def even_widths(dense: tuple[BlockWidths, ...], tokens: tuple[int, ...], ratio: 
     within the price of one. Where no number is, the most heads that the budget has room for beside all units.
 
     Args:
-        dense: Sizes before pruning, the same in every block.
+        dense: Sizes before pruning, the same in every block, class-attention blocks being such in both.
         tokens: As for ``products``.
         ratio: The share, in (0, 1].
 
@@ -41,7 +41,7 @@ def even_widths(dense: tuple[BlockWidths, ...], tokens: tuple[int, ...], ratio: 
     """
     blocks, first = range(len(dense)), dense[0]
     budget = ratio * products(dense, tokens)
-    unit = [first.unit_macs(tokens[i + 1]) for i in blocks]
+    unit = [dense[i].unit_macs(tokens[i + 1]) for i in blocks]
     found: tuple[BlockWidths, ...] = ()
     for heads in sorted(range(1, first.heads + 1), key=lambda h: abs(h / first.heads - ratio)):
         bare = tuple(replace(w, heads=heads, mlp_units=0) for w in dense)

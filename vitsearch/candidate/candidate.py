@@ -13,7 +13,7 @@ from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.budget import even_widths
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import Sparsity
-from vitsearch.candidate.tokens import AnyTokenRule, NoReduction
+from vitsearch.candidate.tokens import SCORES, AnyTokenRule, NoReduction, TokenRule
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.loading import load_json, parse
@@ -49,8 +49,20 @@ class Candidate(Spec):
     def _resolved_parts(self) -> dict[str, Spec]:
         sparsity = self.sparsity.resolved(self.architecture)
         pruned = sparsity.pruned_architecture(self.architecture)
+        if pruned.class_attention_blocks and self.tokens.needs_class_token:
+            others = [name for name, kind in SCORES.items() if not kind.needs_class_token]
+            raise ValueError(
+                f"{self.tokens.reducer} judges patches by the CLS token, which joins them only in the last blocks "
+                f"under class_attention_blocks={pruned.class_attention_blocks}; set class_attention_blocks=0, "
+                f"choose score from {others} where the reducer has one, or choose tome"
+            )
+        if pruned.class_attention_blocks and self.tokens.runs_blocks:
+            raise ValueError(
+                f"{self.tokens.reducer} runs whole blocks, which class tokens pass by under class_attention_blocks="
+                f"{pruned.class_attention_blocks}; set class_attention_blocks=0 or choose topk"
+            )
         return {
-            "tokens": self.tokens.resolved(pruned),
+            "tokens": self.tokens.resolved(pruned.self_attention_part),
             "sparsity": sparsity,
             "precision": self.precision.resolved(pruned),
         }
@@ -71,7 +83,29 @@ class Candidate(Spec):
         sizes = self.sparsity.widths(self.architecture)
         if self.sparsity.macs_ratio is None:
             return sizes
-        return even_widths(sizes, tuple(self.tokens.budget_counts(self.architecture)), self.sparsity.macs_ratio)
+        return even_widths(sizes, self.budget_counts, self.sparsity.macs_ratio)
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Tokens entering block 1, ..., depth, and leaving the last: those that reducers may remove.
+
+        Where class tokens have blocks of their own they are no such tokens, and are not counted.
+        """
+        a = self.pruned_architecture
+        return _to_the_end(self.tokens.token_counts(a.self_attention_part), a)
+
+    @property
+    def budget_counts(self) -> tuple[int, ...]:
+        """``token_counts`` by which a share of the network's MACs is meant."""
+        return budget_counts_of(self.tokens, self.pruned_architecture)
+
+    @property
+    def tokens_per_block(self) -> list[tuple[int, int]]:
+        """Of these, the tokens in the attention and in the MLP of block 1, 2, ..., depth."""
+        a = self.pruned_architecture
+        part = a.self_attention_part
+        left = self.tokens.token_counts(part)[-1]
+        return [*self.tokens.tokens_per_block(part), *[(left, left)] * a.class_attention_blocks]
 
     def canonical_json(self) -> str:
         """JSON of the canonical form, keys sorted; equal models give equal text."""
@@ -85,7 +119,7 @@ class Candidate(Spec):
     def summary(self) -> str:
         """A short line for tables: ``d4 w64 h4 p2 m2 · tome r=3 · mlp 75% · W8A8``."""
         a = self.architecture
-        parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}"]
+        parts = [f"d{a.depth} w{a.width} h{a.heads} p{a.patch_size} m{a.mlp_ratio:g}", *a.variants]
         if self.tokens.reducer != "none":
             parts.append(self.tokens.summary())
         widths, depth = self.widths, self.pruned_architecture.depth
@@ -108,6 +142,16 @@ class Candidate(Spec):
             activations = self.precision.activation_bits_per_block(depth)
             parts.append(f"W{sum(weights) / depth:.3g}A{sum(activations) / depth:.3g}")
         return " · ".join(parts)
+
+
+def budget_counts_of(tokens: TokenRule, architecture: Architecture) -> tuple[int, ...]:
+    """``Candidate.budget_counts`` of a rule and the blocks that are left."""
+    return _to_the_end(tokens.budget_counts(architecture.self_attention_part), architecture)
+
+
+def _to_the_end(counts: list[int], architecture: Architecture) -> tuple[int, ...]:
+    """Token counts of the self-attention blocks, and in class-attention blocks as many as leave those."""
+    return (*counts, *counts[-1:] * architecture.class_attention_blocks)
 
 
 def load_candidate(path: Path) -> Candidate:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vitsearch.candidate.architecture import Architecture
-from vitsearch.candidate.per_block import per_block
+from vitsearch.candidate.per_block import check_shared, per_block
 from vitsearch.config.base import Spec
 from vitsearch.config.named import KeyOf
 
@@ -108,9 +108,15 @@ class Precision(Spec):
         return data
 
     def resolved(self, architecture: Architecture) -> Precision:
-        """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated."""
+        """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated.
+
+        Raises:
+            ValueError: Blocks that share their weights differ in bits, or a tuple does not fit the depth.
+        """
         weights = self.weight_bits_per_block(architecture.depth)
         activations = self.activation_bits_per_block(architecture.depth)
+        check_shared(weights, architecture.share_blocks, "precision.weight_bits")
+        check_shared(activations, architecture.share_blocks, "precision.activation_bits")
         calibrated = min(activations) < 16
         coded = calibrated or (min(weights) < 16 and QUANTIZERS[self.quantizer].own_weights)
         ranged = calibrated or (min(weights) < 16 and CALIBRATIONS[self.calibration].sets_weights)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vitsearch.candidate.architecture import Architecture
-from vitsearch.candidate.per_block import per_block
+from vitsearch.candidate.per_block import check_shared, per_block
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.named import KeyOf
@@ -76,7 +76,8 @@ class Sparsity(Spec):
         """The canonical form; plain ``Sparsity()`` when nothing is pruned.
 
         Raises:
-            ValueError: More units are kept than exist, or a tuple is not as long as blocks are kept.
+            ValueError: More units are kept than exist, a tuple is not as long as blocks are kept, blocks that
+                share their weights differ, or class-attention blocks are all that is left.
         """
         a = architecture
         kept: dict[str, float | tuple[int, ...] | None] = {}
@@ -84,6 +85,7 @@ class Sparsity(Spec):
             value = getattr(self, name)
             _check(name, value or 1, available)
             kept[name] = None if value == available else value
+        self._check_blocks(a)
         kept_blocks = self.widths(a)
         for name, available in (
             ("mlp_units", a.mlp_units),
@@ -93,6 +95,7 @@ class Sparsity(Spec):
         ):
             counts = tuple(getattr(block, name) for block in kept_blocks)
             _check(name, max(counts), available)
+            check_shared(counts, a.share_blocks, f"sparsity.{name}")
             kept[name] = _collapsed(counts, available)
         alone = all(value is None for value in kept.values())
         if self.macs_ratio is not None and self.macs_ratio < 1:
@@ -110,6 +113,23 @@ class Sparsity(Spec):
             )
         schedule = self.schedule if self.steps > 1 else "linear"
         return Sparsity.model_validate({"method": self.method, **kept, "steps": self.steps, "schedule": schedule})
+
+    def _check_blocks(self, a: Architecture) -> None:
+        if self.blocks is not None and self.blocks % a.share_blocks:
+            raise ValueError(
+                f"sparsity.blocks must be a multiple of architecture.share_blocks, but got blocks={self.blocks}, "
+                f"share_blocks={a.share_blocks}; choose {max(1, self.blocks // a.share_blocks) * a.share_blocks}"
+            )
+        if self.blocks is not None and self.blocks <= a.class_attention_blocks:
+            raise ValueError(
+                f"sparsity.blocks must keep a block before the class-attention blocks, which all stay, but got "
+                f"blocks={self.blocks}; choose at least {a.class_attention_blocks + 1}"
+            )
+        if self.macs_ratio is not None and self.macs_ratio < 1 and a.share_blocks > 1:
+            raise ValueError(
+                f"sparsity.macs_ratio decides block by block, but got share_blocks={a.share_blocks}, which lets "
+                f"blocks share their weights; name heads and mlp_units instead, or set share_blocks=1"
+            )
 
     def pruned_architecture(self, architecture: Architecture) -> Architecture:
         """The dense architecture without the dropped blocks; its other sizes stay, ``widths`` has what is left."""
@@ -141,10 +161,14 @@ def _widths(sparsity: Sparsity, a: Architecture) -> tuple[BlockWidths, ...]:
             ("mlp_units", sparsity.mlp_units, a.mlp_units),
         )
     )
+    first_class_block = depth - a.class_attention_blocks
     return tuple(
-        BlockWidths(width=sparsity.width or a.width, heads=h, qk_dim=q, v_dim=v, mlp_units=m)
-        for h, q, v, m in zip(*counts, strict=True)
-    )
+        BlockWidths(
+            width=sparsity.width or a.width, heads=h, qk_dim=q, v_dim=v, mlp_units=m,
+            class_tokens=a.num_prefix_tokens if index >= first_class_block else 0, mixes_heads=a.share_blocks > 1,
+        )
+        for index, (h, q, v, m) in enumerate(zip(*counts, strict=True))
+    )  # fmt: skip
 
 
 def _check(name: str, kept: int, available: int) -> None:

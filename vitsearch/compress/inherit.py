@@ -3,6 +3,10 @@
 What is kept is what matters most in the source: blocks by how much they change their input, heads and hidden units
 by the norm of their weights, channels by the norm of everything that reads or writes them. Where the student is
 larger than the source, the rest keeps its own initial weights.
+
+A class-attention block takes over a block of self-attention like any other, but rather one of its kind. Blocks
+that share their weights get those of the block that the first of them takes over; each gets norms of its own. A
+convolutional stem is taken over from another one only.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from vitsearch.candidate import Architecture
 from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
-from vitsearch.models import Block, VisionTransformer, build_dense
+from vitsearch.models import Block, ConvStem, MultiplexedBlock, RepeatedBlock, VisionTransformer, build_dense
 from vitsearch.models.spt import ShiftedPatchEmbed
 
 
@@ -33,14 +37,14 @@ def inherit(student: VisionTransformer, source: VisionTransformer, images_BCHW: 
     """
     full = adapted(source, student.architecture).to(images_BCHW.device)
     channels = strongest(channel_scores(full), min(full.architecture.width, student.architecture.width))
-    blocks = strongest(block_influence(full, images_BCHW), min(len(full.blocks), len(student.blocks)))
+    pairs = paired_blocks(student.architecture, full.architecture, block_influence(full, images_BCHW))
     C = len(channels)
     for name in ("cls_token", "dist_token", "pos_embed"):
         ours, theirs = getattr(student, name), getattr(full, name)
         if ours is not None and theirs is not None:
             ours[..., :C] = theirs[..., channels]
     _inherit_patches(student, full, channels)
-    for number, old in enumerate(blocks.tolist()):
+    for number, old in pairs:
         _inherit_block(_block(student, number), _block(full, old), channels)
     for name in ("norm_pre", "norm"):
         _copy_norm(getattr(student, name), getattr(full, name), channels)
@@ -49,6 +53,21 @@ def inherit(student: VisionTransformer, source: VisionTransformer, images_BCHW: 
             if isinstance(ours, torch.nn.Linear) and isinstance(theirs, torch.nn.Linear):
                 ours.weight[:, :C] = theirs.weight[:, channels]
                 ours.bias.copy_(theirs.bias)
+
+
+def paired_blocks(student: Architecture, source: Architecture, influence: Tensor) -> list[tuple[int, int]]:
+    """Numbers from 0 of blocks of a student and of the source's blocks that they take over, by their influence.
+
+    Class-attention blocks go to such blocks, the last to the last, if both have them. Groups that share weights go
+    to groups, if they are of one length.
+    """
+    both = min(student.class_attention_blocks, source.class_attention_blocks)
+    ours = student.depth - (student.class_attention_blocks if both else 0)
+    theirs = source.depth - (source.class_attention_blocks if both else 0)
+    share = student.share_blocks if student.share_blocks == source.share_blocks else 1
+    groups = strongest(influence[:theirs].view(-1, share).sum(dim=1), min(ours, theirs) // share)
+    found = list(enumerate(group * share + i for group in groups.tolist() for i in range(share)))
+    return found + [(student.depth - i, source.depth - i) for i in range(both, 0, -1)]
 
 
 @torch.no_grad()
@@ -62,14 +81,23 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
     taken = {"image_size", "patch_size", "in_chans", "num_classes", "class_token", "distilled", "pool"}
-    architecture = source.architecture.model_copy(update=like.model_dump(include=taken))
+    if source.architecture.patch_embedding == "conv_stem" != like.patch_embedding:
+        taken.add("patch_embedding")  # another kind keeps its own, and may have patches that no stem can have
+    update = like.model_dump(include=taken)
+    if not like.class_token:
+        update["class_attention_blocks"] = 0  # nothing is left that could attend there alone
+    architecture = source.architecture.model_copy(update=update)
     found = build_dense(architecture).eval()
     state = {name: value.clone() for name, value in source.state_dict().items()}
-    kernel = state["patch_embed.proj.weight"]
+    if architecture.class_attention_blocks < source.architecture.class_attention_blocks:
+        for name in [name for name in state if ".attn.q." in name]:
+            state[name.replace(".q.", ".qkv.")] = torch.cat([state[name], state[name.replace(".q.", ".kv.")]])
+    first = {"linear": "patch_embed.proj.weight", "conv_stem": "patch_embed.convs.0.weight"}
+    reader = first.get(source.architecture.patch_embedding)  # reads the image, channel by channel
+    if reader is not None and like.in_chans != source.architecture.in_chans:
+        state[reader] = state[reader].sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
     if source.architecture.patch_embedding == "linear":
-        if like.in_chans != source.architecture.in_chans:
-            kernel = kernel.sum(dim=1, keepdim=True).expand(-1, like.in_chans, -1, -1) / like.in_chans
-        state["patch_embed.proj.weight"] = resample_patch_embed(kernel, [like.patch_size, like.patch_size])
+        state[first["linear"]] = resample_patch_embed(state[first["linear"]], [like.patch_size, like.patch_size])
     prefix, patches = _positions(source, state)
     side = like.image_size // like.patch_size
     patches = resample_abs_pos_embed(patches, [side, side], num_prefix_tokens=0)
@@ -88,10 +116,12 @@ def channel_scores(model: VisionTransformer) -> Tensor:
     squared = model.patch_embed.proj.weight.square().flatten(1).sum(dim=1)
     for block in model.blocks:
         assert isinstance(block, Block)
+        if isinstance(block, RepeatedBlock):
+            continue
         for writer in (block.attn.proj, block.mlp.fc2):
             squared = squared + writer.weight.square().sum(dim=1)
-        for reader in (block.attn.qkv, block.mlp.fc1):
-            squared = squared + reader.weight.square().sum(dim=0)
+        for read in (block.attn.joined_inputs()[0], block.mlp.fc1.weight):
+            squared = squared + read.square().sum(dim=0)
     return squared.sqrt()
 
 
@@ -124,6 +154,9 @@ def _block(model: VisionTransformer, index: int) -> Block:
 def _inherit_patches(student: VisionTransformer, full: VisionTransformer, channels: Tensor) -> None:
     """The projection of patches; another kind of tokenisation keeps its own."""
     ours, theirs = student.patch_embed, full.patch_embed
+    if isinstance(ours, ConvStem) and isinstance(theirs, ConvStem):
+        _inherit_stem(ours, theirs, channels)
+        return
     if ours.proj.weight.shape[1:] != theirs.proj.weight.shape[1:]:
         return
     ours.proj.weight[: len(channels)] = theirs.proj.weight[channels]
@@ -133,13 +166,46 @@ def _inherit_patches(student: VisionTransformer, full: VisionTransformer, channe
         ours.norm.load_state_dict(theirs.norm.state_dict())
 
 
+def _inherit_stem(ours: ConvStem, theirs: ConvStem, channels: Tensor) -> None:
+    """The strongest outputs of each convolution, reading those kept of the one before."""
+    assert len(ours.convs) == len(theirs.convs), "adapted to the same patches"
+    inputs = None
+    for new, old in [*zip(ours.convs, theirs.convs, strict=True), (ours.proj, theirs.proj)]:
+        assert isinstance(new, torch.nn.Conv2d)
+        assert isinstance(old, torch.nn.Conv2d)
+        inputs = torch.arange(old.in_channels, device=channels.device) if inputs is None else inputs
+        count = min(new.out_channels, old.out_channels)
+        outputs = channels if new is ours.proj else strongest(old.weight.square().flatten(1).sum(dim=1), count)
+        new.weight[: len(outputs), : len(inputs)] = old.weight[outputs][:, inputs]
+        if new.bias is not None and old.bias is not None:
+            new.bias[: len(outputs)] = old.bias[outputs]
+        inputs = outputs
+
+
 def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:
-    C = len(channels)
     heads = strongest(head_scores(old), min(old.attn.num_heads, new.attn.num_heads))
-    ours = new.attn.qkv.weight.view(3, new.attn.num_heads, new.attn.head_dim, -1)
-    theirs = old.attn.qkv.weight.view(3, old.attn.num_heads, old.attn.head_dim, -1)
-    our_bias = new.attn.qkv.bias.view(3, new.attn.num_heads, new.attn.head_dim)
-    their_bias = old.attn.qkv.bias.view(3, old.attn.num_heads, old.attn.head_dim)
+    if not isinstance(new, RepeatedBlock):
+        _inherit_weights(new, old, channels, heads)
+    if isinstance(new, MultiplexedBlock) and isinstance(old, MultiplexedBlock):
+        for ours, theirs in ((new.mixing.before, old.mixing.before), (new.mixing.after, old.mixing.after)):
+            ours.weight[: len(heads), : len(heads)] = theirs.weight[heads][:, heads]
+    for name in ("norm1", "norm2"):
+        _copy_norm(getattr(new, name), getattr(old, name), channels)
+    for name in ("ls1", "ls2"):
+        gamma, trained = getattr(getattr(new, name), "gamma", None), getattr(getattr(old, name), "gamma", None)
+        if gamma is not None and trained is not None:
+            gamma[: len(channels)] = trained[channels]
+
+
+def _inherit_weights(new: Block, old: Block, channels: Tensor, heads: Tensor) -> None:
+    """Attention and MLP; ``heads`` are those of the old block that stay."""
+    C = len(channels)
+    our_rows, our_biases = new.attn.joined_inputs()  # copies, written back below
+    ours = our_rows.view(3, new.attn.num_heads, new.attn.head_dim, -1)
+    our_bias = our_biases.view(3, new.attn.num_heads, new.attn.head_dim)
+    their_rows, their_biases = old.attn.joined_inputs()
+    theirs = their_rows.view(3, old.attn.num_heads, old.attn.head_dim, -1)
+    their_bias = their_biases.view(3, old.attn.num_heads, old.attn.head_dim)
     our_proj = new.attn.proj.weight.view(-1, new.attn.num_heads, new.attn.head_dim)
     their_proj = old.attn.proj.weight.view(-1, old.attn.num_heads, old.attn.head_dim)
     K = min(new.attn.head_dim, old.attn.head_dim)
@@ -151,6 +217,7 @@ def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:
             ours[part, number, :K, :C] = theirs[part, head][dims][:, channels] * factor
             our_bias[part, number, :K] = their_bias[part, head, dims] * factor
         our_proj[:C, number, :K] = their_proj[channels, head][:, v]
+    new.attn.set_inputs(our_rows, our_biases)
     new.attn.proj.bias[:C] = old.attn.proj.bias[channels]
     units = strongest(mlp_unit_scores(old), min(old.mlp.fc1.out_features, new.mlp.fc1.out_features))
     M = len(units)
@@ -158,12 +225,6 @@ def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:
     new.mlp.fc1.bias[:M] = old.mlp.fc1.bias[units]
     new.mlp.fc2.weight[:C, :M] = old.mlp.fc2.weight[channels][:, units]
     new.mlp.fc2.bias[:C] = old.mlp.fc2.bias[channels]
-    for name in ("norm1", "norm2"):
-        _copy_norm(getattr(new, name), getattr(old, name), channels)
-    for name in ("ls1", "ls2"):
-        gamma, trained = getattr(getattr(new, name), "gamma", None), getattr(getattr(old, name), "gamma", None)
-        if gamma is not None and trained is not None:
-            gamma[:C] = trained[channels]
 
 
 def _copy_norm(ours: torch.nn.Module, theirs: torch.nn.Module, channels: Tensor) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vitsearch.candidate import BlockWidths, Candidate
+from vitsearch.candidate import STEM_KERNEL, BlockWidths, Candidate
 
 LAYER_NORM_MACS_PER_ELEMENT = 5
 
@@ -50,9 +50,8 @@ def shape_of(
         widths: Sizes of its blocks where a ranking has decided them.
         tokens: Tokens where images decide them.
     """
-    a = candidate.pruned_architecture
-    rule = candidate.tokens
-    return Shape(widths or candidate.widths, tokens or Tokens(rule.tokens_per_block(a), rule.token_counts(a)[-1]))
+    known = tokens or Tokens(candidate.tokens_per_block, candidate.token_counts[-1])
+    return Shape(widths or candidate.widths, known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +81,13 @@ def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMa
 
     With N tokens in, N' out, width D, H heads whose queries and keys are Q and whose values are V wide, and M
     hidden units: linear = N D H (2 Q + V) + N H V D + 2 N' D M, matmul = N^2 H (Q + V) + the reducer's own,
-    norm = 5 N D + 5 N' D.
+    norm = 5 N D + 5 N' D. ``BlockWidths`` has these figures, and those of class attention and mixed heads.
 
     Args:
         candidate: The candidate.
         shape: Its sizes and tokens, if not those it states; figures are arrays where tokens are.
     """
-    a = candidate.pruned_architecture
+    a = candidate.pruned_architecture.self_attention_part
     widths, (tokens, _) = shape or shape_of(candidate)
     rule = candidate.tokens.resolved(a) if candidate.tokens.learns else candidate.tokens
     active = set(rule.blocks_with_macs(a.depth))
@@ -105,16 +104,24 @@ def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMa
                 linear=w.linear_macs(n, n_out),
                 matmul=w.attention_macs(n) + reducing,
                 learned=part.products * judged,
-                norm=LAYER_NORM_MACS_PER_ELEMENT * (n + n_out) * w.width + part.norms * judged,
+                norm=LAYER_NORM_MACS_PER_ELEMENT * w.normed_tokens(n, n_out) * w.width + part.norms * judged,
             )
         )
     return found
 
 
 def stem_macs(candidate: Candidate) -> int:
-    """MACs of the patch projection for one image."""
+    """MACs of the patch projection for one image, convolutions before it included.
+
+    Convolution i of a stem, which halves the side, costs (image side / 2^i)^2 times 9 C_(i-1) C_i.
+    """
     a = candidate.architecture
-    return a.num_patches * candidate.widths[0].width * a.patch_features
+    macs, side, channels = a.num_patches * candidate.widths[0].width * a.patch_features, a.image_size, a.in_chans
+    for out in a.stem_channels:
+        side //= 2
+        macs += side**2 * STEM_KERNEL**2 * channels * out
+        channels = out
+    return macs
 
 
 def head_macs(candidate: Candidate) -> int:
@@ -127,7 +134,8 @@ def num_macs(candidate: Candidate, shape: Shape | None = None) -> Any:
     """MACs of one forward pass on one image; what the survey calls FLOPs. An array where the tokens are one."""
     a = candidate.pruned_architecture
     shape = shape or shape_of(candidate)
-    normalised = shape.tokens.final + (a.num_tokens if a.pre_norm else 0)
+    final_tokens = shape.tokens.final + (a.num_prefix_tokens if a.class_attention_blocks else 0)
+    normalised = final_tokens + (a.num_tokens if a.pre_norm else 0)
     norms = LAYER_NORM_MACS_PER_ELEMENT * shape.widths[0].width * normalised
     if a.patch_embedding == "spt":
         norms += LAYER_NORM_MACS_PER_ELEMENT * a.num_patches * a.patch_features

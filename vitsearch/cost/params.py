@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from vitsearch.candidate import BlockWidths, Candidate
+from vitsearch.candidate import STEM_KERNEL, BlockWidths, Candidate
 from vitsearch.cost.macs import Shape, block_macs, head_macs, stem_macs
 
 
@@ -29,6 +30,8 @@ class LayerGroup:
 def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = None) -> list[LayerGroup]:
     """Stem, block 1, ..., block depth, head, and the learned parts of a token reducer.
 
+    Of blocks that share their weights the first has them; each has its norms, scales and mixing of heads.
+
     Args:
         candidate: The candidate.
         widths: Sizes of its blocks where a ranking has decided them.
@@ -38,17 +41,22 @@ def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = No
     bits = candidate.precision.weight_bits_per_block(a.depth)
     embeddings = a.num_prefix_tokens * d + a.num_tokens * d
     stem = LayerGroup(
-        weights=d * a.patch_features,
+        weights=d * a.patch_features
+        + sum(STEM_KERNEL**2 * i * o for i, o in pairwise((a.in_chans, *a.stem_channels))),
         others=(d if a.patch_bias else 0)
         + (2 * a.patch_features if a.patch_embedding == "spt" else 0)
+        + sum(a.stem_channels)
         + embeddings
         + (2 * d if a.pre_norm else 0),
         weight_bits=bits[0],
     )
     blocks = [
         LayerGroup(
-            weights=2 * d * (w.qk_width + w.v_width) + 2 * d * w.mlp_units,
-            others=2 * w.qk_width + w.v_width + d + w.mlp_units + d + 4 * d + (2 * d if a.layer_scale else 0),
+            weights=(0 if i % a.share_blocks else 2 * d * (w.qk_width + w.v_width) + 2 * d * w.mlp_units)
+            + (2 * w.heads**2 if w.mixes_heads else 0),
+            others=(0 if i % a.share_blocks else 2 * w.qk_width + w.v_width + d + w.mlp_units + d)
+            + 4 * d
+            + (2 * d if a.layer_scale else 0),
             weight_bits=bits[i],
         )
         for i, w in enumerate(widths)
@@ -61,7 +69,7 @@ def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = No
 def _learned_groups(candidate: Candidate, width: int) -> list[LayerGroup]:
     if not candidate.tokens.learns:
         return []
-    a = candidate.pruned_architecture
+    a = candidate.pruned_architecture.self_attention_part
     rule = candidate.tokens.resolved(a)
     part = rule.learned_part(width)
     return [LayerGroup(weights=part.weights, others=part.others, weight_bits=32)] * len(

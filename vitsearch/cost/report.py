@@ -24,7 +24,7 @@ class Cost(Spec):
         weight_bits: Mean bits of a weight.
         activation_bits: Mean bits of an activation operand.
         size_mb: Stored size in MB of 10^6 bytes.
-        tokens: Tokens entering block 1, ..., depth, and leaving the last.
+        tokens: Tokens entering block 1, ..., depth, and leaving the last; see ``Candidate.token_counts``.
         kind: ``exact``; ``bounded`` where token counts depend on the image: MACs are the least that any image can
             need; ``measured`` where what stays depends on the trained weights (a budget of MACs): parameters, bits
             and size are estimates. A trial measures what is not exact, see ``measured_cost``.

@@ -261,8 +261,8 @@ def _standard_error(share: float, count: int) -> str:
     return f"{100 * math.sqrt(share * (1 - share) / count):.2f}" if count else "unknown"
 
 
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

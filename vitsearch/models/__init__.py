@@ -2,12 +2,17 @@
 
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias, set_fused_attention
 from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
+from vitsearch.models.conv_stem import ConvStem
+from vitsearch.models.multiplexing import MultiplexedBlock, RepeatedBlock
 from vitsearch.models.vit import Block, TokenReducer, TokenRoute, TokenState, VisionTransformer
 
 __all__ = [
     "Attention",
     "AttentionState",
     "Block",
+    "ConvStem",
+    "MultiplexedBlock",
+    "RepeatedBlock",
     "TokenReducer",
     "TokenRoute",
     "TokenState",

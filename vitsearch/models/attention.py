@@ -1,15 +1,18 @@
 """Multi-head self-attention that lets a token reducer look at what it computed.
 
-Shape suffixes: B batch, N tokens, D width, H heads, K width of one head (after pruning that of values may differ).
+Shape suffixes: B batch, N tokens, M queries, D width, H heads, K width of one head (after pruning that of values
+may differ).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vitsearch.models.head_mixing import HeadMixing
 
 LEARNED_SIZE_EPS = 1e-6
 
@@ -25,6 +28,7 @@ class AttentionState:
         scale: What queries are multiplied with before the softmax.
         bias_B11N: Additive mask on the keys (log of token sizes), or None.
         hides_self: Whether no token attends to itself (LSA).
+        mixing: What mixes the heads before and after the softmax, or None.
         learned_score_BP: What a learned score makes of the patches, where the reducer has one.
     """
 
@@ -34,6 +38,7 @@ class AttentionState:
     scale: float
     bias_B11N: Tensor | None
     hides_self: bool = False
+    mixing: HeadMixing | None = None
     learned_score_BP: Tensor | None = None
 
     def present_BN(self) -> Tensor | None:
@@ -41,6 +46,15 @@ class AttentionState:
         if self.bias_B11N is None:
             return None
         return (self.bias_B11N > -1).to(self.k_BHNK.dtype)[:, 0, 0]  # a token has size 1 and log 0 or more
+
+    def logits_BHMN(self, num_queries: int | None = None) -> Tensor:
+        """What the softmax is taken of, Q K^T / sqrt(K) + bias; for the first M queries or for all."""
+        # scaled after the product, as quantised attention does: ONNX Runtime breaks a graph that has it both ways
+        logits_BHMN = (self.q_BHNK[:, :, :num_queries] @ self.k_BHNK.transpose(-2, -1)) * self.scale
+        if self.mixing is not None:
+            logits_BHMN = self.mixing.before(logits_BHMN)
+        bias = self.bias_B1MN(logits_BHMN.shape[2])
+        return logits_BHMN if bias is None else logits_BHMN + bias
 
     def bias_B1MN(self, num_queries: int) -> Tensor | None:
         """What is added to the logits of the first M queries, M or 1 rows of it; None where that is nothing."""
@@ -55,11 +69,7 @@ class AttentionState:
 
     def cls_attention_BHN(self) -> Tensor:
         """The CLS row of the attention matrix, softmax(q_cls K^T / sqrt(K) + bias); one row, never the matrix."""
-        logits_BH1N = (self.q_BHNK[:, :, :1] * self.scale) @ self.k_BHNK.transpose(-2, -1)
-        bias_B11N = self.bias_B1MN(1)
-        if bias_B11N is not None:
-            logits_BH1N = logits_BH1N + bias_B11N
-        return logits_BH1N.squeeze(2).softmax(dim=-1)
+        return self.logits_BHMN(1).squeeze(2).softmax(dim=-1)
 
 
 class Attention(nn.Module):
@@ -73,6 +83,7 @@ class Attention(nn.Module):
         qk_dim: Width of one head's queries and keys after pruning; K by default.
         v_dim: Width of one head's values after pruning; K by default.
         hides_self: Whether no token attends to itself (LSA).
+        num_queries: Leading tokens that alone attend (class attention); every token does at 0.
 
     Attributes:
         temperature_H: Learned temperature of each head under LSA while it trains; then folded into the queries.
@@ -90,6 +101,7 @@ class Attention(nn.Module):
         qk_dim: int | None = None,
         v_dim: int | None = None,
         hides_self: bool = False,
+        num_queries: int = 0,
     ) -> None:
         super().__init__()
         self.hides_self = hides_self
@@ -99,20 +111,52 @@ class Attention(nn.Module):
         self.qk_dim, self.v_dim = qk_dim or head_dim, v_dim or head_dim
         self.scale = head_dim**-0.5
         self.fused = True
-        self.qkv = nn.Linear(dim, num_heads * (2 * self.qk_dim + self.v_dim))
+        self.num_queries = num_queries
+        if num_queries:
+            self.q = nn.Linear(dim, num_heads * self.qk_dim)
+            self.kv = nn.Linear(dim, num_heads * (self.qk_dim + self.v_dim))
+        else:
+            self.qkv = nn.Linear(dim, num_heads * (2 * self.qk_dim + self.v_dim))
         self.proj = nn.Linear(num_heads * self.v_dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
-    def forward(self, x_BND: Tensor, bias_B11N: Tensor | None = None) -> tuple[Tensor, AttentionState]:
-        """Attend; returns the projected output (B, N, D) and the state for a reducer."""
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The layers that make queries, keys and values; their rows stand in this order."""
+        return ("q", "kv") if self.num_queries else ("qkv",)
+
+    def joined_inputs(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of these layers as if they were one: rows of queries, keys and values."""
+        layers = [getattr(self, name) for name in self.inputs]
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    @torch.no_grad()
+    def set_inputs(self, weight: Tensor, bias: Tensor) -> None:
+        """The reverse of ``joined_inputs``."""
+        for name in self.inputs:
+            layer = getattr(self, name)
+            rows = len(layer.weight)
+            layer.weight.copy_(weight[:rows])
+            layer.bias.copy_(bias[:rows])
+            weight, bias = weight[rows:], bias[rows:]
+
+    def forward(
+        self, x_BND: Tensor, bias_B11N: Tensor | None = None, mixing: HeadMixing | None = None
+    ) -> tuple[Tensor, AttentionState]:
+        """Attend; returns the projected output (B, M, D) and the state for a reducer."""
         state = self.project(x_BND, bias_B11N)
+        if mixing is not None:
+            state = replace(state, mixing=mixing)
         return self.finish(self.mix(state)), state
 
     def project(self, x_BND: Tensor, bias_B11N: Tensor | None) -> AttentionState:
         """Queries, keys and values."""
         B, N, _ = x_BND.shape
         H, Q, V = self.num_heads, self.qk_dim, self.v_dim
-        if Q == V:
+        if self.num_queries:
+            parts = (self.q(x_BND[:, : self.num_queries]), *self.kv(x_BND).split([H * Q, H * V], dim=-1))
+            q, k, v = (part.reshape(B, part.shape[1], H, -1).transpose(1, 2) for part in parts)
+        elif Q == V:
             q, k, v = self.qkv(x_BND).reshape(B, N, 3, H, Q).permute(2, 0, 3, 1, 4).unbind(0)
         else:
             parts = self.qkv(x_BND).split([H * Q, H * Q, H * V], dim=-1)
@@ -122,17 +166,22 @@ class Attention(nn.Module):
         return AttentionState(q, k, v, self.scale, bias_B11N, self.hides_self)
 
     def mix(self, state: AttentionState) -> Tensor:
-        """softmax(Q K^T * scale + bias) V, shape (B, H, N, K)."""
+        """softmax(Q K^T * scale + bias) V, shape (B, H, M, K); heads mixed before and after, if they are."""
         bias = state.bias_B1MN(state.q_BHNK.shape[2])
         bias = bias if bias is None else bias.to(state.q_BHNK.dtype)
-        if self.fused:
+        if self.fused and state.mixing is None:
             return F.scaled_dot_product_attention(
                 state.q_BHNK, state.k_BHNK, state.v_BHNK, attn_mask=_expanded(bias, state), scale=self.scale
             )
-        logits_BHNN = (state.q_BHNK * self.scale) @ state.k_BHNK.transpose(-2, -1)
+        logits_BHMN = (state.q_BHNK * self.scale) @ state.k_BHNK.transpose(-2, -1)
+        if state.mixing is not None:
+            logits_BHMN = state.mixing.before(logits_BHMN)
         if bias is not None:
-            logits_BHNN = logits_BHNN + bias
-        return logits_BHNN.softmax(dim=-1) @ state.v_BHNK
+            logits_BHMN = logits_BHMN + bias
+        attention_BHMN = logits_BHMN.softmax(dim=-1)
+        if state.mixing is not None:
+            attention_BHMN = state.mixing.after(attention_BHMN)
+        return attention_BHMN @ state.v_BHNK
 
     def finish(self, mixed_BHNK: Tensor) -> Tensor:
         """Join the heads and project back to (B, N, D)."""
@@ -143,8 +192,8 @@ class Attention(nn.Module):
 def _expanded(bias: Tensor | None, state: AttentionState) -> Tensor | None:
     if bias is None:
         return None
-    B, _, N, _ = state.q_BHNK.shape
-    return bias.expand(B, 1, N, N)  # the fused CPU kernel wants the query axis spelled out
+    B, _, M, _ = state.q_BHNK.shape
+    return bias.expand(B, 1, M, state.k_BHNK.shape[2])  # the fused CPU kernel wants the query axis spelled out
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:

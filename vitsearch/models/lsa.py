@@ -21,7 +21,7 @@ def learn_temperatures(model: nn.Module) -> None:
     """Give every head that hides itself a temperature to learn."""
     for module in model.modules():
         if isinstance(module, Attention) and module.hides_self:
-            device = module.qkv.weight.device
+            device = module.proj.weight.device
             module.temperature_H = nn.Parameter(torch.full((module.num_heads,), 1 / module.scale, device=device))
 
 
@@ -31,7 +31,7 @@ def fold_temperatures(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention) and module.temperature_H is not None:
             factor = (1 / (module.temperature_H * module.scale)).repeat_interleave(module.qk_dim)
-            rows = module.num_heads * module.qk_dim
-            module.qkv.weight[:rows] *= factor[:, None]
-            module.qkv.bias[:rows] *= factor
+            rows, layer = module.num_heads * module.qk_dim, getattr(module, module.inputs[0])
+            layer.weight[:rows] *= factor[:, None]
+            layer.bias[:rows] *= factor
             module.temperature_H = None

@@ -6,7 +6,7 @@ Shape suffixes: B batch, N tokens, D width, C classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitsearch.candidate import Architecture, BlockWidths, Sparsity
 from vitsearch.models.attention import Attention, AttentionState, log_size_bias
+from vitsearch.models.conv_stem import ConvStem
 from vitsearch.models.spt import ShiftedPatchEmbed
 
 LAYER_NORM_EPS = 1e-6
@@ -123,7 +124,29 @@ class Block(nn.Module):
         return x_BND + self.drop_path2(self.ls2(self.mlp(self.norm2(x_BND))))
 
 
+def _blocks(
+    a: Architecture, widths: Sequence[BlockWidths], rates: Sequence[float], dropout: float
+) -> Iterator[Block]:
+    # these build on Block, which stands here
+    from vitsearch.models.class_attention import ClassAttentionBlock, PatchBlock
+    from vitsearch.models.multiplexing import MultiplexedBlock, RepeatedBlock
+
+    owner: MultiplexedBlock | None = None
+    for index, (w, rate) in enumerate(zip(widths, rates, strict=True)):
+        if owner is not None and index % a.share_blocks:
+            yield RepeatedBlock(owner, a, w, rate, dropout)
+        elif a.share_blocks > 1:
+            owner = MultiplexedBlock(a, w, rate, dropout)
+            yield owner
+        elif index >= a.depth - a.class_attention_blocks:
+            yield ClassAttentionBlock(a, w, rate, dropout)
+        else:
+            yield (PatchBlock if a.class_attention_blocks else Block)(a, w, rate, dropout)
+
+
 def _patch_embedding(a: Architecture, dim: int) -> Any:
+    if a.patch_embedding == "conv_stem":
+        return ConvStem(a, dim)
     if a.patch_embedding == "spt":
         return ShiftedPatchEmbed(a.in_chans, a.patch_size, dim, bias=a.patch_bias, eps=LAYER_NORM_EPS)
     return PatchEmbed(
@@ -161,7 +184,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, dim))
         self.norm_pre = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if a.pre_norm else nn.Identity()
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
-        self.blocks = nn.ModuleList(Block(a, w, rate, dropout) for w, rate in zip(self.widths, rates, strict=True))
+        self.blocks = nn.ModuleList(_blocks(a, self.widths, rates, dropout))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity()
         self.head_dist = (

@@ -7,10 +7,12 @@ import math
 from collections import Counter
 
 from vitsearch.space.dimension import Dimension
-from vitsearch.space.space import BLOCKS_RATIO, SearchSpace, num_kept
+from vitsearch.space.shape import BLOCKS_RATIO, Shape, blocks_kept, shape_of
+from vitsearch.space.space import SearchSpace
 
 MAX_ENUMERATED = 200_000
-Group = tuple[int, tuple[tuple[str, object], ...]]
+Group = tuple[Shape, tuple[tuple[str, object], ...]]
+SHAPE_FIELDS = tuple(f"architecture.{name}" for name in ("depth", "share_blocks", "class_attention_blocks"))
 
 
 def continuous_fields(space: SearchSpace) -> list[str]:
@@ -22,23 +24,28 @@ def num_configurations(space: SearchSpace) -> int:
     """Configurations the space can express; an axis that is a continuum counts as one value.
 
     Architectures are counted after repair (heads that do not divide the width are not counted twice). The other
-    settings multiply, conditions taken into account; per-block axes count once for each block that is left. A
-    condition on ``sparsity.blocks_ratio`` itself is not followed.
+    settings multiply, conditions taken into account; per-block axes count once for each block that is left and has
+    a figure of its own. A condition on ``sparsity.blocks_ratio`` itself is not followed.
     """
     architecture = [axis for axis in space.dimensions if axis.field.startswith("architecture.")]
     others = [axis for axis in space.dimensions if not axis.field.startswith("architecture.")]
     governing = {name for axis in others for name, _ in axis.when}
     total = 0
-    for (depth, values), count in _architectures(space, architecture, governing).items():
+    for (shape, values), count in _architectures(space, architecture, governing).items():
         for chosen in _shares_of_blocks(space, others):
-            blocks = num_kept(depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
-            alive = [
-                axis
-                for axis in others
-                if axis.name != BLOCKS_RATIO and (axis.block is None or axis.block <= blocks)
-            ]
+            blocks = blocks_kept(shape, chosen.get(BLOCKS_RATIO, 0.0))
+            alive = [axis for axis in others if axis.name != BLOCKS_RATIO and _counts(axis, blocks, shape)]
             total += count * _count(alive, {**chosen, **dict(values)})
     return total
+
+
+def _counts(axis: Dimension, blocks: int, shape: Shape) -> bool:
+    """Whether an axis decides anything in a network of so many blocks."""
+    if axis.block is None:
+        return True
+    if axis.field.startswith("tokens."):
+        return axis.block <= blocks - shape.class_blocks
+    return axis.block <= blocks and (axis.block - 1) % shape.share == 0
 
 
 def _shares_of_blocks(space: SearchSpace, axes: list[Dimension]) -> list[dict[str, object]]:
@@ -51,11 +58,11 @@ def _shares_of_blocks(space: SearchSpace, axes: list[Dimension]) -> list[dict[st
 
 
 def _architectures(space: SearchSpace, axes: list[Dimension], governing: set[str]) -> Counter[Group]:
-    """Architectures by what the other axes depend on: the depth, and values that conditions name."""
+    """Architectures by what the other axes depend on: the blocks there are, and values that conditions name."""
     rest = {axis.name: axis.values()[0] for axis in space.dimensions if axis not in axes}
     enumerated = axes
     if math.prod(axis.cardinality or 1 for axis in axes) > MAX_ENUMERATED:  # too many to repair: count the draws
-        enumerated = [axis for axis in axes if axis.field == "architecture.depth" or axis.name in governing]
+        enumerated = [axis for axis in axes if axis.field in SHAPE_FIELDS or axis.name in governing]
         rest |= {axis.name: axis.values()[0] for axis in axes if axis not in enumerated}
     factor = math.prod(axis.cardinality or 1 for axis in axes if axis not in enumerated)
     named = [axis.name for axis in enumerated]
@@ -67,7 +74,7 @@ def _architectures(space: SearchSpace, axes: list[Dimension], governing: set[str
         seen.add((space.architecture_of(draw), values))
     groups: Counter[Group] = Counter()
     for found, values in seen:
-        groups[found.depth, values] += factor
+        groups[shape_of(found), values] += factor
     return groups
 
 

@@ -23,8 +23,10 @@ from vitsearch.candidate import (
     Precision,
     Sparsity,
     TokenRule,
+    budget_counts_of,
     divisors,
     every_block,
+    is_stem_patch,
     least_ratio,
     max_merges,
     quarter_blocks,
@@ -33,9 +35,9 @@ from vitsearch.config import SpaceSpec, Value
 from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
+from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
-BLOCKS_RATIO = "sparsity.blocks_ratio"
 SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule", "sparsity.macs_ratio")
 # what a ratio removes a share of, and whether it may differ from block to block
 SPARSITY_RATIOS = {
@@ -123,12 +125,14 @@ class SearchSpace:
         architecture = self._architecture(chosen)
         sparsity = _sparsity(chosen, architecture)
         pruned = sparsity.pruned_architecture(architecture)
-        tokens = _tokens(chosen, pruned)
+        tokens = _tokens(chosen, pruned.self_attention_part)
         return Candidate(
             architecture=architecture,
             tokens=tokens,
             sparsity=_affordable(sparsity, tokens, architecture),
-            precision=Precision.model_validate(_per_block_part(chosen, "precision.", pruned.depth)),
+            precision=Precision.model_validate(
+                _per_block_part(chosen, "precision.", pruned.depth, pruned.share_blocks)
+            ),
         ).canonical()
 
     def architecture_of(self, draw: Draw) -> Architecture:
@@ -151,7 +155,15 @@ class SearchSpace:
         width, heads, patch = int(settings["width"]), int(settings["heads"]), int(settings["patch_size"])
         settings["heads"] = _nearest(heads, divisors(width))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
+        if settings.get("patch_embedding") == "conv_stem":
+            patches = [p for p in patches if is_stem_patch(p)] or patches
         settings["patch_size"] = _nearest(patch, patches)
+        depth, share = int(settings["depth"]), settings.get("share_blocks", 1)
+        if isinstance(share, int) and share > 1:  # what is no whole number is for the architecture to refuse
+            settings["share_blocks"] = _nearest(share, divisors(depth))
+        in_last = settings.get("class_attention_blocks", 0)
+        if isinstance(in_last, int) and in_last >= depth:
+            settings["class_attention_blocks"] = depth - 1
         return Architecture.model_validate(settings, strict=True)
 
     def _whole(self, name: str, value: Value) -> int:
@@ -335,9 +347,9 @@ def _blocks(value: object, depth: int) -> tuple[int, ...]:
 def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
     """Ratios become counts: a ratio p of n units removes floor(p n), but never the last one."""
     a = architecture
-    blocks = num_kept(a.depth, chosen.get(BLOCKS_RATIO, 0.0), BLOCKS_RATIO)
+    blocks = blocks_kept(shape_of(a), chosen.get(BLOCKS_RATIO, 0.0))
     width = num_kept(a.width, chosen.get("sparsity.width_ratio", 0.0), "sparsity.width_ratio")
-    part = _per_block_part(chosen, "sparsity.", blocks)
+    part = _per_block_part(chosen, "sparsity.", blocks, a.share_blocks)
     kept: dict[str, int | tuple[int, ...]] = {}
     for ratio_name, field, available in (
         ("mlp_ratio", "mlp_units", a.mlp_units),
@@ -366,25 +378,17 @@ def _affordable(sparsity: Sparsity, tokens: TokenRule, architecture: Architectur
     if sparsity.macs_ratio is None:
         return sparsity
     dense = Sparsity().widths(architecture)
-    least = least_ratio(dense, tuple(tokens.budget_counts(architecture)))
+    least = least_ratio(dense, budget_counts_of(tokens, architecture))
     return sparsity.model_copy(
         update={"macs_ratio": min(1.0, max(sparsity.macs_ratio, math.ceil(least * 1e4) / 1e4))}
     )
 
 
-def num_kept(available: int, ratio: object, name: str) -> int:
-    """What a ratio leaves.
+def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int, share: int = 1) -> dict[str, object]:
+    """The settings under ``prefix``; per-block axes collected into tuples of the network's depth.
 
-    Raises:
-        ValueError: It is no number in [0, 1).
+    Of ``share`` consecutive blocks that share their weights, the first one's figure is that of all.
     """
-    if not isinstance(ratio, int | float) or isinstance(ratio, bool) or not 0 <= ratio < 1:
-        raise ValueError(f"{name} must lie in [0, 1), but got {ratio!r}; write 0.5, for example")
-    return max(1, available - int(ratio * available + 1e-9))
-
-
-def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[str, object]:
-    """The settings under ``prefix``; per-block axes collected into tuples of the network's depth."""
     part: dict[str, object] = {}
     for name, value in chosen.items():
         if not name.startswith(prefix):
@@ -394,4 +398,7 @@ def _per_block_part(chosen: dict[str, Value], prefix: str, depth: int) -> dict[s
             part[field] = (*part.get(field, ()), value)[:depth]  # type: ignore[misc]
         else:
             part[field] = value
-    return part
+    return {
+        field: tuple(value[i - i % share] for i in range(len(value))) if isinstance(value, tuple) else value
+        for field, value in part.items()
+    }

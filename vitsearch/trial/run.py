@@ -32,6 +32,7 @@ from vitsearch.cost import Tokens, cost_kind, measured_cost
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, MeasuredCost, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.distill import TeacherAnswers, distillation_loss
@@ -122,6 +123,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         if spec.init == "pretrained":
             _inherit(dense, request, context)
         learn_temperatures(dense)
+        learn_batch_norms(dense)
         if _reduces_from_the_start(request):
             dense.set_reducers(build_reducers(candidate))
     with _stage("train"):
@@ -132,6 +134,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     train_s = time.perf_counter() - started
     with _stage("compress"):
         fold_temperatures(dense)
+        fold_batch_norms(dense)
         dense.set_reducers({})
         model = compress(dense, candidate, request, context)
     with _stage("evaluate"):
@@ -209,7 +212,9 @@ def _measured(model: VisionTransformer, candidate: Candidate, meter: TokenMeter)
         return None
     a, tokens = candidate.pruned_architecture, None
     if candidate.tokens.cost_kind == "bounded":
-        tokens = Tokens(*meter.per_block(a.num_tokens, a.depth))
+        part = a.self_attention_part
+        per_block, final = meter.per_block(part.num_tokens, part.depth)
+        tokens = Tokens([*per_block, *[(final, final)] * a.class_attention_blocks], final)
     return measured_cost(candidate, model.widths, tokens)
 
 

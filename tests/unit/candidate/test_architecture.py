@@ -19,6 +19,14 @@ from vitsearch.candidate import Architecture, divisors, mlp_ratio_of
         ({"mlp_ratio": 0}, "greater than 0"),
         ({"depth": 0}, "greater than or equal to 1"),
         ({"widht": 3}, "Extra inputs"),
+        ({"patch_embedding": "conv_stem", "patch_size": 1}, r"got patch_size=1; choose patch_size from \[2, 4\]"),
+        ({"patch_embedding": "conv_stem", "image_size": 9, "patch_size": 3}, "choose patch_embedding=linear"),
+        ({"patch_embedding": "conv_stem", "patch_size": 8}, "got a single one .* choose a smaller patch_size"),
+        ({"class_attention_blocks": 4}, "class_attention_blocks=4, depth=4; choose at most 3"),
+        ({"class_attention_blocks": 2, "pool": "avg"}, "got pool=avg; choose pool=token"),
+        ({"class_attention_blocks": 2, "class_token": False, "pool": "avg"}, "choose pool=token"),
+        ({"share_blocks": 3}, r"depth=4, share_blocks=3; choose share_blocks from \[1, 2, 4\]"),
+        ({"share_blocks": 2, "class_attention_blocks": 1}, "set share_blocks=1 or class_attention_blocks=0"),
     ],
 )
 def test_impossible_shapes(changes: dict[str, object], message: str):
@@ -31,6 +39,21 @@ def test_token_counts():
     assert deit_s(distilled=True).num_tokens == 198
     assert deit_s(class_token=False, pool="avg").num_tokens == 196
     assert deit_s(patch_size=32).num_tokens == 50
+
+
+def test_class_tokens_are_not_among_those_that_reducers_see():
+    a = deit_s(class_attention_blocks=2, distilled=True)
+    part = a.self_attention_part
+    assert (part.depth, part.num_tokens, part.num_prefix_tokens) == (10, 196, 0)
+    assert deit_s().self_attention_part == deit_s()
+
+
+def test_younger_fields_are_written_only_when_they_say_something():
+    assert not {"class_attention_blocks", "share_blocks"} & set(deit_s().model_dump(mode="json"))
+    one = deit_s(class_attention_blocks=2, patch_embedding="conv_stem")
+    assert Architecture.model_validate_json(one.model_dump_json()) == one
+    assert one.variants == ["conv_stem", "2 class blocks"]
+    assert (deit_s(share_blocks=2).variants, deit_s().variants) == (["weights x2"], [])
 
 
 def test_widths():

@@ -50,3 +50,36 @@ def test_a_schedule_counts_only_where_something_is_pruned_in_steps():
 def test_the_summary_tells_what_is_left():
     one = micro(sparsity={"method": "magnitude", "blocks": 2, "width": 24, "qk_dim": 4, "v_dim": (6, 2)})
     assert one.summary() == "d4 w32 h4 p2 m4 · blocks 50% · width 75% · qk 50% · v 50%"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sparsity", "message"),
+    [
+        ({"share_blocks": 2}, {"heads": (2, 2, 1, 2)}, r"heads must be the same .* \[1, 2\] for blocks 3 to 4"),
+        ({"share_blocks": 2}, {"mlp_units": (9, 8, 8, 8)}, r"mlp_units .* architecture.share_blocks=1"),
+        ({"share_blocks": 2}, {"blocks": 3}, "multiple of architecture.share_blocks, .* choose 2"),
+        (
+            {"share_blocks": 2},
+            {"macs_ratio": 0.5},
+            "macs_ratio decides block by block, .* name heads and mlp_units",
+        ),
+        ({"class_attention_blocks": 2}, {"blocks": 2}, "got blocks=2; choose at least 3"),
+    ],
+)
+def test_what_blocks_that_belong_together_refuse(
+    architecture: dict[str, object], sparsity: dict[str, object], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        Sparsity.model_validate({"method": "magnitude", **sparsity}).resolved(A.model_copy(update=architecture))
+
+
+def test_blocks_that_share_weights_may_differ_from_others():
+    one = Sparsity(method="magnitude", heads=(2, 2, 1, 1), blocks=4)
+    assert one.resolved(A.model_copy(update={"share_blocks": 2})).heads == (2, 2, 1, 1)
+
+
+def test_widths_tell_class_attention_and_mixed_heads():
+    cait = A.model_copy(update={"class_attention_blocks": 2, "distilled": True})
+    pruned = Sparsity(method="magnitude", blocks=3)
+    assert [w.class_tokens for w in pruned.widths(cait)] == [0, 2, 2]
+    assert [w.mixes_heads for w in pruned.widths(A.model_copy(update={"share_blocks": 2}))] == [True] * 3

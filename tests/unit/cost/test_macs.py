@@ -106,6 +106,25 @@ def test_by_hand():
     assert num_macs(candidate) == 64 + 2 * (640 + 200 + 200) + 5 * (5 * 4) + 8
 
 
+def test_class_attention_by_hand():
+    first, second = block_macs(micro({**TINY, "class_attention_blocks": 1}))
+    assert (first.linear, first.matmul, first.norm) == (4 * 64 + 2 * 4 * 32, 2 * 16 * 4, 5 * (4 + 4) * 4)
+    # one query, five keys and values, one token in the projection and the MLP
+    assert second.linear == 1 * 16 + 5 * 32 + 1 * 16 + 2 * 32
+    assert (second.matmul, second.norm) == (2 * 5 * 4, 5 * (5 + 1) * 4)
+
+
+def test_mixed_heads_by_hand():
+    for block in block_macs(micro({**TINY, "share_blocks": 2})):
+        assert block.linear == 640 + 2 * (5 * 5) * 2**2
+        assert (block.matmul, block.norm) == (200, 200)
+
+
+def test_a_stem_by_hand():
+    # 3 x 3 pixels into 4 channels at 4 places, then 4 channels into 4
+    assert stem_macs(micro({**TINY, "patch_embedding": "conv_stem"})) == 4 * (9 * 4) + 4 * (4 * 4)
+
+
 def test_bits_change_no_macs():
     assert num_macs(micro(precision={"weight_bits": 4, "activation_bits": 8})) == num_macs(micro())
 

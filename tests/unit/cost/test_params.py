@@ -5,7 +5,7 @@ from tests.unit.candidate.factory import DEIT_S, micro
 from tests.unit.cost.factory import random_candidates
 from vitsearch.candidate import Candidate
 from vitsearch.cost import cost_of, num_params, size_mb
-from vitsearch.cost.params import activation_bits, weight_bits
+from vitsearch.cost.params import activation_bits, layer_groups, weight_bits
 from vitsearch.models import build_pruned
 
 TINY = {"image_size": 4, "patch_size": 2, "depth": 2, "width": 4, "heads": 2, "mlp_ratio": 2.0, "num_classes": 2}
@@ -42,11 +42,21 @@ def test_size_and_bits_equal_a_walk_over_the_built_model(preset: str):
 
 def test_mixed_bits_equal_a_walk_over_the_built_model():
     for bits in ([4, 8, 16, 32], [16, 2, 3, 1], [32, 16, 16, 16]):
-        for architecture in ({}, {"distilled": True}, {"layer_scale": True, "pre_norm": True}):
+        for architecture in (
+            {}, {"distilled": True}, {"layer_scale": True, "pre_norm": True},
+            {"class_attention_blocks": 2, "patch_embedding": "conv_stem"},
+        ):  # fmt: skip
             candidate = micro(architecture, precision={"weight_bits": bits})
             total, mean = stored_bits(candidate)
             assert size_mb(candidate) == pytest.approx(total / 8e6, rel=1e-12)
             assert weight_bits(candidate) == pytest.approx(mean, rel=1e-12)
+
+
+def test_bits_of_shared_weights_equal_a_walk_over_the_built_model():
+    candidate = micro({"share_blocks": 2, "layer_scale": True}, precision={"weight_bits": [4, 4, 16, 16]})
+    total, mean = stored_bits(candidate)
+    assert size_mb(candidate) == pytest.approx(total / 8e6, rel=1e-12)
+    assert weight_bits(candidate) == pytest.approx(mean, rel=1e-12)
 
 
 def test_mixed_bits_by_hand():
@@ -85,3 +95,13 @@ def test_vit_b_16_itself():
     assert round(cost.num_macs / 1e9, 2) == 17.58
     assert cost.size_mb == pytest.approx(346.27, abs=0.01)  # the survey's 330 MB is MiB
     assert cost.eer_pct() == pytest.approx(101.2, abs=0.05)
+
+
+def test_shared_weights_count_and_are_stored_once():
+
+    candidate = micro({**TINY, "share_blocks": 2}, precision={"weight_bits": 8})
+    first, second = layer_groups(candidate)[1:3]
+    assert (first.weights, first.others) == (4 * 12 + 4 * 4 + 2 * 32 + 2 * 2**2, 12 + 4 + 8 + 4 + 4 * 4)
+    assert (second.weights, second.others) == (2 * 2**2, 4 * 4)  # its own mixing of heads and its own norms
+    plain = micro(TINY, precision={"weight_bits": 8})
+    assert size_mb(plain) - size_mb(candidate) == pytest.approx((8 * (128 - 2 * 8) + 32 * 28) / 8e6)

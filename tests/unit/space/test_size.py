@@ -44,6 +44,21 @@ SPACES: dict[str, dict[str, Any]] = {
         "precision.activation_bits": {"choices": [4, 8], "when": {"architecture.width": 16}, "per_block": True},
     },
 }
+BELONGING: dict[str, dict[str, Any]] = {
+    "blocks that belong together": {
+        "architecture.share_blocks": {"choices": [1, 2]},
+        "sparsity.qk_ratio": {"choices": [0.0, 0.25], "per_block": True},
+        "precision.weight_bits": {"choices": [4, 8], "per_block": True},
+        "tokens.reducer": {"choices": ["tome"]},
+        "tokens.r": {"choices": [1, 2], "per_block": True},
+    },
+    "class attention": {
+        "architecture.class_attention_blocks": {"choices": [0, 1]},
+        "sparsity.qk_ratio": {"choices": [0.0, 0.25], "per_block": True},
+        "tokens.reducer": {"choices": ["tome"]},
+        "tokens.r": {"choices": [1, 2], "per_block": True},
+    },
+}
 
 
 def space(dimensions: dict[str, Any]) -> SearchSpace:
@@ -94,3 +109,12 @@ def test_huge_spaces_count_draws(monkeypatch: pytest.MonkeyPatch, name: str):
     exact = num_configurations(one)
     monkeypatch.setattr(size, "MAX_ENUMERATED", 1)
     assert num_configurations(one) == exact == brute_force(one)
+
+
+@pytest.mark.parametrize("name", BELONGING)
+def test_figures_that_blocks_have_in_common_count_once(name: str):
+    one = space({**ARCHITECTURE, "architecture.heads": {"choices": [2]}, **BELONGING[name]})
+    draws = itertools.product(*(axis.values() for axis in one.dimensions))
+    names = [axis.name for axis in one.dimensions]
+    different = {one.decode(dict(zip(names, drawn, strict=True))).hash for drawn in draws}
+    assert num_configurations(one) == len(different)

@@ -346,3 +346,74 @@ def test_the_space_of_the_page_on_tokens_reaches_every_reducer_and_every_setting
         assert {f"tokens.{field}" for field in rule.model_fields} <= reached
     assert {c.tokens.reducer for c in random_candidates(one, 150, seed=0)} == set(TOKEN_RULES)
     assert all(f"`{name}`" in page for name in SCORES)
+
+
+def test_a_stem_moves_patches_to_powers_of_two():
+    one = space(
+        {"architecture.image_size": 24, "architecture.patch_embedding": "conv_stem"},
+        without="architecture.patch_size",
+        architecture__patch_size={"choices": [1, 3, 6, 12]},
+    )  # fmt: skip
+    found = [one.decode({"architecture.patch_size": p}).architecture.patch_size for p in (1, 3, 6, 12)]
+    assert found == [2, 4, 8, 8]
+    refused("space.architecture", "choose patch_embedding=linear",
+            {"architecture.image_size": 9, "architecture.patch_embedding": "conv_stem"})  # fmt: skip
+
+
+def test_class_attention_leaves_a_block_before_it():
+    one = space(
+        without="architecture.depth", architecture__depth={"choices": [1, 3, 4]},
+        architecture__class_attention_blocks={"choices": [0, 2]}, sparsity__blocks_ratio={"choices": [0.0, 0.5]},
+        tokens__reducer={"choices": ["tome"]}, tokens__r={"low": 1, "high": 2, "per_block": True},
+        precision__weight_bits={"choices": [8, 4], "per_block": True},
+    )  # fmt: skip
+    draw = {"architecture.class_attention_blocks": 2, "sparsity.blocks_ratio": 0.0, "tokens.reducer": "tome"}
+    draw |= {f"tokens.r[{i}]": 1 + i % 2 for i in (1, 2, 3, 4)}
+    draw |= {f"precision.weight_bits[{i}]": (4, 8)[i % 2] for i in (1, 2, 3, 4)}
+
+    def found(**changes: Any) -> Any:
+        return one.decode({**draw, **{f"architecture.{k}": v for k, v in changes.items()}})
+
+    assert found(depth=1).architecture.class_attention_blocks == 0
+    assert found(depth=3).architecture.class_attention_blocks == 2
+    assert found(depth=4).tokens == ToMe(r=(2, 1), blocks=(1, 2))
+    assert found(depth=4).precision.weight_bits == (8, 4, 8, 4)
+    half = one.decode({**draw, "architecture.depth": 4, "sparsity.blocks_ratio": 0.5})
+    assert half.pruned_architecture.depth == 3
+
+
+def test_blocks_that_share_weights_draw_one_figure():
+    one = space(
+        without="architecture.depth", architecture__depth={"choices": [2, 4, 5]},
+        architecture__share_blocks={"choices": [1, 2, 3]}, sparsity__blocks_ratio={"choices": [0.0, 0.6]},
+        sparsity__heads_ratio={"choices": [0.0, 0.5], "per_block": True},
+        precision__weight_bits={"choices": [8, 4], "per_block": True},
+    )  # fmt: skip
+    draw = {"sparsity.blocks_ratio": 0.0, "architecture.share_blocks": 2, "architecture.depth": 4}
+    draw |= {f"precision.weight_bits[{i}]": bits for i, bits in enumerate((8, 4, 4, 8, 8), start=1)}
+    draw |= {f"sparsity.heads_ratio[{i}]": ratio for i, ratio in enumerate((0.5, 0.0, 0.0, 0.5, 0.5), start=1)}
+    found = one.decode(draw)
+    assert (found.precision.weight_bits, found.sparsity.heads) == ((8, 8, 4, 4), (1, 1, 2, 2))
+    assert one.decode({**draw, "architecture.share_blocks": 3}).architecture.share_blocks == 4
+    assert one.decode({**draw, "architecture.depth": 5}).architecture.share_blocks == 1
+    half = one.decode({**draw, "sparsity.blocks_ratio": 0.6})
+    assert (half.sparsity.blocks, half.sparsity.heads, half.precision.weight_bits) == (2, 1, 8)
+
+
+def test_a_reducer_that_follows_cls_is_refused_before_class_attention():
+    fixed = {"architecture.class_attention_blocks": 1, "tokens.reducer": "evit"}
+    refused(
+        "space.fixed.tokens.reducer", "joins them only in the last blocks .* set class_attention_blocks=0", fixed
+    )
+    both = {"architecture.share_blocks": 2, "architecture.class_attention_blocks": 1}
+    refused("space.architecture", "set share_blocks=1 or class_attention_blocks=0", both)
+
+
+def test_the_space_of_the_page_on_architectures_reaches_every_one():
+    text = (Path(__file__).parents[3] / "docs/architectures.md").read_text(encoding="utf-8")
+    written = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["dimensions"]
+    spec = {"name": "s", "fixed": {**FIXED, "architecture.depth": 4}, "dimensions": written}
+    one = SearchSpace(parse(SpaceSpec, spec, where="s.yaml"), in_chans=1, num_classes=10)
+    found = {" ".join(c.architecture.variants) for c in random_candidates(one, 200, seed=0)}
+    kinds = ("", "2 class blocks", "weights x2")
+    assert found == {f"{stem} {kind}".strip() for stem in ("", "conv_stem", "spt") for kind in kinds}

@@ -40,6 +40,11 @@ class AViT(TokenRule):
         return cls(gamma=2.0, beta=1.0), cls(gamma=1.0, beta=0.0, eps=0.3)
 
     @property
+    def runs_blocks(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def needs_class_token(self) -> bool:
         """Yes: what the head reads is the halting-weighted sum of the CLS token over blocks."""
         return True

@@ -34,6 +34,11 @@ class DynamicViT(KeepRule):
         )
 
     @property
+    def runs_blocks(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def learns(self) -> bool:
         """Yes."""
         return True

@@ -46,6 +46,11 @@ class EvoViT(BlockwiseRule):
         return tuple(block for block in super().active_blocks(depth) if block > 1)
 
     @property
+    def runs_blocks(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def needs_class_token(self) -> bool:
         """Yes: patches are ranked by what the CLS token attends to."""
         return True

@@ -72,6 +72,11 @@ class TokenRule(Spec):
         return False
 
     @property
+    def runs_blocks(self) -> bool:
+        """Whether the kernel runs whole blocks (a ``TokenRoute``), which class attention does not allow."""
+        return False
+
+    @property
     def drops(self) -> bool:
         """Whether a token may leave without a trace."""
         return True

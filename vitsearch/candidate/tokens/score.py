@@ -41,9 +41,13 @@ class ScoreKind:
     learns: bool = False
 
     def macs(self, num_tokens: int, widths: BlockWidths) -> int:
-        """N * qk_width for a row of Q K^T over all heads, N^2 * qk_width for all of it."""
+        """N * qk_width for a row of Q K^T over all heads, N^2 * qk_width for all of it.
+
+        Where heads are mixed before the softmax, each of these N or N^2 logits costs H more for each head.
+        """
         rows = {"nothing": 0, "row": 1, "matrix": num_tokens}[self.reads]
-        return rows * num_tokens * widths.qk_width
+        mixing = widths.heads**2 if widths.mixes_heads else 0
+        return rows * num_tokens * (widths.qk_width + mixing)
 
 
 SCORES: dict[str, ScoreKind] = {

@@ -14,7 +14,7 @@ from vitsearch.compress.quantize.codes import QUANTIZERS, Site
 from vitsearch.compress.quantize.layers import QuantizedAttention, QuantizedProjection
 from vitsearch.compress.quantize.noise import noisy_projections, remove_noise, set_noise
 from vitsearch.compress.quantize.repq import fold_norms
-from vitsearch.models import Block, VisionTransformer
+from vitsearch.models import Block, ConvStem, MultiplexedBlock, RepeatedBlock, VisionTransformer
 
 NOISE_ROWS = 512
 
@@ -22,9 +22,10 @@ NOISE_ROWS = 512
 def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionTransformer:
     """Put quantisers before every product and around every weight; the identity at 32 bits.
 
-    The patch projection takes the bits of the first block, the classifier heads those of the last. Layers at
-    32-bit weights and activations are left as they are. Weights are quantised when the network is calibrated.
-    Beside 16-bit weights, biases, norms, embeddings, tokens and scales are rounded to float16 too: their stored
+    The patch projection and the convolutions before it take the bits of the first block, the classifier heads
+    those of the last. Blocks that share their weights share the ranges of what these read, too. Layers at 32-bit
+    weights and activations are left as they are. Weights are quantised when the network is calibrated. Beside
+    16-bit weights, biases, norms, embeddings, tokens and scales are rounded to float16 too: their stored
     size is counted at that width.
     """
     if precision.is_float32:
@@ -40,12 +41,23 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
 
     for block, w, a in zip(model.blocks, weights, activations, strict=True):
         assert isinstance(block, Block)
-        wrap(block.attn, "qkv", w, a, "norm")
+        if isinstance(block, MultiplexedBlock):
+            wrap(block.mixing, "before", w, a, "logits")
+            wrap(block.mixing, "after", w, a, "softmax")
+        if isinstance(block, RepeatedBlock):
+            continue
+        for name in block.attn.inputs:
+            wrap(block.attn, name, w, a, "norm")
         wrap(block.attn, "proj", w, a, "attention")
         wrap(block.mlp, "fc1", w, a, "norm")
         wrap(block.mlp, "fc2", w, a, "gelu")
         if a < 32:
-            block.attn = QuantizedAttention(block.attn, a, QUANTIZERS[precision.quantizer]())
+            block.attn = QuantizedAttention(
+                block.attn, a, QUANTIZERS[precision.quantizer](), mixes_heads=isinstance(block, MultiplexedBlock)
+            )
+    if isinstance(model.patch_embed, ConvStem):
+        for number in range(len(model.patch_embed.convs)):
+            wrap(model.patch_embed.convs, str(number), weights[0], activations[0], "relu" if number else "patches")
     wrap(model.patch_embed, "proj", weights[0], activations[0], "patches")
     wrap(model, "head", weights[-1], activations[-1], "norm")
     if model.head_dist is not None:

@@ -27,7 +27,8 @@ class Rows:
         left: Inputs (R, I) of a projection, or left operands (G, N, K) of a product.
         right: Right operands (G, K, M) of a product; empty for a projection, whose weights are at hand.
         output: Outputs (R, O) or (G, N, M) without quantisation; a projection's with its bias.
-        gradient: Of the loss with respect to them; empty where it was not asked for.
+        gradient: Of the loss with respect to them, zero where it does not depend on them; empty where it was not
+            asked for.
     """
 
     left: list[Tensor] = field(default_factory=list)
@@ -77,9 +78,13 @@ def capture(
             rows.right.append(_products(layer, operands[1])[chosen].detach())
         rows.output.append(flat_output[chosen].detach())
         if with_gradient:
-            output.register_hook(  # type: ignore[no-untyped-call]
-                lambda grad: rows.gradient.append(flat(layer, grad)[chosen].detach())
-            )
+            place = len(rows.gradient)  # backward goes the other way where blocks share a layer
+            rows.gradient.append(torch.zeros_like(rows.output[-1]))
+
+            def keep(grad: Tensor) -> None:
+                rows.gradient[place] = flat(layer, grad)[chosen].detach()
+
+            output.register_hook(keep)  # type: ignore[no-untyped-call]
 
     handles = [layer.register_forward_hook(watch) for layer in found]
     try:
@@ -108,7 +113,8 @@ def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
         return _products(layer, x)
     if isinstance(layer, QuantizedProjection) and isinstance(layer.layer, nn.Conv2d):
         conv = layer.layer
-        columns = F.unfold(x, conv.kernel_size, stride=conv.stride)
+        assert isinstance(conv.padding, tuple)
+        columns = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
         return columns.transpose(1, 2).flatten(0, 1)
     return x.flatten(0, -2)
 

@@ -16,7 +16,7 @@ from vitsearch.candidate.precision import QUANTIZERS as TABLE
 from vitsearch.config.named import Imported
 
 # What is quantised: the inputs of projections by what made them, and the operands of attention's products.
-Site = Literal["patches", "norm", "attention", "gelu", "q", "k", "v", "softmax"]
+Site = Literal["patches", "relu", "norm", "attention", "gelu", "q", "k", "v", "logits", "softmax", "mixed"]
 
 
 class Codes(Protocol):

@@ -137,21 +137,27 @@ class Product(nn.Module):
 class QuantizedAttention(Attention):
     """Attention whose four matrix-product operands are quantised; the matrix is materialised for that.
 
+    Where heads are mixed, the mixing quantises its own inputs, and ``softmax`` stands for what it makes of the
+    softmax outputs: not positive any more, so that codes for ``mixed`` apply.
+
     Args:
         attention: The trained layer, whose projections (possibly quantised already) are taken over.
         activation_bits: Code width of q, k, v and the softmax outputs.
         quantizer: Their codes.
+        mixes_heads: Whether heads are mixed after the softmax.
     """
 
-    def __init__(self, attention: Attention, activation_bits: int, quantizer: Quantizer) -> None:
+    def __init__(
+        self, attention: Attention, activation_bits: int, quantizer: Quantizer, *, mixes_heads: bool = False
+    ) -> None:
         nn.Module.__init__(self)
         self.__dict__.update({k: v for k, v in vars(attention).items() if k not in self.__dict__})
         self.hides_self, self.temperature_H = attention.hides_self, attention.temperature_H
         self.fused = False
         self._modules.update(attention._modules)  # noqa: SLF001 - whatever the layer is made of is taken over
-        sites: tuple[Site, ...] = ("q", "k", "v", "softmax")
+        sites: dict[str, Site] = {"q": "q", "k": "k", "v": "v", "softmax": "mixed" if mixes_heads else "softmax"}
         self.quantizers = nn.ModuleDict(
-            {name: ActivationQuantizer(activation_bits, quantizer.at(name)) for name in sites}
+            {name: ActivationQuantizer(activation_bits, quantizer.at(site)) for name, site in sites.items()}
         )
         self.logits_product, self.value_product = Product(), Product()
 
@@ -172,11 +178,16 @@ class QuantizedAttention(Attention):
 
     def mix(self, state: AttentionState) -> Tensor:
         """Q(softmax(q k^T * scale + bias)) v, with plain matrix products."""
-        logits_BHNN = self.logits_product(state.q_BHNK, state.k_BHNK.transpose(-2, -1)) * self.scale
+        logits_BHMN = self.logits_product(state.q_BHNK, state.k_BHNK.transpose(-2, -1)) * self.scale
+        if state.mixing is not None:
+            logits_BHMN = state.mixing.before(logits_BHMN)
         bias = state.bias_B1MN(state.q_BHNK.shape[2])
         if bias is not None:
-            logits_BHNN = logits_BHNN + bias
-        return self.value_product(self.quantizers["softmax"](logits_BHNN.softmax(dim=-1)), state.v_BHNK)
+            logits_BHMN = logits_BHMN + bias
+        attention_BHMN = logits_BHMN.softmax(dim=-1)
+        if state.mixing is not None:
+            attention_BHMN = state.mixing.after(attention_BHMN)
+        return self.value_product(self.quantizers["softmax"](attention_BHMN), state.v_BHNK)
 
 
 def quantized_weight(weight: Tensor, bits: int, codes: Codes, theta: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from vitsearch.compress.quantize.asymmetric import Asymmetric
 from vitsearch.compress.quantize.codes import Quantizer
 from vitsearch.compress.quantize.layers import QuantizedProjection, observing
 from vitsearch.compress.quantize.uniform import positive
-from vitsearch.models import Block, VisionTransformer
+from vitsearch.models import Block, RepeatedBlock, VisionTransformer
 
 
 class LogSqrt2:
@@ -62,7 +62,8 @@ def build_repq() -> Quantizer:
 def fold_norms(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
     """Scale the outputs of each LayerNorm in a block so that one range fits all channels; outputs stay the same.
 
-    The last norm stays as it is where two heads follow it.
+    The last norm stays as it is where two heads follow it. In class attention two layers read one norm; where
+    blocks share their weights, the norms of each use are read by one layer, and get one scaling.
     """
     extremes: dict[nn.LayerNorm, tuple[Tensor, Tensor]] = {}
 
@@ -73,45 +74,63 @@ def fold_norms(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
             low, high = torch.minimum(low, extremes[norm][0]), torch.maximum(high, extremes[norm][1])
         extremes[norm] = low, high
 
-    pairs = list(_norms_and_layers(model))
-    handles = [norm.register_forward_hook(watch) for norm, _ in pairs]
+    groups = list(_norms_and_layers(model))
+    handles = [norm.register_forward_hook(watch) for norms, _ in groups for norm in norms]
     with observing(model):
         for images_BCHW in batches:
             model(images_BCHW)
     for handle in handles:
         handle.remove()
-    for norm, projection in pairs:
-        fold(norm, projection.layer, *extremes[norm], projection.input_quantizer.bits)
+    for norms, projections in groups:
+        low_D = torch.stack([extremes[norm][0] for norm in norms]).amin(dim=0)
+        high_D = torch.stack([extremes[norm][1] for norm in norms]).amax(dim=0)
+        layers = [projection.layer for projection in projections]
+        fold(norms, layers, low_D, high_D, projections[0].input_quantizer.bits)
 
 
 @torch.no_grad()
-def fold(norm: nn.LayerNorm, layer: nn.Module, low_D: Tensor, high_D: Tensor, bits: int) -> None:
+def fold(
+    norms: Sequence[nn.LayerNorm], layers: Sequence[nn.Module], low_D: Tensor, high_D: Tensor, bits: int
+) -> None:
     """Eq. 8 to 10, in place.
 
     Args:
-        norm: Has gamma and beta.
-        layer: The linear layer that reads its outputs.
+        norms: Have gamma and beta.
+        layers: The linear layers that read their outputs.
         low_D: Least output of each channel.
         high_D: Largest.
         bits: Code width of the outputs.
     """
-    assert isinstance(layer, nn.Linear)
     delta_D, zero_D = Asymmetric().covering(low_D, high_D, bits)
     delta, zero = delta_D.mean(), zero_D.mean().round()
     ratio_D, shift_D = delta_D / delta, delta_D * (zero_D - zero)
-    norm.bias.copy_((norm.bias + shift_D) / ratio_D)
-    norm.weight.div_(ratio_D)
-    layer.bias.sub_(layer.weight @ shift_D)
-    layer.weight.mul_(ratio_D)
+    for norm in norms:
+        norm.bias.copy_((norm.bias + shift_D) / ratio_D)
+        norm.weight.div_(ratio_D)
+    for layer in layers:
+        assert isinstance(layer, nn.Linear)
+        layer.bias.sub_(layer.weight @ shift_D)
+        layer.weight.mul_(ratio_D)
 
 
-def _norms_and_layers(model: VisionTransformer) -> Iterator[tuple[nn.LayerNorm, QuantizedProjection]]:
-    pairs = []
+def _norms_and_layers(
+    model: VisionTransformer,
+) -> Iterator[tuple[list[nn.LayerNorm], list[QuantizedProjection]]]:
+    """Norms with the layers that read them; those of blocks that share the layers together."""
+    groups: list[tuple[list[nn.LayerNorm], list[nn.Module]]] = []
     for block in model.blocks:
         assert isinstance(block, Block)
-        pairs += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]
+        if isinstance(block, RepeatedBlock):
+            groups[-2][0].append(block.norm1)
+            groups[-1][0].append(block.norm2)
+            continue
+        inputs = [getattr(block.attn, name) for name in block.attn.inputs]
+        groups += [([block.norm1], inputs), ([block.norm2], [block.mlp.fc1])]
     if model.head_dist is None:
-        pairs.append((model.norm, model.head))
-    for norm, layer in pairs:
-        if isinstance(layer, QuantizedProjection) and layer.input_quantizer.bits < 16:
-            yield norm, layer
+        groups.append(([model.norm], [model.head]))
+    for norms, layers in groups:
+        projections = [
+            one for one in layers if isinstance(one, QuantizedProjection) and one.input_quantizer.bits < 16
+        ]
+        if projections:
+            yield norms, projections

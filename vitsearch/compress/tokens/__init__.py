@@ -78,7 +78,7 @@ def build_reducers(candidate: Candidate, width: int | None = None) -> Reducers:
         candidate: Its rule and shape.
         width: Of a token, where it is not yet the candidate's own.
     """
-    rule, architecture = candidate.tokens, candidate.pruned_architecture
+    rule, architecture = candidate.tokens, candidate.pruned_architecture.self_attention_part
     width = width or candidate.widths[0].width
     kind = REDUCERS[rule.reducer]
     found = kind.build(rule, architecture, width) if isinstance(kind, Learner) else kind(rule, architecture)

@@ -72,9 +72,7 @@ SCORE_KERNELS: dict[str, Score] = {
 
 def attention_BHNN(attention: AttentionState) -> Tensor:
     """softmax(Q K^T / sqrt(K) + bias), all of it: only for scores that need it. Empty places look nowhere."""
-    logits_BHNN = (attention.q_BHNK * attention.scale) @ attention.k_BHNK.transpose(-2, -1)
-    bias = attention.bias_B1MN(logits_BHNN.shape[2])
-    A_BHNN = (logits_BHNN if bias is None else logits_BHNN + bias).softmax(dim=-1)
+    A_BHNN = attention.logits_BHMN().softmax(dim=-1)
     present_BN = attention.present_BN()
     return A_BHNN if present_BN is None else A_BHNN * present_BN[:, None, :, None]
 

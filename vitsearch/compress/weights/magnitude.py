@@ -28,6 +28,6 @@ def head_scores(block: Block) -> Tensor:
     """score_h = norm of all weights of head h: its rows of q, k and v and its columns of the projection; (H,)."""
     attention = block.attn
     heads, width = attention.num_heads, attention.head_dim
-    qkv = attention.qkv.weight.view(3, heads, width, -1).square().sum(dim=(0, 2, 3))
+    qkv = attention.joined_inputs()[0].view(3, heads, width, -1).square().sum(dim=(0, 2, 3))
     proj = attention.proj.weight.view(-1, heads, width).square().sum(dim=(0, 2))
     return (qkv + proj).sqrt().detach()

@@ -31,14 +31,15 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
     """
     dense_model = model
     rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
-    dense, tokens = model.widths, tuple(candidate.tokens.budget_counts(candidate.pruned_architecture))
+    dense, tokens = model.widths, candidate.budget_counts
     for step in steps_of(candidate, candidate.widths, context.epochs):
         ranked = rank(model, replace(context, epochs=step.epochs))
         widths = step.widths
         if ratio is not None:
             budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
             widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
-        model = slice_network(ranked.model, choose(ranked.scores, widths))
+        kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
+        model = slice_network(ranked.model, kept)
         model.set_reducers(build_reducers(candidate, widths[0].width))
         if step.epochs > ranked.epochs:
             with token_losses(model, candidate, dense_model) as terms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitsearch.candidate import BlockWidths, Candidate
 
@@ -50,7 +50,8 @@ def steps_of(candidate: Candidate, widths: Sequence[BlockWidths], epochs: int) -
             Step(
                 share=share,
                 widths=tuple(
-                    BlockWidths(
+                    replace(
+                        w,
                         width=left(a.width, w.width),
                         heads=left(a.heads, w.heads),
                         qk_dim=left(a.head_dim, w.qk_dim),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitsearch.models import Block, VisionTransformer
+from vitsearch.models import Block, RepeatedBlock, VisionTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +74,24 @@ def unit_sums(model: VisionTransformer, values: Mapping[str, Tensor]) -> Units:
     two rows; for a dimension of values, its row and its column of the projection; for a head, all of these; for a
     block, its heads and hidden units; for a channel, the rows that write it (patches, projections, W2) and the
     columns that read it (queries, keys, values, W1). Biases of attention, norms, tokens and classifiers belong to
-    no unit.
+    no unit, nor do a stem's convolutions and the mixing of heads.
+
+    Blocks that share their weights have the same figures, and count once for a channel.
 
     Args:
         model: Says which weight is whose.
         values: A tensor of each parameter's shape, by the parameter's name.
     """
     channels_D = values["patch_embed.proj.weight"].flatten(1).sum(dim=1)
-    found = []
+    found: list[BlockUnits] = []
     for number, block in enumerate(model.blocks):
         assert isinstance(block, Block)
+        if isinstance(block, RepeatedBlock):
+            found.append(found[-1])
+            continue
         prefix = f"blocks.{number}."
-        qkv, proj, fc1, fc2 = (
-            values[f"{prefix}{layer}.weight"] for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-        )
+        proj, fc1, fc2 = (values[f"{prefix}{layer}.weight"] for layer in ("attn.proj", "mlp.fc1", "mlp.fc2"))
+        qkv = torch.cat([values[f"{prefix}attn.{layer}.weight"] for layer in block.attn.inputs])
         H, Q, V = block.attn.num_heads, block.attn.qk_dim, block.attn.v_dim
         q_HQ, k_HQ, v_HV = (
             part.sum(dim=1).view(H, -1) for part in (qkv[: H * Q], qkv[H * Q : 2 * H * Q], qkv[2 * H * Q :])

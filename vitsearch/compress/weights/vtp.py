@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitsearch.compress.weights.context import PruneContext, Ranked
 from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.compress.weights.units import BlockUnits, Units
-from vitsearch.models import Block, VisionTransformer
+from vitsearch.models import Block, RepeatedBlock, VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import LossTerm, Outputs
 
@@ -56,7 +56,7 @@ def rank_vtp(model: VisionTransformer, context: PruneContext) -> Ranked:
     A hidden unit has its gate of W2, a value dimension its gate of the output projection, a head the sum over its
     dimensions. A channel has the sum over all blocks of its gates of qkv and W1, because here a channel leaves the
     whole network, where the paper lets each projection choose its own inputs. Blocks have the mean of their gates.
-    Queries and keys have no gate of their own and rank by magnitude.
+    Queries and keys have no gate of their own and rank by magnitude. Weights that blocks share have one gate.
 
     Gates that stay are multiplied into the weights, so that the sliced network is the gated one with the weak
     gates at zero; the paper sets them to one.
@@ -91,19 +91,26 @@ def gate_penalty(model: nn.Module, strength: float = GATE_PENALTY) -> LossTerm:
 def _projections(model: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
     for block in model.blocks:
         assert isinstance(block, Block)
-        yield from ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
+        if not isinstance(block, RepeatedBlock):
+            yield from _projections_of(block)
+
+
+def _projections_of(block: Block) -> Iterator[tuple[nn.Module, str]]:
+    """Those that make queries, keys and values, then the output projection, W1 and W2."""
+    yield from ((block.attn, name) for name in block.attn.inputs)
+    yield from ((block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
 
 
 def _scores(model: VisionTransformer, gates: dict[tuple[nn.Module, str], Tensor]) -> Units:
     magnitudes = rank_magnitude(model, PruneContext()).scores
     channels_D = torch.zeros_like(magnitudes.channels_D)
-    found = []
+    found: list[BlockUnits] = []
     for block, magnitude in zip(model.blocks, magnitudes.blocks, strict=True):
         assert isinstance(block, Block)
-        qkv, proj, fc1, fc2 = (
-            gates[place]
-            for place in ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
-        )
+        if isinstance(block, RepeatedBlock):
+            found.append(found[-1])
+            continue
+        *inputs, proj, fc1, fc2 = (gates[place] for place in _projections_of(block))
         v_HV = proj.view(block.attn.num_heads, -1)
         found.append(
             BlockUnits(
@@ -111,8 +118,8 @@ def _scores(model: VisionTransformer, gates: dict[tuple[nn.Module, str], Tensor]
                 heads_H=v_HV.sum(dim=1),
                 qk_HQ=magnitude.qk_HQ,
                 v_HV=v_HV,
-                block=torch.cat([qkv, proj, fc1, fc2]).mean(),
+                block=torch.cat([*inputs, proj, fc1, fc2]).mean(),
             )
         )
-        channels_D = channels_D + qkv + fc1
+        channels_D = channels_D + torch.stack(inputs).sum(dim=0) + fc1
     return Units(channels_D=channels_D, blocks=tuple(found))

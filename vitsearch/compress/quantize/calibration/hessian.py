@@ -63,6 +63,7 @@ class Effort:
 FULL = Effort(rows=None, products=None, low=0.01, high=1.2, coarse=100, fine=0)
 REDUCED = Effort(rows=512, products=16, low=0.2, high=1.2, coarse=11, fine=7)
 
+Part = tuple[Tensor, Callable[[Tensor], Tensor], Tensor, Tensor]  # inputs, what is made of them, exact, weights
 Errors = Callable[[Tensor], Tensor]  # ranges (K, P, *S) to their errors (K, *S)
 
 
@@ -129,7 +130,7 @@ def search_projection(rows: Rows, projection: QuantizedProjection, effort: Effor
             theta = least(codes, start, bits, weight_errors, effort)
         w_quantised = quantized_weight(w_OI, bits, codes, theta)
         if quantizer.has_codes:
-            _set_range(x_RI, quantizer, partial(_linear, w_quantised), exact_RO, weight_RO, effort, x_start)
+            _set_range(quantizer, [(x_RI, partial(_linear, w_quantised), exact_RO, weight_RO)], effort, x_start)
             x_quantised = _quantised(x_RI, quantizer)
     return theta
 
@@ -138,15 +139,15 @@ def search_product(rows: Rows, left: ActivationQuantizer, right: ActivationQuant
     """Set the ranges of both operands of a product."""
     if not rows.left or not left.has_codes:
         return
-    a_GNK, b_GKM, exact_GNM, weight_GNM = (
-        torch.cat(rows.left), torch.cat(rows.right), torch.cat(rows.output), _squared(rows),
-    )  # fmt: skip
+    # blocks that share an attention may see different numbers of tokens
+    shaped = [_only(rows, shape) for shape in dict.fromkeys(one.shape[1:] for one in rows.output)]
+    parts = [(torch.cat(r.left), torch.cat(r.right), torch.cat(r.output), _squared(r, rows)) for r in shaped]
     starts = {quantizer: quantizer.theta.clone() for quantizer in (left, right)}
     for _ in range(ROUNDS):
-        b_quantised = _quantised(b_GKM, right)
-        _set_range(a_GNK, left, partial(_times, b_quantised), exact_GNM, weight_GNM, effort, starts[left])
-        a_quantised = _quantised(a_GNK, left)
-        _set_range(b_GKM, right, partial(torch.matmul, a_quantised), exact_GNM, weight_GNM, effort, starts[right])
+        for_a = [(a, partial(_times, _quantised(b, right)), exact, weight) for a, b, exact, weight in parts]
+        _set_range(left, for_a, effort, starts[left])
+        for_b = [(b, partial(torch.matmul, _quantised(a, left)), exact, weight) for a, b, exact, weight in parts]
+        _set_range(right, for_b, effort, starts[right])
 
 
 def least(codes: Codes, start: Tensor, bits: int, errors: Errors, effort: Effort) -> Tensor:
@@ -165,21 +166,19 @@ def least(codes: Codes, start: Tensor, bits: int, errors: Errors, effort: Effort
     return ranges.gather(0, index.expand(1, *ranges.shape[1:])).squeeze(0)
 
 
-def _set_range(
-    x: Tensor,
-    quantizer: ActivationQuantizer,
-    compute: Callable[[Tensor], Tensor],
-    exact: Tensor,
-    weight: Tensor,
-    effort: Effort,
-    start: Tensor,
-) -> None:
+def _set_range(quantizer: ActivationQuantizer, parts: Sequence[Part], effort: Effort, start: Tensor) -> None:
     codes, bits = quantizer.codes, quantizer.bits
 
-    def errors(ranges: Tensor) -> Tensor:
+    def error(theta: Tensor) -> Tensor:
         return torch.stack(
-            [(compute(codes.quantize(x, one, bits)) - exact).square_().mul_(weight).sum() for one in ranges]
-        )
+            [
+                (compute(codes.quantize(x, theta, bits)) - exact).square_().mul_(weight).sum()
+                for x, compute, exact, weight in parts
+            ]
+        ).sum()
+
+    def errors(ranges: Tensor) -> Tensor:
+        return torch.stack([error(one) for one in ranges])
 
     quantizer.settle(least(codes, start, bits, errors, effort))
 
@@ -201,13 +200,24 @@ def _quantised(x: Tensor, quantizer: ActivationQuantizer) -> Tensor:
     return quantizer.codes.quantize(x, quantizer.theta, quantizer.bits) if quantizer.has_codes else x
 
 
-def _squared(rows: Rows) -> Tensor:
-    """Squared gradients, scaled to a mean of 1; ones where there are none."""
+def _only(rows: Rows, shape: torch.Size) -> Rows:
+    """Those of one shape of outputs."""
+    chosen = [i for i, one in enumerate(rows.output) if one.shape[1:] == shape]
+    return Rows(
+        left=[rows.left[i] for i in chosen],
+        right=[rows.right[i] for i in chosen],
+        output=[rows.output[i] for i in chosen],
+        gradient=[rows.gradient[i] for i in chosen] if rows.gradient else [],
+    )
+
+
+def _squared(rows: Rows, of: Rows | None = None) -> Tensor:
+    """Squared gradients, scaled to a mean of 1 over ``of``, or these rows; ones where there are none."""
     exact = torch.cat(rows.output)
     if not rows.gradient:
         return torch.ones_like(exact)
     squared = torch.cat(rows.gradient).double().square()
-    mean = squared.mean()
+    mean = torch.cat([one.flatten() for one in (of or rows).gradient]).double().square().mean()
     return (squared / mean).to(exact.dtype) if mean > 0 else torch.ones_like(exact)
 
 
