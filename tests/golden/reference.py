@@ -377,6 +377,68 @@ def ltmp(merge_above: float, drop_below: float) -> Reduction:
     return reduce
 
 
+def iared(below: float) -> Reduction:
+    """Keep patches of which the interpreter's heads think well on average."""
+
+    def reduce(seen: Seen) -> tuple[Array, Array]:
+        heads = seen.q.shape[0]
+        z = layer_norm(seen.x, seen.w["norm.weight"], seen.w["norm.bias"])
+        k = split_heads(linear(seen.w, "key", z[:1]), heads)
+        q = split_heads(linear(seen.w, "query", z), heads)
+        value = []
+        for i in range(seen.prefix, len(seen.x)):
+            logits_H = [
+                float(q[h, i] @ k[h, 0]) / math.sqrt(q.shape[-1]) + float(seen.w["shift"]) for h in range(heads)
+            ]
+            value.append(sum(1 / (1 + math.exp(-one)) for one in logits_H) / heads)
+        stay = [i for i, v in enumerate(value) if v >= below] or [int(np.argmax(value))]
+        rows = [*range(seen.prefix), *(seen.prefix + i for i in stay)]
+        return seen.x[rows], seen.size[rows]
+
+    return reduce
+
+
+def ps_vit_places(
+    w: dict[str, Array], images: list[Array], *, patch: int, heads: int, epsilon: float
+) -> list[list[int]]:
+    """Patch slimming: the places that leave the middle of each block, chosen from the last one down."""
+    depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
+    prefix = int("cls_token" in w) + int("dist_token" in w)
+    entering: list[list[Array]] = []
+    now = [embed(w, image, patch) for image in images]
+    for b in range(depth):
+        entering.append(now)
+        now = [mix_channels(w, b, attend(w, b, x, np.ones(len(x)), heads, prefix)[0]) for x in now]
+    total = sum(cls_attention(attend(w, depth - 1, x, np.ones(len(x)), heads, prefix)[1]) for x in entering[-1])
+    needed = [int(np.argmax(total))]
+    found = [needed]
+    for b in range(depth - 1, 0, -1):
+        rows = [*range(prefix), *(prefix + i for i in needed)]
+        exact, weight = [], np.zeros(len(entering[b][0]))
+        for x in entering[b]:
+            y, seen = attend(w, b, x, np.ones(len(x)), heads, prefix)
+            exact.append(mix_channels(w, b, y)[rows])
+            for h in range(heads):
+                a = seen.attention(h)
+                for i in range(len(x)):
+                    weight[i] += sum(a[j, i] ** 2 for j in rows) * float(seen.v[h, i] @ seen.v[h, i])
+        order = sorted(
+            (i for i in range(len(weight) - prefix) if i not in needed), key=lambda i: -weight[prefix + i]
+        )
+        for count in range(len(order) + 1):
+            places = sorted([*rows, *(prefix + i for i in order[:count])])
+            errors = []
+            for x, y in zip(entering[b], exact, strict=True):
+                z, _ = attend(w, b, x[places], np.ones(len(places)), heads, prefix)
+                z = mix_channels(w, b, z)[[places.index(row) for row in rows]]
+                errors.append(((z - y) ** 2).sum() / (y**2).sum())
+            if sum(errors) / len(errors) <= epsilon:
+                break
+        needed = sorted([*needed, *order[:count]])
+        found.append(needed)
+    return found[::-1]
+
+
 def diffrate(pruned: int, merged: int, *, score: str = "cls_attention") -> Reduction:
     """Drop the last patches by score and merge those before them into the most similar of the others."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import pytest
 import torch
 
 from tests.golden import reference
-from vitsearch.candidate import LTMP, SCORES, Architecture, AViT, Candidate, DynamicViT
+from vitsearch.candidate import LTMP, SCORES, Architecture, AViT, Candidate, DiffRateLearned, DynamicViT, PSViT
 from vitsearch.compress import build_reducers, metered
 from vitsearch.compress.tokens.avit import avit_losses
 from vitsearch.compress.tokens.kernels import bipartite_matching, merge_tokens
 from vitsearch.compress.tokens.learned import LearnedScoreReducer
 from vitsearch.compress.tokens.ltmp import GAIN
+from vitsearch.compress.tokens.ps_vit import fit_ps_vit
 from vitsearch.compress.tokens.scores import SCORE_KERNELS
 from vitsearch.compress.tokens.token_pooling import kmeans, kmedoids
 from vitsearch.models import AttentionState, VisionTransformer, build_dense
@@ -516,3 +518,77 @@ def test_avit(size: str, prefix: str, eps: float):
         outputs, batch = Outputs(cls_BK=model(images_BCHW)), None
         expected = 0.25 * np.mean([ponder for _, _, ponder in found]) / a.num_tokens
         assert float(term(outputs, batch)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist", "cls, avg"])
+def test_iared(size: str, prefix: str):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    compare(a, {"reducer": "iared", "below": 0.5}, lambda: reference.iared(0.5), (1, 2))
+    assert len(counts_of_images(a, {"reducer": "iared", "below": 0.5, "blocks": (1, 2)})) > 1
+
+
+@pytest.mark.parametrize("prefix", ["cls", "cls+dist"])
+@pytest.mark.parametrize("epsilon", [0.001, 0.01, 0.1])
+@torch.no_grad()
+def test_the_places_of_patch_slimming(prefix: str, epsilon: float):
+    a = architecture((10, 2), **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a, 4)
+    weights = weights_of(model)
+    rule = PSViT(epsilon=epsilon)
+    model.set_reducers(build_reducers(Candidate(architecture=a, tokens=rule)))
+    fit_ps_vit(model, rule, images_BCHW)
+    expected = reference.ps_vit_places(
+        weights, [image.numpy() for image in images_BCHW], patch=2, heads=HEADS, epsilon=epsilon
+    )
+    found = [block.reducer.keeps_P.nonzero().flatten().tolist() for block in model.blocks]
+    assert found == expected
+    assert all(set(upper) <= set(lower) for lower, upper in pairwise(found)), "nested"
+    assert len(found[0]) > len(found[-1]) == 1
+
+
+@torch.no_grad()
+def test_patch_slimming_in_some_blocks_keeps_what_the_blocks_above_need():
+    a = architecture()
+    model, images_BCHW = network(a), images(a)
+    every, some = PSViT(epsilon=0.01), PSViT(epsilon=0.01, blocks=(2, 4))
+    places = {}
+    for rule in (every, some):
+        model.set_reducers(build_reducers(Candidate(architecture=a, tokens=rule)))
+        fit_ps_vit(model, rule, images_BCHW)
+        places[rule] = {n: b.reducer.keeps_P.tolist() for n, b in enumerate(model.blocks, 1) if b.reducer}
+    assert places[some] == {n: places[every][n] for n in (2, 4)}
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    chosen = {n: [i for i, keeps in enumerate(kept) if keeps] for n, kept in places[some].items()}
+
+    def only(stay: list[int], of: list[int]) -> reference.Reduction:
+        rows = [0, *(1 + of.index(i) for i in stay)]
+        return lambda seen: (seen.x[rows], seen.size[rows])
+
+    reductions = {2: only(chosen[2], list(range(25))), 4: only(chosen[4], chosen[2])}
+    for image in images_BCHW:
+        expected, _ = reference.forward(weights, image.numpy(), patch=2, heads=HEADS, reductions=reductions)
+        np.testing.assert_allclose(model(image[None])[0].numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@torch.no_grad()
+def test_learned_rates_do_what_given_ones_do(size: str, prefix: str):
+    """Logits whose softmax has its mean at 2 and at 3: the reducer of those rates."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    rule = DiffRateLearned(target=0.5, blocks=(1, 3), score="entropy")
+    model.set_reducers(build_reducers(Candidate(architecture=a, tokens=rule)))
+    model.double()
+    for block in (model.blocks[0], model.blocks[2]):
+        for logits_C, rate in ((block.reducer.prune_C, 2), (block.reducer.merge_C, 3)):
+            logits_C.copy_(-((torch.arange(len(logits_C)) - rate).double() ** 2) / GAIN)
+    model.eval()
+    assert [block.reducer.rates for block in (model.blocks[0], model.blocks[2])] == [(2, 3)] * 2
+    reductions = dict.fromkeys((1, 3), reference.diffrate(2, 3, score="entropy"))
+    for image in images_BCHW:
+        expected, _ = reference.forward(
+            weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, pool=a.pool, reductions=reductions
+        )
+        np.testing.assert_allclose(model(image[None])[0].numpy(), expected, rtol=1e-9, atol=1e-9)

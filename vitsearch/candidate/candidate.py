@@ -58,8 +58,8 @@ class Candidate(Spec):
             )
         if pruned.class_attention_blocks and self.tokens.runs_blocks:
             raise ValueError(
-                f"{self.tokens.reducer} runs whole blocks, which class tokens pass by under class_attention_blocks="
-                f"{pruned.class_attention_blocks}; set class_attention_blocks=0 or choose topk"
+                f"{self.tokens.reducer} runs whole blocks, which class tokens pass by under "
+                f"class_attention_blocks={pruned.class_attention_blocks}; set it to 0 or choose topk"
             )
         return {
             "tokens": self.tokens.resolved(pruned.self_attention_part),

@@ -6,7 +6,7 @@ removed), then bits.
 
 from vitsearch.compress.assemble import assemble
 from vitsearch.compress.quantize import calibrate, insert_quantizers
-from vitsearch.compress.tokens import REDUCERS, TokenMeter, build_reducers, metered, token_losses
+from vitsearch.compress.tokens import REDUCERS, TokenMeter, build_reducers, fit_reducers, metered, token_losses
 from vitsearch.compress.weights import PRUNERS, PruneContext, prune
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "assemble",
     "build_reducers",
     "calibrate",
+    "fit_reducers",
     "insert_quantizers",
     "metered",
     "prune",

@@ -92,19 +92,22 @@ def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMa
     rule = candidate.tokens.resolved(a) if candidate.tokens.learns else candidate.tokens
     active = set(rule.blocks_with_macs(a.depth))
     learning = set(rule.active_blocks(a.depth)) if rule.learns else set()
-    part = rule.learned_part(widths[0].width)
+    part = rule.learned_part(a, widths[0].width)
     entering = [n for n, _ in tokens]
     found = []
     for block, w in enumerate(widths, start=1):
         n, n_out = tokens[block - 1]
         reducing = rule.extra_macs(n, a, block, w) if block in active else 0
         judged = rule.tokens_judged(a, block, entering) - a.num_prefix_tokens if block in learning else 0
+        once = int(block in learning)
         found.append(
             BlockMacs(
                 linear=w.linear_macs(n, n_out),
                 matmul=w.attention_macs(n) + reducing,
-                learned=part.products * judged,
-                norm=LAYER_NORM_MACS_PER_ELEMENT * w.normed_tokens(n, n_out) * w.width + part.norms * judged,
+                learned=part.products * judged + once * part.products_once,
+                norm=LAYER_NORM_MACS_PER_ELEMENT * w.normed_tokens(n, n_out) * w.width
+                + part.norms * judged
+                + once * part.norms_once,
             )
         )
     return found

@@ -71,7 +71,7 @@ def _learned_groups(candidate: Candidate, width: int) -> list[LayerGroup]:
         return []
     a = candidate.pruned_architecture.self_attention_part
     rule = candidate.tokens.resolved(a)
-    part = rule.learned_part(width)
+    part = rule.learned_part(a, width)
     return [LayerGroup(weights=part.weights, others=part.others, weight_bits=32)] * len(
         rule.active_blocks(a.depth)
     )

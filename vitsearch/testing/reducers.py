@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitsearch.candidate import Architecture, Candidate, NoReduction, TokenRule
-from vitsearch.compress import assemble, build_reducers, token_losses
+from vitsearch.compress import assemble, build_reducers, fit_reducers, token_losses
 from vitsearch.cost import cost_of
 from vitsearch.models import Attention, AttentionState, TokenReducer, TokenRoute, VisionTransformer, build_dense
 from vitsearch.profile import count_macs
@@ -49,6 +49,7 @@ def random_network(candidate: Candidate, seed: int = 0) -> VisionTransformer:
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
         model.set_reducers(build_reducers(candidate))
+        fit_reducers(model, candidate, _images(8))
     return model.eval()
 
 

@@ -22,6 +22,7 @@ from vitsearch.compress import (
     TokenMeter,
     build_reducers,
     calibrate,
+    fit_reducers,
     insert_quantizers,
     metered,
     prune,
@@ -185,6 +186,9 @@ def _with_tokens_reduced(
     candidate, tuning = request.candidate, _fine_tunes(request)
     model = copy.deepcopy(dense) if tuning else dense  # what the dense network knows may teach
     model.set_reducers(build_reducers(candidate))
+    if candidate.tokens.is_fitted:
+        images = _sample_batches(request, context.data, request.evaluate.calibration_images)
+        fit_reducers(model, candidate, next(images))
     if tuning:
         fine_tuning = _prune_context(request, context)
         with token_losses(model, candidate, dense) as terms:
@@ -203,7 +207,9 @@ def _fine_tunes(request: TrialRequest) -> bool:
 def _reduces_from_the_start(request: TrialRequest) -> bool:
     """Whether the dense network trains with fewer tokens; reducers number the blocks that pruning leaves."""
     candidate = request.candidate
-    return request.train.tokens == "start" and not candidate.tokens.learns and candidate.sparsity.blocks is None
+    rule = candidate.tokens
+    early = not rule.learns and not rule.is_fitted and candidate.sparsity.blocks is None
+    return request.train.tokens == "start" and early
 
 
 def _measured(model: VisionTransformer, candidate: Candidate, meter: TokenMeter) -> MeasuredCost | None:
@@ -211,7 +217,7 @@ def _measured(model: VisionTransformer, candidate: Candidate, meter: TokenMeter)
     if cost_kind(candidate) == "exact":
         return None
     a, tokens = candidate.pruned_architecture, None
-    if candidate.tokens.cost_kind == "bounded":
+    if candidate.tokens.cost_kind != "exact":
         part = a.self_attention_part
         per_block, final = meter.per_block(part.num_tokens, part.depth)
         tokens = Tokens([*per_block, *[(final, final)] * a.class_attention_blocks], final)

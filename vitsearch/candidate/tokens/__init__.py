@@ -13,12 +13,15 @@ from vitsearch.candidate.tokens.ats import ATS
 from vitsearch.candidate.tokens.avit import AViT
 from vitsearch.candidate.tokens.blocks import BlockwiseRule, every_block, max_merges, quarter_blocks
 from vitsearch.candidate.tokens.diffrate import DiffRate
+from vitsearch.candidate.tokens.diffrate_learned import DiffRateLearned
 from vitsearch.candidate.tokens.dynamicvit import DynamicViT
 from vitsearch.candidate.tokens.evit import EViT
 from vitsearch.candidate.tokens.evo import EvoViT
 from vitsearch.candidate.tokens.grid_pool import GridPool
+from vitsearch.candidate.tokens.iared import IARed
 from vitsearch.candidate.tokens.ltmp import LTMP
 from vitsearch.candidate.tokens.ppt import PPT
+from vitsearch.candidate.tokens.ps_vit import PSViT
 from vitsearch.candidate.tokens.rule import CostKind, LearnedPart, NoReduction, TokenRule
 from vitsearch.candidate.tokens.score import SCORES, ScoreKind
 from vitsearch.candidate.tokens.similarity_pool import SimilarityPool
@@ -48,6 +51,9 @@ TOKEN_RULES: dict[str, type[TokenRule]] = {
     "dynamicvit": DynamicViT,
     "ltmp": LTMP,
     "avit": AViT,
+    "diffrate_learned": DiffRateLearned,
+    "iared": IARed,
+    "ps_vit": PSViT,
 }
 
 
@@ -65,12 +71,15 @@ __all__ = [
     "BlockwiseRule",
     "CostKind",
     "DiffRate",
+    "DiffRateLearned",
     "DynamicViT",
     "EViT",
     "EvoViT",
     "GridPool",
+    "IARed",
     "LearnedPart",
     "NoReduction",
+    "PSViT",
     "SPViT",
     "ScoreKind",
     "SimilarityPool",

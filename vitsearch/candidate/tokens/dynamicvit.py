@@ -43,7 +43,7 @@ class DynamicViT(KeepRule):
         """Yes."""
         return True
 
-    def learned_part(self, width: int) -> LearnedPart:
+    def learned_part(self, architecture: Architecture, width: int) -> LearnedPart:  # noqa: ARG002
         """That of one predictor: LayerNorm, D to 2 h, 2 h to h, h to q, q to 2."""
         h, q = predictor_widths(width)
         layers = ((width, 2 * h), (2 * h, h), (h, q), (q, 2))

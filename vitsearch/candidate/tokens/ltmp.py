@@ -54,7 +54,7 @@ class LTMP(RaggedRule):
         """Yes."""
         return True
 
-    def learned_part(self, width: int) -> LearnedPart:  # noqa: ARG002
+    def learned_part(self, architecture: Architecture, width: int) -> LearnedPart:  # noqa: ARG002
         """Two thresholds."""
         return LearnedPart(others=2)
 

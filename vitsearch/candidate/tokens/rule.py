@@ -24,12 +24,16 @@ class LearnedPart:
         others: Its other parameters.
         products: MACs of its linear layers for each patch it judges.
         norms: MACs of its LayerNorms, likewise.
+        products_once: MACs of its linear layers for each image besides.
+        norms_once: MACs of its LayerNorms, likewise.
     """
 
     weights: int = 0
     others: int = 0
     products: int = 0
     norms: int = 0
+    products_once: int = 0
+    norms_once: int = 0
 
 
 class TokenRule(Spec):
@@ -96,7 +100,12 @@ class TokenRule(Spec):
         """Whether it has parameters of its own, which the fine-tuning epochs of a trial train."""
         return False
 
-    def learned_part(self, width: int) -> LearnedPart:  # noqa: ARG002
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it chooses something once, on calibration images, before a trained network goes on."""
+        return False
+
+    def learned_part(self, architecture: Architecture, width: int) -> LearnedPart:  # noqa: ARG002
         """What it adds to each block in which it acts, where tokens are ``width`` wide."""
         return LearnedPart()
 

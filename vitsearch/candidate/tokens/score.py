@@ -91,13 +91,18 @@ class ScoredRule(TokenRule):
         return self.uses_score and SCORES[self.score].needs_class_token
 
     @property
-    def learns(self) -> bool:
-        """Where its score does."""
+    def score_learns(self) -> bool:
+        """Whether a network of its own computes the score."""
         return self.uses_score and SCORES[self.score].learns
 
-    def learned_part(self, width: int) -> LearnedPart:
+    @property
+    def learns(self) -> bool:
+        """Where its score does."""
+        return self.score_learns
+
+    def learned_part(self, architecture: Architecture, width: int) -> LearnedPart:  # noqa: ARG002
         """That of the score network: LayerNorm, D to D/4, GELU, D/4 to 1."""
-        if not self.learns:
+        if not self.score_learns:
             return LearnedPart()
         hidden = score_hidden(width)
         weights = width * hidden + hidden

@@ -8,19 +8,24 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from vitsearch.candidate import Architecture, Candidate
 from vitsearch.candidate.tokens.score import ScoredRule
 from vitsearch.compress.tokens.ats import build_ats
 from vitsearch.compress.tokens.avit import avit_losses, build_avit
 from vitsearch.compress.tokens.diffrate import build_diffrate
+from vitsearch.compress.tokens.diffrate_learned import build_diffrate_learned, diffrate_losses
 from vitsearch.compress.tokens.dynamicvit import build_dynamicvit, dynamicvit_losses
 from vitsearch.compress.tokens.evit import build_evit
 from vitsearch.compress.tokens.evo import build_evo
 from vitsearch.compress.tokens.grid_pool import build_grid_pool
+from vitsearch.compress.tokens.iared import build_iared, iared_losses
 from vitsearch.compress.tokens.learned import LearnedScoreReducer
 from vitsearch.compress.tokens.ltmp import build_ltmp, ltmp_losses
 from vitsearch.compress.tokens.meter import TokenMeter, metered
 from vitsearch.compress.tokens.ppt import build_ppt
+from vitsearch.compress.tokens.ps_vit import build_ps_vit, fit_ps_vit
 from vitsearch.compress.tokens.similarity_pool import build_similarity_pool
 from vitsearch.compress.tokens.spvit import build_spvit
 from vitsearch.compress.tokens.threshold import build_threshold
@@ -38,16 +43,18 @@ Losses = Callable[[VisionTransformer, Any, VisionTransformer], AbstractContextMa
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A reducer that trains with the network.
+    """A reducer that trains with the network, or is fitted to a trained one.
 
     Attributes:
         build: Makes it from its rule, the architecture and the width of a token.
         losses: From the network with the reducer, the rule, and the network before any token left: what is added
-            to the recipe's loss inside a ``with`` block of training.
+            to the recipe's loss inside a ``with`` block of training; nothing when left out.
+        fit: Chooses what is chosen once, on normalised images (B, C, H, W), in a trained network with the reducer.
     """
 
     build: Callable[[Any, Architecture, int], Reducers]
-    losses: Losses
+    losses: Losses | None = None
+    fit: Callable[[VisionTransformer, Any, Tensor], None] | None = None
 
 
 REDUCERS: dict[str, Builder | Learner] = {
@@ -67,6 +74,12 @@ REDUCERS: dict[str, Builder | Learner] = {
     "similarity_pool": build_similarity_pool,
     "dynamicvit": Learner(build=build_dynamicvit, losses=dynamicvit_losses),
     "ltmp": Learner(build=lambda rule, architecture, width: build_ltmp(rule, architecture), losses=ltmp_losses),  # noqa: ARG005
+    "diffrate_learned": Learner(
+        build=lambda rule, architecture, width: build_diffrate_learned(rule, architecture),  # noqa: ARG005
+        losses=diffrate_losses,
+    ),
+    "iared": Learner(build=build_iared, losses=iared_losses),
+    "ps_vit": Learner(build=lambda rule, architecture, width: build_ps_vit(rule, architecture), fit=fit_ps_vit),  # noqa: ARG005
     "avit": Learner(build=lambda rule, architecture, width: build_avit(rule, architecture), losses=avit_losses),  # noqa: ARG005
 }
 
@@ -82,7 +95,7 @@ def build_reducers(candidate: Candidate, width: int | None = None) -> Reducers:
     width = width or candidate.widths[0].width
     kind = REDUCERS[rule.reducer]
     found = kind.build(rule, architecture, width) if isinstance(kind, Learner) else kind(rule, architecture)
-    if not (isinstance(rule, ScoredRule) and rule.learns):
+    if not (isinstance(rule, ScoredRule) and rule.score_learns):
         return found
     prefix = architecture.num_prefix_tokens
     return {
@@ -104,11 +117,24 @@ def token_losses(
         teacher: The trained network before any token left.
     """
     kind = REDUCERS[candidate.tokens.reducer]
-    if not isinstance(kind, Learner):
+    if not isinstance(kind, Learner) or kind.losses is None:
         yield ()
         return
     with kind.losses(model, candidate.tokens, teacher) as terms:
         yield terms
 
 
-__all__ = ["REDUCERS", "Learner", "TokenMeter", "build_reducers", "metered", "token_losses"]
+def fit_reducers(model: VisionTransformer, candidate: Candidate, images_BCHW: Tensor) -> None:
+    """Let a reducer that is fitted choose, in place; nothing for any other.
+
+    Args:
+        model: A trained network with the reducer.
+        candidate: Its rule.
+        images_BCHW: Normalised training images.
+    """
+    kind = REDUCERS[candidate.tokens.reducer]
+    if isinstance(kind, Learner) and kind.fit is not None:
+        kind.fit(model, candidate.tokens, images_BCHW)
+
+
+__all__ = ["REDUCERS", "Learner", "TokenMeter", "build_reducers", "fit_reducers", "metered", "token_losses"]

@@ -5,8 +5,9 @@ Shape suffixes: B batch, N tokens, P patches, a even tokens, b odd tokens, K wid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from vitsearch.candidate import LTMP, Architecture, products
 from vitsearch.compress.tokens.ragged import at_least_one, compacted, present
 from vitsearch.compress.tokens.scores import attention_BHNN, ones_unless
-from vitsearch.models import AttentionState, Block, TokenReducer, VisionTransformer
+from vitsearch.models import AttentionState, TokenReducer, VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import LossTerm, Outputs
 
@@ -135,8 +136,7 @@ def ltmp_losses(
 ) -> Iterator[tuple[LossTerm, ...]]:
     """What is added to the recipe's loss while thresholds train.
 
-    L = 10 (r - target)^2, r the MACs of the blocks' linear layers and attention products at the mean number of
-    tokens left in the batch, as a share of those at all tokens.
+    L = 10 (r - target)^2, see ``macs_loss``.
 
     Args:
         model: With the reducers.
@@ -144,23 +144,42 @@ def ltmp_losses(
         teacher: Unused.
     """
     reducers = {n: b.reducer for n, b in enumerate(model.blocks, 1) if isinstance(b.reducer, LTMPReducer)}
-    whole = model.architecture.num_tokens
+    try:
+        yield (macs_loss(model, reducers, rule.target),) if reducers else ()
+    finally:
+        for reducer in reducers.values():
+            reducer.left = None
+
+
+class LeavesShare(Protocol):
+    """A reducer that knows which share of its tokens it has left in the latest training pass."""
+
+    left: Tensor | None
+
+
+def macs_loss(model: VisionTransformer, reducers: Mapping[int, LeavesShare], target: float) -> LossTerm:
+    """L = 10 (r - target)^2.
+
+    r are the MACs of the blocks' linear layers and attention products at the mean number of tokens left in the
+    batch, as a share of those at all tokens.
+
+    Args:
+        model: Its widths.
+        reducers: By block, from 1.
+        target: The share wanted.
+    """
+    whole = model.architecture.self_attention_part.num_tokens
     dense = products(model.widths, (whole,) * (len(model.blocks) + 1))
 
     def loss(outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG001
         now: Tensor | float = float(whole)
         spent: Tensor | float = 0.0
-        for number, (block, widths) in enumerate(zip(model.blocks, model.widths, strict=True), start=1):
-            assert isinstance(block, Block)
+        for number, widths in enumerate(model.widths, start=1):
             before, reducer = now, reducers.get(number)
             if reducer is not None and reducer.left is not None:
                 now = before * reducer.left
             spent = spent + widths.linear_macs(before, now) + widths.attention_macs(before)
         assert isinstance(spent, Tensor)
-        return TARGET_WEIGHT * (spent / dense - rule.target).square()
+        return TARGET_WEIGHT * (spent / dense - target).square()
 
-    try:
-        yield (loss,) if reducers else ()
-    finally:
-        for reducer in reducers.values():
-            reducer.left = None
+    return loss

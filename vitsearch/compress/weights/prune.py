@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitsearch.candidate import PRUNERS, Candidate, products
-from vitsearch.compress.tokens import build_reducers, token_losses
+from vitsearch.compress.tokens import build_reducers, fit_reducers, token_losses
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
 from vitsearch.compress.weights.schedule import steps_of
@@ -41,6 +41,8 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
         kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
         model = slice_network(ranked.model, kept)
         model.set_reducers(build_reducers(candidate, widths[0].width))
+        if context.batches:
+            fit_reducers(model, candidate, context.batches[0][0])
         if step.epochs > ranked.epochs:
             with token_losses(model, candidate, dense_model) as terms:
                 context.train(model, step.epochs - ranked.epochs, terms)
