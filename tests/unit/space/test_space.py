@@ -237,9 +237,9 @@ def test_conditions_refer_to_what_stands_before():
 
 def test_only_some_settings_vary_per_block():
     error = refused(
-        "space.dimensions.tokens.tau",
+        "space.dimensions.tokens.score",
         "cannot vary per block",
-        tokens__tau={"low": 1, "high": 2, "per_block": True},
+        tokens__score={"choices": ["ats", "entropy"], "per_block": True},
     )
     assert "precision.weight_bits" in error.remedy
 
@@ -289,7 +289,7 @@ def test_impossible_sizes(name: str, value: Any):
         (
             {"tokens.reducer": "tom"},
             "tokens.reducer",
-            r"must be one of \['diffrate', .*\], but got 'tom'; did you mean 'tome'",
+            r"must be one of \['ats', .*\], but got 'tom'; did you mean 'tome'",
         ),
         (
             {"tokens.reducer": "tome", "tokens.r": "many"},
@@ -344,7 +344,7 @@ def test_the_space_of_the_page_on_tokens_reaches_every_reducer_and_every_setting
     for name, rule in TOKEN_RULES.items():
         assert f"`{name}`" in page
         assert {f"tokens.{field}" for field in rule.model_fields} <= reached
-    assert {c.tokens.reducer for c in random_candidates(one, 150, seed=0)} == set(TOKEN_RULES)
+    assert {c.tokens.reducer for c in random_candidates(one, 300, seed=0)} == set(TOKEN_RULES)
     assert all(f"`{name}`" in page for name in SCORES)
 
 
