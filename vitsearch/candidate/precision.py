@@ -63,6 +63,7 @@ QuantizerName = Annotated[str, KeyOf(QUANTIZERS)]
 CalibrationName = Annotated[str, KeyOf(CALIBRATIONS)]
 WeightBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
 ActivationBits = Literal[4, 5, 6, 7, 8, 16, 32]
+QuantizedTraining = Literal["none", "ste", "lsq"]
 
 
 class Precision(Spec):
@@ -78,6 +79,10 @@ class Precision(Spec):
         activation_bits: Bits of the operands of every MAC that are not weights, likewise.
         noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
             subtracted after (NoisyQuant); goes with any quantiser.
+        training: Whether the calibrated network is trained through its quantisers, for ``train.qat_epochs``:
+            ``none``; ``ste`` in the ranges found; ``lsq`` learns the steps too, where codes are multiples of one
+            (all but the softmax and GELU outputs of ``twin`` and the tokens of ``ternary``, which go as in
+            ``ste``).
     """
 
     quantizer: QuantizerName = "uniform"
@@ -85,6 +90,7 @@ class Precision(Spec):
     weight_bits: WeightBits | tuple[WeightBits, ...] = 32
     activation_bits: ActivationBits | tuple[ActivationBits, ...] = 32
     noisy: bool = False
+    training: QuantizedTraining = "none"
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +111,8 @@ class Precision(Spec):
         data: dict[str, Any] = handler(self)
         if not self.noisy:
             data.pop("noisy", None)
+        if self.training == "none":
+            data.pop("training", None)
         return data
 
     def resolved(self, architecture: Architecture) -> Precision:
@@ -121,6 +129,7 @@ class Precision(Spec):
                 "weight_bits": weights[0] if len(set(weights)) == 1 else weights,
                 "activation_bits": activations[0] if len(set(activations)) == 1 else activations,
                 "noisy": self.noisy and calibrated,
+                "training": self.training if calibrated or min(weights) < 16 else "none",
             }
         )
 

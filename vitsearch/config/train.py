@@ -67,6 +67,7 @@ class TrainSpec(Spec):
         clip_grad_norm: Bound of the gradient norm; 0 switches it off.
         autocast: ``auto`` measures once per study and node type which of the others is fastest.
         finetune_epochs: Epochs after structured pruning.
+        qat_epochs: Epochs through the quantisers of a candidate that names a ``precision.training``.
         init: ``random``, or ``pretrained``: weights of a trained ViT, its patches and positions resampled to the
             images, its blocks, heads, channels and hidden units cut by importance to each candidate's shape.
         pretrained: That ViT.
@@ -98,6 +99,7 @@ class TrainSpec(Spec):
     clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     autocast: Autocast = "auto"
     finetune_epochs: Annotated[int, Field(ge=0)] = 1
+    qat_epochs: Annotated[int, Field(ge=0)] = 1
     init: Literal["random", "pretrained"] = "random"
     pretrained: NetworkSpec | None = None
     distill: DistillSpec = DistillSpec()

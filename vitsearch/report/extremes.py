@@ -22,7 +22,7 @@ MONOTONE = {
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }
-FREE = {"tokens.tau", "precision.calibration", "precision.quantizer", "precision.noisy"}
+FREE = {"tokens.tau", "precision.calibration", "precision.quantizer", "precision.noisy", "precision.training"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from vitsearch.candidate import Candidate
-from vitsearch.compress import PruneContext, build_reducers, calibrate, insert_quantizers, prune
+from vitsearch.compress import PruneContext, build_reducers, calibrate, insert_quantizers, prune, train_quantised
 from vitsearch.compress.inherit import inherit
+from vitsearch.compress.weights import Trainer
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
@@ -97,7 +98,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         on_batch=context.on_batch,
         checkpoint=checkpoint,
         accuracy_to_beat=request.accuracy_to_beat,
-        further_epochs=request.train.finetune_epochs if candidate.sparsity.method != "none" else 0,
+        further_epochs=_further_epochs(request),
     )
     with _stage("build"):
         seed_everything(request.seed, INIT_EPOCH)
@@ -146,17 +147,18 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
 def compress(
     dense: VisionTransformer, candidate: Candidate, request: TrialRequest, context: TrialContext
 ) -> VisionTransformer:
-    """Tokens, then structure and fine-tuning with tokens already removed, then bits and their calibration."""
+    """Tokens, then structure and fine-tuning with tokens already removed, then bits: calibrated, then trained."""
     data = context.data
-    model = dense
+    model, fine_tune = dense, _trainer(request, context)
     if candidate.sparsity.method != "none":
-        model = prune(dense, candidate, _prune_context(request, context))
+        model = prune(dense, candidate, _prune_context(request, context, fine_tune))
     else:
         model.set_reducers(build_reducers(candidate))
     insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()
     if not candidate.precision.is_float32:
         calibrate(model, _sample_batches(request, data, request.evaluate.calibration_images))
+        train_quantised(model, fine_tune, request.train.qat_epochs)
     return model
 
 
@@ -183,9 +185,21 @@ def _checkpoint_key(request: TrialRequest) -> str:
     return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
-def _prune_context(request: TrialRequest, context: TrialContext) -> PruneContext:
+def _further_epochs(request: TrialRequest) -> int:
+    """Epochs of training while the network is compressed."""
+    candidate, spec = request.candidate, request.train
+    pruning = spec.finetune_epochs if candidate.sparsity.method != "none" else 0
+    return pruning + (spec.qat_epochs if candidate.precision.training != "none" else 0)
+
+
+def _prune_context(request: TrialRequest, context: TrialContext, fine_tune: Trainer) -> PruneContext:
     """What rankings look at, the images that calibrate and their labels, and how to fine-tune."""
     batches = tuple(_labelled_batches(request, context.data, request.evaluate.calibration_images))
+    return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=request.train.finetune_epochs)
+
+
+def _trainer(request: TrialRequest, context: TrialContext) -> Trainer:
+    """Trains what pruning or quantisation has changed, by the recipe, with smaller steps."""
     spec = request.train.model_copy(
         update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
     )
@@ -199,7 +213,7 @@ def _prune_context(request: TrialRequest, context: TrialContext) -> PruneContext
             eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
 
-    return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=spec.finetune_epochs)
+    return fine_tune
 
 
 def _sample_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[Tensor]:

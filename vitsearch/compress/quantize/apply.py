@@ -50,12 +50,12 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     wrap(model, "head", weights[-1], activations[-1], "norm")
     if model.head_dist is not None:
         wrap(model, "head_dist", weights[-1], activations[-1], "norm")
-    _round_beside_half_weights(model, weights)
+    round_beside_half_weights(model, weights)
     return model
 
 
 @torch.no_grad()
-def _round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
+def round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
     """Everything outside the blocks goes with the first one; the final norm and the heads with the last."""
     groups = {"norm.": weight_bits[-1], "head.": weight_bits[-1], "head_dist.": weight_bits[-1]}
     groups |= {f"blocks.{i}.": bits for i, bits in enumerate(weight_bits)}
@@ -87,4 +87,4 @@ def calibrate(model: VisionTransformer, batches: Iterable[Tensor]) -> None:
     for number, projection in enumerate(noisy):
         if rows[projection].left:
             set_noise(projection, number, torch.cat(rows[projection].left), torch.cat(rows[projection].output))
-    _round_beside_half_weights(model, precision.weight_bits_per_block(model.architecture.depth))
+    round_beside_half_weights(model, precision.weight_bits_per_block(model.architecture.depth))

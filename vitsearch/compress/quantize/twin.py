@@ -30,6 +30,7 @@ class TwinSoftmax:
 
     numbers = 2
     continuous = False
+    scales = False
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Half of the exponents on either side, m = k // 2, until a calibration chooses m."""
@@ -45,6 +46,10 @@ class TwinSoftmax:
         small = (x / first).round().clamp(0, last) * first
         large = (x / second).round().clamp(0, last) * second
         return torch.where(x < first * (last + 1), small, large)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return torch.zeros_like(theta[1]), theta[1] * (2 ** (bits - 1) - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Delta_2."""
@@ -62,6 +67,7 @@ class TwinGelu:
 
     numbers = 1
     continuous = True
+    scales = False
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """The largest value on the last positive code."""
@@ -77,6 +83,10 @@ class TwinGelu:
         first, second = GELU_MINIMUM / last, theta[0]
         negative = (x / first).round().clamp(-last, 0) * first
         return torch.where(x < 0, negative, (x / second).round().clamp(0, last) * second)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return torch.full_like(theta[0], -GELU_MINIMUM), theta[0] * (2 ** (bits - 1) - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:
         """The wider of Delta_1 and Delta_2."""
