@@ -20,12 +20,14 @@ class QuantizerKind:
     Attributes:
         build: Where the function is that makes its ``Quantizer``.
         calibration: How its ranges are chosen where a candidate does not say.
-        own_weights: Whether its weights have other codes than those of ``uniform``.
+        own_weights: At which bits its weights have other codes than those of ``uniform``.
+        least_activation_bits: The fewest bits its activations can have.
     """
 
     build: str
     calibration: str = "minmax"
-    own_weights: bool = False
+    own_weights: frozenset[int] = frozenset()
+    least_activation_bits: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,22 @@ class CalibrationKind:
     sets_weights: bool = False
 
 
+ANY_BITS = frozenset(range(1, 9))
+
 QUANTIZERS: dict[str, QuantizerKind] = {
     "uniform": QuantizerKind(build="vitsearch.compress.quantize.uniform:build_uniform"),
-    "asymmetric": QuantizerKind(build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=True),
+    "asymmetric": QuantizerKind(build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=ANY_BITS),
+    "binary": QuantizerKind(
+        build="vitsearch.compress.quantize.binary:build_binary",
+        calibration="mse",
+        own_weights=frozenset({1}),
+        least_activation_bits=1,
+    ),
     "mpq": QuantizerKind(build="vitsearch.compress.quantize.mpq:build_mpq", calibration="blockwise"),
-    "repq": QuantizerKind(build="vitsearch.compress.quantize.repq:build_repq", own_weights=True),
+    "repq": QuantizerKind(build="vitsearch.compress.quantize.repq:build_repq", own_weights=ANY_BITS),
+    "ternary": QuantizerKind(
+        build="vitsearch.compress.quantize.ternary:build_ternary", own_weights=frozenset({2})
+    ),
     "twin": QuantizerKind(build="vitsearch.compress.quantize.twin:build_twin", calibration="hessian"),
 }
 CALIBRATIONS: dict[str, CalibrationKind] = {
@@ -62,7 +75,7 @@ CALIBRATIONS: dict[str, CalibrationKind] = {
 QuantizerName = Annotated[str, KeyOf(QUANTIZERS)]
 CalibrationName = Annotated[str, KeyOf(CALIBRATIONS)]
 WeightBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
-ActivationBits = Literal[4, 5, 6, 7, 8, 16, 32]
+ActivationBits = Literal[1, 4, 5, 6, 7, 8, 16, 32]
 QuantizedTraining = Literal["none", "ste", "lsq"]
 
 
@@ -76,7 +89,8 @@ class Precision(Spec):
         calibration: How ranges are chosen from calibration images, a name in ``CALIBRATIONS``; what suits the
             quantiser when left out.
         weight_bits: Bits of linear and convolution weights, for all blocks or per block.
-        activation_bits: Bits of the operands of every MAC that are not weights, likewise.
+        activation_bits: Bits of the operands of every MAC that are not weights, likewise; one bit only under
+            ``binary``.
         noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
             subtracted after (NoisyQuant); goes with any quantiser.
         training: Whether the calibrated network is trained through its quantisers, for ``train.qat_epochs``:
@@ -103,6 +117,14 @@ class Precision(Spec):
     def _not_empty(self) -> Self:
         if () in (self.weight_bits, self.activation_bits):
             raise ValueError("bits per block must not be empty; give one figure for each block")
+        activations = self.activation_bits if isinstance(self.activation_bits, tuple) else (self.activation_bits,)
+        if min(activations) < QUANTIZERS[self.quantizer].least_activation_bits:
+            able = [n for n, kind in QUANTIZERS.items() if kind.least_activation_bits <= min(activations)]
+            raise ValueError(
+                f"precision.activation_bits must be at least {QUANTIZERS[self.quantizer].least_activation_bits} "
+                f"under quantizer {self.quantizer}, but got {min(activations)}; "
+                f"choose quantizer {' or '.join(able)}, or more bits"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -120,7 +142,7 @@ class Precision(Spec):
         weights = self.weight_bits_per_block(architecture.depth)
         activations = self.activation_bits_per_block(architecture.depth)
         calibrated = min(activations) < 16
-        coded = calibrated or (min(weights) < 16 and QUANTIZERS[self.quantizer].own_weights)
+        coded = calibrated or not QUANTIZERS[self.quantizer].own_weights.isdisjoint(weights)
         ranged = calibrated or (min(weights) < 16 and CALIBRATIONS[self.calibration].sets_weights)
         return Precision.model_validate(
             {
