@@ -47,7 +47,9 @@ ANY_BITS = frozenset(range(1, 9))
 
 QUANTIZERS: dict[str, QuantizerKind] = {
     "uniform": QuantizerKind(build="vitsearch.compress.quantize.uniform:build_uniform"),
-    "asymmetric": QuantizerKind(build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=ANY_BITS),
+    "asymmetric": QuantizerKind(
+        build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=ANY_BITS
+    ),
     "binary": QuantizerKind(
         build="vitsearch.compress.quantize.binary:build_binary",
         calibration="mse",
