@@ -1,13 +1,15 @@
-"""Ternary and binary codes, number by number, against float64 numpy written from the papers."""
+"""Ternary and binary codes and powers of two, number by number, against float64 numpy written from the papers."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.unit.compress.factory import candidate
+from tests.unit.compress.factory import candidate, network
 from vitsearch.candidate import Precision
+from vitsearch.compress import insert_quantizers
 from vitsearch.compress.quantize import QuantizedProjection
+from vitsearch.compress.quantize.auto_vit_acc import MixedRows
 from vitsearch.compress.quantize.binary import Sign, SignOfWeights, build_binary
 from vitsearch.compress.quantize.layers import covering_channels, quantized_weight
 from vitsearch.compress.quantize.straight_through import fake_quantize
@@ -42,6 +44,33 @@ def test_binary_weights_have_the_mean_magnitude_of_their_row(shape: tuple[int, .
         mean = sum(abs(v) for v in w[row].flatten()) / w[row].size
         expected[row] = np.where(w[row] < 0, -mean, mean)
     np.testing.assert_allclose(quantized_weight(torch.tensor(w), 1, SignOfWeights()), expected, rtol=1e-12)
+
+
+@SHAPES
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_the_even_half_of_the_rows_has_powers_of_two(bits: int, shape: tuple[int, ...]):
+    w = weights(shape)
+    w[0].flat[1] = 0.0
+    variances = [np.mean((row - row.mean()) ** 2) for row in w]
+    even = sorted(range(len(w)), key=lambda row: variances[row])[: round(len(w) / 2)]
+    expected = np.empty_like(w)
+    for (row, *rest), v in np.ndenumerate(w):
+        s = max(abs(one) for one in w[row].flatten())
+        if row in even:
+            e = np.inf if v == 0 else np.rint(-np.log2(abs(v) / s))
+            value = np.sign(v) * s * 2.0**-e if e <= 2 ** (bits - 1) - 2 else 0.0
+        else:
+            delta = s / (2 ** (bits - 1) - 1)
+            value = np.rint(v / delta) * delta
+        expected[(row, *rest)] = value
+    np.testing.assert_allclose(quantized_weight(torch.tensor(w), bits, MixedRows()), expected, rtol=1e-12)
+
+
+def test_only_the_mlp_has_powers_of_two():
+    c = candidate(precision={"quantizer": "auto_vit_acc", "weight_bits": 4})
+    model = insert_quantizers(network(c), c.precision)
+    mixed = {n for n, m in model.named_modules() if isinstance(getattr(m, "codes", None), MixedRows)}
+    assert mixed == {f"blocks.{block}.mlp.{layer}" for block in range(3) for layer in ("fc1", "fc2")}
 
 
 @pytest.mark.parametrize("bits", [4, 5, 8])

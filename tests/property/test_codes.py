@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from vitsearch.compress.quantize.asymmetric import Asymmetric
+from vitsearch.compress.quantize.auto_vit_acc import MixedRows
 from vitsearch.compress.quantize.binary import Sign
 from vitsearch.compress.quantize.codes import QUANTIZERS, Codes
 from vitsearch.compress.quantize.layers import quantized_weight
@@ -80,6 +81,17 @@ def test_the_error_falls_with_every_bit(codes: Codes, seed: int):
         assert all(more >= less * 0.999 for more, less in itertools.pairwise(errors))
     else:
         assert all(more > 2 * less for more, less in itertools.pairwise(errors))
+
+
+@given(x=VALUES, bits=st.integers(3, 8), largest=st.floats(0.01, 1e4))
+@settings(deadline=None)
+def test_powers_of_two_are_idempotent_and_monotone(x: np.ndarray, bits: int, largest: float):
+    theta = torch.tensor([largest / (2 ** (bits - 1) - 1), 1])
+    values = torch.from_numpy(x).sort().values
+    once = MixedRows().quantize(values, theta, bits)
+    assert (once.diff() >= 0).all()
+    torch.testing.assert_close(MixedRows().quantize(once, theta, bits), once, rtol=1e-6, atol=0)
+    assert len(once.unique()) < 2**bits
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

@@ -50,6 +50,9 @@ QUANTIZERS: dict[str, QuantizerKind] = {
     "asymmetric": QuantizerKind(
         build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=ANY_BITS
     ),
+    "auto_vit_acc": QuantizerKind(
+        build="vitsearch.compress.quantize.auto_vit_acc:build_auto_vit_acc", own_weights=frozenset(range(3, 9))
+    ),
     "binary": QuantizerKind(
         build="vitsearch.compress.quantize.binary:build_binary",
         calibration="mse",

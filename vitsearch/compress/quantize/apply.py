@@ -36,7 +36,9 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     def wrap(parent: nn.Module, name: str, weight_bits: int, activation_bits: int, site: Site) -> None:
         layer = getattr(parent, name)
         if isinstance(layer, nn.Linear | nn.Conv2d) and min(weight_bits, activation_bits) < 32:
-            setattr(parent, name, QuantizedProjection(layer, weight_bits, activation_bits, precision, site))
+            in_mlp = name in {"fc1", "fc2"}
+            projection = QuantizedProjection(layer, weight_bits, activation_bits, precision, site, in_mlp=in_mlp)
+            setattr(parent, name, projection)
 
     for block, w, a in zip(model.blocks, weights, activations, strict=True):
         assert isinstance(block, Block)

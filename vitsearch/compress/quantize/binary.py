@@ -41,6 +41,8 @@ class Sign(Uniform):
 class SignOfWeights(Sign):
     """``Sign`` with the mean magnitude of each output channel."""
 
+    follows_training = True
+
     def measures(self, bits: int) -> bool:
         """At one bit."""
         return bits == 1

@@ -63,6 +63,7 @@ class Quantizer:
 
     Attributes:
         weight: Codes of weights, one range per output channel.
+        mlp_weight: Codes of the weights of the MLP, in place of ``weight``.
         activation: Codes of activations, one range per tensor.
         sites: Codes of particular activations, in place of ``activation``.
         folds_norms: Whether outputs of LayerNorm are scaled per channel first, the scales folded into its
@@ -73,6 +74,7 @@ class Quantizer:
     activation: Codes
     sites: Mapping[Site, Codes] = field(default_factory=dict)
     folds_norms: bool = False
+    mlp_weight: Codes | None = None
 
     def at(self, site: Site) -> Codes:
         """The codes of one activation."""
@@ -81,7 +83,13 @@ class Quantizer:
 
 @runtime_checkable
 class ScaledByWeights(Protocol):
-    """Codes whose ranges follow from all weights of a layer, not from the least and the largest alone."""
+    """Codes whose ranges follow from all weights of a layer, not from the least and the largest alone.
+
+    Attributes:
+        follows_training: Whether a training straight through measures them anew at each step.
+    """
+
+    follows_training: bool
 
     def measures(self, bits: int) -> bool:
         """Whether they do so at that width."""

@@ -112,8 +112,10 @@ class QuantizedProjection(nn.Module):
         activation_bits: Code width of the input.
         precision: What the layer's network is to be; names the quantiser.
         site: What made the input.
+        in_mlp: Whether it is one of the two layers of an MLP.
 
     Attributes:
+        codes: The rule for its weights.
         before: Weights as they were before ``settle`` and their ranges (P, C), for a training through quantisers.
     """
 
@@ -124,6 +126,8 @@ class QuantizedProjection(nn.Module):
         activation_bits: int,
         precision: Precision,
         site: Site,
+        *,
+        in_mlp: bool = False,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -131,6 +135,8 @@ class QuantizedProjection(nn.Module):
         self.before: tuple[Tensor, Tensor] | None = None
         self.precision = precision
         self.quantizer: Quantizer = QUANTIZERS[precision.quantizer]()
+        mlp_codes = self.quantizer.mlp_weight if in_mlp else None
+        self.codes: Codes = mlp_codes or self.quantizer.weight
         noisy = precision.noisy and isinstance(layer, nn.Linear) and layer.bias is not None
         noise_width = layer.in_features if noisy and isinstance(layer, nn.Linear) else 0
         self.input_quantizer = ActivationQuantizer(activation_bits, self.quantizer.at(site), noise_width)
@@ -142,7 +148,7 @@ class QuantizedProjection(nn.Module):
     @torch.no_grad()
     def settle(self, theta: Tensor | None = None) -> None:
         """Quantise the weights, in the ranges (P, C) given or else those that cover each channel."""
-        weight, codes, mask = self.layer.weight, self.quantizer.weight, masked(self.layer)
+        weight, codes, mask = self.layer.weight, self.codes, masked(self.layer)
         if self.weight_bits < 16 and theta is None:
             theta = covering_channels(weight, self.weight_bits, codes)
         if self.precision.training != "none":

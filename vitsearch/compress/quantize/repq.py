@@ -11,8 +11,7 @@ sqrt(2) (Eq. 13-15)::
 
     Q(a) = s * sqrt(2)^-clamp(round(-log_sqrt2(a / s)), 0, 2^k - 1),   s = max(a)
 
-Everything else has a zero point. The paper's code sets softmax values beyond the last code to zero; its text, and
-this code, clamp them.
+so values beyond the last code are clamped to it. Everything else has a zero point.
 """
 
 from __future__ import annotations

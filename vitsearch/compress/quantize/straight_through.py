@@ -61,7 +61,7 @@ class _Rounding(torch.autograd.Function):
     """The formulas above."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, log_step: Tensor | None, theta: Tensor, bits: int, codes: Codes, clips: bool
     ) -> Tensor:
         """Round, and keep which values lie within the codes."""
@@ -78,7 +78,7 @@ class _Rounding(torch.autograd.Function):
         return rounded
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the values and of r."""
         inside, *slopes = ctx.saved_tensors
         grad_step = None

@@ -25,6 +25,8 @@ TERNARY_BITS = 2
 class Ternary(Uniform):
     """Codes -1, 0 and 1 at two bits, described by gamma; Eq. 5 at other widths."""
 
+    follows_training = True
+
     def measures(self, bits: int) -> bool:
         """At two bits."""
         return bits == TERNARY_BITS

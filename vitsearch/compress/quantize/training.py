@@ -1,9 +1,10 @@
 """Training through quantisers (quantisation-aware training).
 
-A calibrated network gets its unquantised weights back; from then on each forward pass rounds weights and activations
-to their codes, and gradients pass as ``straight_through`` says: in the calibrated ranges under ``ste``, with the
-steps learned from there under ``lsq``. The loss is the recipe's, so a teacher teaches here too. Afterwards weights
-are stored quantised, ranges where calibration stores them: nothing of the training is left in the network.
+A calibrated network gets its unquantised weights back; from then on each forward pass rounds weights and
+activations to their codes, and gradients pass as ``straight_through`` says: in the calibrated ranges under
+``ste``, with the steps learned from there under ``lsq``. The loss is the recipe's, so a teacher teaches here too.
+Afterwards weights are stored quantised, ranges where calibration stores them: nothing of the training is left in
+the network.
 
 Weights that a mask (a buffer ``weight_mask`` beside a layer's ``weight``) has removed stay exactly zero, so that
 2:4 pruning, then training through quantisers under a teacher, is one candidate (GPUSQ-ViT, Yu et al. 2023).
@@ -47,14 +48,16 @@ class WeightRounding(nn.Module):
         super().__init__()
         self.bits, self.codes, self.theta = bits, codes, theta
         self.mask = masked(layer)
+        measures = isinstance(codes, ScaledByWeights) and codes.follows_training and codes.measures(bits)
+        self.measures_anew = measures and not learned
         is_learned = learned and codes.scales and bits < 16
         self.log_step = nn.Parameter(torch.zeros_like(theta[0])) if is_learned else None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Quantised weights; under ``ste`` rules that measure weights do so anew, as their papers have it."""
+        """Quantised weights; under ``ste`` ternary and binary codes measure weights anew."""
         if self.bits >= 16:
             rounded = quantized_weight(weight, self.bits, self.codes)
-        elif isinstance(self.codes, ScaledByWeights) and self.codes.measures(self.bits) and self.log_step is None:
+        elif self.measures_anew:
             theta = covering_channels(weight, self.bits, self.codes)
             rounded = fake_quantize(weight, theta, self.bits, self.codes, clips=False)
         else:
@@ -113,7 +116,7 @@ def _loosen(projection: QuantizedProjection, *, learned: bool) -> None:
     weight, theta = projection.before
     layer.weight.copy_(weight)
     projection.before = None
-    rounding = WeightRounding(layer, projection.weight_bits, projection.quantizer.weight, theta, learned=learned)
+    rounding = WeightRounding(layer, projection.weight_bits, projection.codes, theta, learned=learned)
     parametrize.register_parametrization(layer, "weight", rounding)
 
 

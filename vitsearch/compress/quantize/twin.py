@@ -10,8 +10,7 @@ The rule: a value is in **one** of two ranges, decided by where it falls; the k-
 
 The published code adds the results of both ranges; this one does not. m is a whole number from 0 to k - 1: beyond
 that the second range could not hold the values the first leaves to it. GELU is never less than -0.16997, which
-stands on the last negative code; its positive step is free (the paper's text also ties it to a power of two, its
-code does not).
+stands on the last negative code; its positive step is free.
 """
 
 from __future__ import annotations
