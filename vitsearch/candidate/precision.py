@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -98,6 +99,8 @@ class Precision(Spec):
             ``binary``.
         noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
             subtracted after (NoisyQuant); goes with any quantiser.
+        mixed: Whether figures of ``weight_bits`` per block change places among blocks of equal shape, by
+            sensitivity, once the network is trained; those of the first and the last block stay.
         training: Whether the calibrated network is trained through its quantisers, for ``train.qat_epochs``:
             ``none``; ``ste`` in the ranges found; ``lsq`` learns the steps too, where codes are multiples of one
             (all but the softmax and GELU outputs of ``twin`` and the tokens of ``ternary``, which go as in
@@ -109,6 +112,7 @@ class Precision(Spec):
     weight_bits: WeightBits | tuple[WeightBits, ...] = 32
     activation_bits: ActivationBits | tuple[ActivationBits, ...] = 32
     noisy: bool = False
+    mixed: bool = False
     training: QuantizedTraining = "none"
 
     @model_validator(mode="before")
@@ -138,13 +142,23 @@ class Precision(Spec):
         data: dict[str, Any] = handler(self)
         if not self.noisy:
             data.pop("noisy", None)
+        if not self.mixed:
+            data.pop("mixed", None)
         if self.training == "none":
             data.pop("training", None)
         return data
 
-    def resolved(self, architecture: Architecture) -> Precision:
-        """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated."""
+    def resolved(self, architecture: Architecture, equal_blocks: Sequence[Sequence[int]] = ()) -> Precision:
+        """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated.
+
+        Args:
+            architecture: Of the blocks that are left.
+            equal_blocks: Indices of those that ``mixed`` may exchange figures among, group by group.
+        """
         weights = self.weight_bits_per_block(architecture.depth)
+        exchanged = [group for group in equal_blocks if len({weights[block] for block in group}) > 1]
+        if self.mixed:
+            weights = _descending(weights, exchanged)
         activations = self.activation_bits_per_block(architecture.depth)
         calibrated = min(activations) < 16
         coded = calibrated or not QUANTIZERS[self.quantizer].own_weights.isdisjoint(weights)
@@ -156,6 +170,7 @@ class Precision(Spec):
                 "weight_bits": weights[0] if len(set(weights)) == 1 else weights,
                 "activation_bits": activations[0] if len(set(activations)) == 1 else activations,
                 "noisy": self.noisy and calibrated,
+                "mixed": self.mixed and bool(exchanged),
                 "training": self.training if calibrated or min(weights) < 16 else "none",
             }
         )
@@ -172,3 +187,12 @@ class Precision(Spec):
     def is_float32(self) -> bool:
         """Whether nothing is quantised."""
         return self.weight_bits == 32 and self.activation_bits == 32
+
+
+def _descending(figures: tuple[int, ...], groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The figures of each group from the largest to the least."""
+    found = list(figures)
+    for group in groups:
+        for block, figure in zip(group, sorted((figures[b] for b in group), reverse=True), strict=True):
+            found[block] = figure
+    return tuple(found)

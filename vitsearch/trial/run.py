@@ -18,6 +18,7 @@ from torch import Tensor
 from vitsearch.candidate import Candidate
 from vitsearch.compress import PruneContext, build_reducers, calibrate, insert_quantizers, prune, train_quantised
 from vitsearch.compress.inherit import inherit
+from vitsearch.compress.quantize.mixed import share_out_bits
 from vitsearch.compress.weights import Trainer
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, Stage, TrialFailure, TrialRequest, TrialResult
@@ -154,10 +155,11 @@ def compress(
         model = prune(dense, candidate, _prune_context(request, context, fine_tune))
     else:
         model.set_reducers(build_reducers(candidate))
-    insert_quantizers(model, candidate.precision)
     model.to(data.device).eval()
     if not candidate.precision.is_float32:
-        calibrate(model, _sample_batches(request, data, request.evaluate.calibration_images))
+        images = list(_sample_batches(request, data, request.evaluate.calibration_images))
+        insert_quantizers(model, share_out_bits(model, candidate, images))
+        calibrate(model.to(data.device).eval(), images)
         train_quantised(model, fine_tune, request.train.qat_epochs)
     return model
 

@@ -12,6 +12,7 @@ from vitsearch.compress.quantize.calibration import CALIBRATIONS
 from vitsearch.compress.quantize.capture import capture
 from vitsearch.compress.quantize.codes import QUANTIZERS, Site
 from vitsearch.compress.quantize.layers import QuantizedAttention, QuantizedProjection
+from vitsearch.compress.quantize.mixed import remember_bits
 from vitsearch.compress.quantize.noise import noisy_projections, remove_noise, set_noise
 from vitsearch.compress.quantize.repq import fold_norms
 from vitsearch.models import Block, VisionTransformer
@@ -53,6 +54,7 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     if model.head_dist is not None:
         wrap(model, "head_dist", weights[-1], activations[-1], "norm")
     round_beside_half_weights(model, weights)
+    remember_bits(model, precision)
     return model
 
 
