@@ -21,7 +21,14 @@ from vitsearch.profile import count_macs
 
 CASES = list(product(QUANTIZERS, CALIBRATIONS))
 # The full search differs from the reduced one in effort only.
-CHECKED = [case for case in CASES if case[1] != "hessian_full" or case[0] == "twin"]
+# Codes that differ from Eq. 5 in a few places are checked under the calibrations that treat these apart.
+NEAR_UNIFORM = {"auto_vit_acc", "binary", "ternary"}
+CHECKED = [
+    (quantizer, calibration)
+    for quantizer, calibration in CASES
+    if (calibration != "hessian_full" or quantizer == "twin")
+    and (quantizer not in NEAR_UNIFORM or calibration in {"mse", "hessian"})
+]
 # Codes that double their distance every second step serve a softmax near uniform badly, however many there are.
 # Powers of two serve the larger weights of a row no better with more bits: half of the rows keep their error.
 WORST = {"repq": 0.05, "auto_vit_acc": 0.4}
