@@ -1,8 +1,8 @@
 """How long calibrating a quantised network takes, and how far its outputs move.
 
 A DeiT-S-shaped network at 224 pixels is calibrated on images of noise with each quantiser, W8A8, fresh each time.
-Printed are seconds on the clock, seconds of all processors (to judge by on a shared machine), and the relative error
-of the logits on other images. The search as published is timed on request.
+Printed are seconds on the clock, seconds of all processors (to judge by on a shared machine), and the relative
+error of the logits on other images. The search as published is timed on request.
 Run: ``python benchmarks/calibration.py [--threads N] [--images N] [--full]``.
 """
 
