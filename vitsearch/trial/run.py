@@ -156,10 +156,12 @@ def compress(
     else:
         model.set_reducers(build_reducers(candidate))
     model.to(data.device).eval()
-    if not candidate.precision.is_float32:
-        images = list(_sample_batches(request, data, request.evaluate.calibration_images))
-        insert_quantizers(model, share_out_bits(model, candidate, images))
-        calibrate(model.to(data.device).eval(), images)
+    quantised = not candidate.precision.is_float32
+    images = list(_sample_batches(request, data, request.evaluate.calibration_images)) if quantised else []
+    insert_quantizers(model, share_out_bits(model, candidate, images))
+    model.to(data.device).eval()
+    if quantised:
+        calibrate(model, images)
         train_quantised(model, fine_tune, request.train.qat_epochs)
     return model
 
