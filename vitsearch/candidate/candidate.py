@@ -64,8 +64,15 @@ class Candidate(Spec):
         return {
             "tokens": self.tokens.resolved(pruned.self_attention_part),
             "sparsity": sparsity,
-            "precision": self.precision.resolved(pruned),
+            "precision": self.precision.resolved(pruned, self.equal_blocks),
         }
+
+    @property
+    def equal_blocks(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of blocks of one shape, group by group, without the first and the last."""
+        sizes = self.sparsity.widths(self.architecture)
+        between = range(1, len(sizes) - 1)
+        return tuple(tuple(b for b in between if sizes[b] == size) for size in dict.fromkeys(sizes[1:-1]))
 
     @property
     def pruned_architecture(self) -> Architecture:

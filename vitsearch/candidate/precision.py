@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -20,12 +21,14 @@ class QuantizerKind:
     Attributes:
         build: Where the function is that makes its ``Quantizer``.
         calibration: How its ranges are chosen where a candidate does not say.
-        own_weights: Whether its weights have other codes than those of ``uniform``.
+        own_weights: At which bits its weights have other codes than those of ``uniform``.
+        least_activation_bits: The fewest bits its activations can have.
     """
 
     build: str
     calibration: str = "minmax"
-    own_weights: bool = False
+    own_weights: frozenset[int] = frozenset()
+    least_activation_bits: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +44,27 @@ class CalibrationKind:
     sets_weights: bool = False
 
 
+ANY_BITS = frozenset(range(1, 9))
+
 QUANTIZERS: dict[str, QuantizerKind] = {
     "uniform": QuantizerKind(build="vitsearch.compress.quantize.uniform:build_uniform"),
-    "asymmetric": QuantizerKind(build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=True),
+    "asymmetric": QuantizerKind(
+        build="vitsearch.compress.quantize.asymmetric:build_asymmetric", own_weights=ANY_BITS
+    ),
+    "auto_vit_acc": QuantizerKind(
+        build="vitsearch.compress.quantize.auto_vit_acc:build_auto_vit_acc", own_weights=frozenset(range(3, 9))
+    ),
+    "binary": QuantizerKind(
+        build="vitsearch.compress.quantize.binary:build_binary",
+        calibration="mse",
+        own_weights=frozenset({1}),
+        least_activation_bits=1,
+    ),
     "mpq": QuantizerKind(build="vitsearch.compress.quantize.mpq:build_mpq", calibration="blockwise"),
-    "repq": QuantizerKind(build="vitsearch.compress.quantize.repq:build_repq", own_weights=True),
+    "repq": QuantizerKind(build="vitsearch.compress.quantize.repq:build_repq", own_weights=ANY_BITS),
+    "ternary": QuantizerKind(
+        build="vitsearch.compress.quantize.ternary:build_ternary", own_weights=frozenset({2})
+    ),
     "twin": QuantizerKind(build="vitsearch.compress.quantize.twin:build_twin", calibration="hessian"),
 }
 CALIBRATIONS: dict[str, CalibrationKind] = {
@@ -62,7 +81,8 @@ CALIBRATIONS: dict[str, CalibrationKind] = {
 QuantizerName = Annotated[str, KeyOf(QUANTIZERS)]
 CalibrationName = Annotated[str, KeyOf(CALIBRATIONS)]
 WeightBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32]
-ActivationBits = Literal[4, 5, 6, 7, 8, 16, 32]
+ActivationBits = Literal[1, 4, 5, 6, 7, 8, 16, 32]
+QuantizedTraining = Literal["none", "ste", "lsq"]
 
 
 class Precision(Spec):
@@ -75,9 +95,16 @@ class Precision(Spec):
         calibration: How ranges are chosen from calibration images, a name in ``CALIBRATIONS``; what suits the
             quantiser when left out.
         weight_bits: Bits of linear and convolution weights, for all blocks or per block.
-        activation_bits: Bits of the operands of every MAC that are not weights, likewise.
+        activation_bits: Bits of the operands of every MAC that are not weights, likewise; one bit only under
+            ``binary``.
         noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
             subtracted after (NoisyQuant); goes with any quantiser.
+        mixed: Whether figures of ``weight_bits`` per block change places among blocks of equal shape, by
+            sensitivity, once the network is trained; those of the first and the last block stay.
+        training: Whether the calibrated network is trained through its quantisers, for ``train.qat_epochs``:
+            ``none``; ``ste`` in the ranges found; ``lsq`` learns the steps too, where codes are multiples of one
+            (all but the softmax and GELU outputs of ``twin`` and the tokens of ``ternary``, which go as in
+            ``ste``).
     """
 
     quantizer: QuantizerName = "uniform"
@@ -85,6 +112,8 @@ class Precision(Spec):
     weight_bits: WeightBits | tuple[WeightBits, ...] = 32
     activation_bits: ActivationBits | tuple[ActivationBits, ...] = 32
     noisy: bool = False
+    mixed: bool = False
+    training: QuantizedTraining = "none"
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +126,14 @@ class Precision(Spec):
     def _not_empty(self) -> Self:
         if () in (self.weight_bits, self.activation_bits):
             raise ValueError("bits per block must not be empty; give one figure for each block")
+        activations = self.activation_bits if isinstance(self.activation_bits, tuple) else (self.activation_bits,)
+        if min(activations) < QUANTIZERS[self.quantizer].least_activation_bits:
+            able = [n for n, kind in QUANTIZERS.items() if kind.least_activation_bits <= min(activations)]
+            raise ValueError(
+                f"precision.activation_bits must be at least {QUANTIZERS[self.quantizer].least_activation_bits} "
+                f"under quantizer {self.quantizer}, but got {min(activations)}; "
+                f"choose quantizer {' or '.join(able)}, or more bits"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -105,20 +142,31 @@ class Precision(Spec):
         data: dict[str, Any] = handler(self)
         if not self.noisy:
             data.pop("noisy", None)
+        if not self.mixed:
+            data.pop("mixed", None)
+        if self.training == "none":
+            data.pop("training", None)
         return data
 
-    def resolved(self, architecture: Architecture) -> Precision:
+    def resolved(self, architecture: Architecture, equal_blocks: Sequence[Sequence[int]] = ()) -> Precision:
         """The canonical form: one figure where all blocks agree, no calibration where nothing is calibrated.
+
+        Args:
+            architecture: Of the blocks that are left.
+            equal_blocks: Indices of those that ``mixed`` may exchange figures among, group by group.
 
         Raises:
             ValueError: Blocks that share their weights differ in bits, or a tuple does not fit the depth.
         """
         weights = self.weight_bits_per_block(architecture.depth)
+        exchanged = [group for group in equal_blocks if len({weights[block] for block in group}) > 1]
+        if self.mixed:
+            weights = _descending(weights, exchanged)
         activations = self.activation_bits_per_block(architecture.depth)
         check_shared(weights, architecture.share_blocks, "precision.weight_bits")
         check_shared(activations, architecture.share_blocks, "precision.activation_bits")
         calibrated = min(activations) < 16
-        coded = calibrated or (min(weights) < 16 and QUANTIZERS[self.quantizer].own_weights)
+        coded = calibrated or not QUANTIZERS[self.quantizer].own_weights.isdisjoint(weights)
         ranged = calibrated or (min(weights) < 16 and CALIBRATIONS[self.calibration].sets_weights)
         return Precision.model_validate(
             {
@@ -127,6 +175,8 @@ class Precision(Spec):
                 "weight_bits": weights[0] if len(set(weights)) == 1 else weights,
                 "activation_bits": activations[0] if len(set(activations)) == 1 else activations,
                 "noisy": self.noisy and calibrated,
+                "mixed": self.mixed and bool(exchanged),
+                "training": self.training if calibrated or min(weights) < 16 else "none",
             }
         )
 
@@ -142,3 +192,12 @@ class Precision(Spec):
     def is_float32(self) -> bool:
         """Whether nothing is quantised."""
         return self.weight_bits == 32 and self.activation_bits == 32
+
+
+def _descending(figures: tuple[int, ...], groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The figures of each group from the largest to the least."""
+    found = list(figures)
+    for group in groups:
+        for block, figure in zip(group, sorted((figures[b] for b in group), reverse=True), strict=True):
+            found[block] = figure
+    return tuple(found)

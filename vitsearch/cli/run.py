@@ -175,14 +175,19 @@ def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     from vitsearch.candidate import SCORES, TOKEN_RULES
     from vitsearch.errors import InputError
 
-    learning = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
+    reducers = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
     scores = {name for name, kind in SCORES.items() if kind.learns}
-    for setting, names in (("tokens.reducer", learning), ("tokens.score", scores)):
+    needed = (
+        ("tokens.reducer", reducers, "finetune_epochs"),
+        ("tokens.score", scores, "finetune_epochs"),
+        ("precision.training", {"ste", "lsq"}, "qat_epochs"),
+    )
+    for setting, names, epochs in needed:
         drawn = sorted(names & {str(value) for value in space.values_of(setting)})
-        if drawn and not train.finetune_epochs:
+        if drawn and not getattr(train, epochs):
             raise InputError(
-                f"must be 1 or more, because {setting} can be {drawn[0]}, which learns in these epochs",
-                where=str(where), field="train.finetune_epochs", value=train.finetune_epochs,
+                f"must be 1 or more, because {setting} can be {drawn[0]}, which trains in these epochs",
+                where=str(where), field=f"train.{epochs}", value=getattr(train, epochs),
                 remedy=f"write 1 or more, or leave {drawn[0]} out of the space",
             )  # fmt: skip
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitsearch.candidate import BlockWidths, Candidate
 from vitsearch.compress.quantize import insert_quantizers
+from vitsearch.compress.quantize.mixed import remembered
 from vitsearch.compress.tokens import build_reducers
 from vitsearch.models import VisionTransformer
 
@@ -19,14 +20,14 @@ def assemble(candidate: Candidate, state: Mapping[str, Tensor] | None = None) ->
     Args:
         candidate: What to build.
         state: The weights that will be loaded. Under a budget of MACs they, and not the candidate, tell how many
-            heads and hidden units each block has.
+            heads and hidden units each block has; so with its bits, where they are shared out by sensitivity.
     """
     widths = candidate.widths
     if candidate.sparsity.macs_ratio is not None and state is not None:
         widths = tuple(_seen(w, number, state) for number, w in enumerate(widths))
     model = VisionTransformer(candidate.pruned_architecture, widths=widths)
     model.set_reducers(build_reducers(candidate))
-    return insert_quantizers(model, candidate.precision).eval()
+    return insert_quantizers(model, remembered(candidate.precision, state)).eval()
 
 
 def _seen(widths: BlockWidths, number: int, state: Mapping[str, Tensor]) -> BlockWidths:

@@ -69,6 +69,7 @@ class TrainSpec(Spec):
         finetune_epochs: Epochs after structured pruning, and of reducers that learn.
         tokens: When token reducers come in: ``after`` training; for the ``finetune`` epochs, as they always do in
             pruned networks and where they learn; or at the ``start``, unless they learn or blocks are pruned.
+        qat_epochs: Epochs through the quantisers of a candidate that names a ``precision.training``.
         init: ``random``, or ``pretrained``: weights of a trained ViT, its patches and positions resampled to the
             images, its blocks, heads, channels and hidden units cut by importance to each candidate's shape.
         pretrained: That ViT.
@@ -101,6 +102,7 @@ class TrainSpec(Spec):
     autocast: Autocast = "auto"
     finetune_epochs: Annotated[int, Field(ge=0)] = 1
     tokens: Literal["after", "finetune", "start"] = "after"
+    qat_epochs: Annotated[int, Field(ge=0)] = 1
     init: Literal["random", "pretrained"] = "random"
     pretrained: NetworkSpec | None = None
     distill: DistillSpec = DistillSpec()

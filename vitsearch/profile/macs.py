@@ -22,6 +22,7 @@ FREE_OPERATORS = frozenset(
         "div",
         "neg",
         "abs",
+        "amax",
         "log",
         "log2",
         "exp",

@@ -22,7 +22,10 @@ MONOTONE = {
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }
-FREE = {"tokens.tau", "precision.calibration", "precision.quantizer", "precision.noisy"}
+FREE = {
+    "tokens.tau",
+    *(f"precision.{name}" for name in ("calibration", "quantizer", "noisy", "mixed", "training")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,8 @@ def known_fields() -> dict[str, bool]:
         "precision.quantizer": False,
         "precision.calibration": False,
         "precision.noisy": False,
+        "precision.mixed": False,
+        "precision.training": False,
         "precision.weight_bits": True,
         "precision.activation_bits": True,
     }

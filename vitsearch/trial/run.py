@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ from vitsearch.compress import (
     metered,
     prune,
     token_losses,
+    train_quantised,
 )
 from vitsearch.compress.inherit import inherit
+from vitsearch.compress.quantize.mixed import share_out_bits
+from vitsearch.compress.weights import Trainer
 from vitsearch.cost import Tokens, cost_kind, measured_cost
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, MeasuredCost, Stage, TrialFailure, TrialRequest, TrialResult
@@ -110,7 +114,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         on_batch=context.on_batch,
         checkpoint=checkpoint,
         accuracy_to_beat=request.accuracy_to_beat,
-        further_epochs=request.train.finetune_epochs if _fine_tunes(request) else 0,
+        further_epochs=_further_epochs(request),
     )
     with _stage("build"):
         seed_everything(request.seed, INIT_EPOCH)
@@ -166,21 +170,27 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
 def compress(
     dense: VisionTransformer, candidate: Candidate, request: TrialRequest, context: TrialContext
 ) -> VisionTransformer:
-    """Tokens, then structure and fine-tuning with tokens already removed, then bits and their calibration."""
+    """Tokens, then structure and fine-tuning with tokens already removed, then bits: calibrated, then trained."""
     data = context.data
+    fine_tune = _trainer(request, context)
     if candidate.sparsity.method != "none":
-        model = prune(dense, candidate, _prune_context(request, context))
+        model = prune(dense, candidate, _prune_context(request, context, fine_tune))
     else:
-        model = _with_tokens_reduced(dense, request, context)
-    insert_quantizers(model, candidate.precision)
+        model = _with_tokens_reduced(dense, request, context, fine_tune)
     model.to(data.device).eval()
-    if not candidate.precision.is_float32:
-        calibrate(model, _sample_batches(request, data, request.evaluate.calibration_images))
+    quantised = not candidate.precision.is_float32
+    images = list(_sample_batches(request, data, request.evaluate.calibration_images)) if quantised else []
+    insert_quantizers(model, share_out_bits(model, candidate, images))
+    model.to(data.device).eval()
+    if quantised:
+        calibrate(model, images)
+        with token_losses(model, candidate, dense) as terms:
+            train_quantised(model, partial(fine_tune, terms=terms), request.train.qat_epochs)
     return model
 
 
 def _with_tokens_reduced(
-    dense: VisionTransformer, request: TrialRequest, context: TrialContext
+    dense: VisionTransformer, request: TrialRequest, context: TrialContext, fine_tune: Trainer
 ) -> VisionTransformer:
     """The network with the candidate's reducers, fine-tuned with them where the recipe or they ask for it."""
     candidate, tuning = request.candidate, _fine_tunes(request)
@@ -190,9 +200,8 @@ def _with_tokens_reduced(
         images = _sample_batches(request, context.data, request.evaluate.calibration_images)
         fit_reducers(model, candidate, next(images))
     if tuning:
-        fine_tuning = _prune_context(request, context)
         with token_losses(model, candidate, dense) as terms:
-            fine_tuning.train(model, fine_tuning.epochs, terms)
+            fine_tune(model, request.train.finetune_epochs, terms)
     return model
 
 
@@ -247,9 +256,21 @@ def _checkpoint_key(request: TrialRequest) -> str:
     return f"{request.candidate.hash}:{request.data_fingerprint}:{recipe}:{request.seed}:{request.data_seed}"
 
 
-def _prune_context(request: TrialRequest, context: TrialContext) -> PruneContext:
+def _further_epochs(request: TrialRequest) -> int:
+    """Epochs of training while the network is compressed."""
+    candidate, spec = request.candidate, request.train
+    tuning = spec.finetune_epochs if _fine_tunes(request) else 0
+    return tuning + (spec.qat_epochs if candidate.precision.training != "none" else 0)
+
+
+def _prune_context(request: TrialRequest, context: TrialContext, fine_tune: Trainer) -> PruneContext:
     """What rankings look at, the images that calibrate and their labels, and how to fine-tune."""
     batches = tuple(_labelled_batches(request, context.data, request.evaluate.calibration_images))
+    return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=request.train.finetune_epochs)
+
+
+def _trainer(request: TrialRequest, context: TrialContext) -> Trainer:
+    """Trains what pruning or quantisation has changed, by the recipe, with smaller steps."""
     spec = request.train.model_copy(
         update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
     )
@@ -263,7 +284,7 @@ def _prune_context(request: TrialRequest, context: TrialContext) -> PruneContext
             eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
 
-    return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=spec.finetune_epochs)
+    return fine_tune
 
 
 def _sample_batches(request: TrialRequest, data: TensorData, count: int) -> Iterator[Tensor]:

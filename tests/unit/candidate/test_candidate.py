@@ -181,7 +181,7 @@ def test_a_candidate_is_frozen_through_and_through():
         ({"precision": {"activation_bits": [8] * 5}}, "but got 5 for depth=4"),
         ({"precision": {"weight_bits": []}}, "must not be empty"),
         ({"precision": {"weight_bits": 9}}, "Input should be 1, 2"),
-        ({"precision": {"activation_bits": 3}}, "Input should be 4, 5"),
+        ({"precision": {"activation_bits": 3}}, "Input should be 1, 4, 5"),
     ],
 )
 def test_impossible_candidates(parts: dict[str, Any], message: str):

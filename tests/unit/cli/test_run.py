@@ -9,6 +9,8 @@ import pytest
 from tests.unit.report import factory
 from vitsearch.cli import run, session
 from vitsearch.cli.run import skipped_note
+from vitsearch.config import JobSpec
+from vitsearch.errors import InputError
 
 
 def test_a_note_names_the_first_broken_images_and_counts_the_others():
@@ -67,3 +69,27 @@ def test_an_interrupted_search_ends_with_130_even_without_a_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert drive(tmp_path, monkeypatch, interrupted=True, trials=4, fail_every=1) == 130
+
+
+@pytest.mark.parametrize(
+    ("fixed", "epochs"),
+    [
+        ({"tokens.reducer": "dynamicvit"}, "finetune_epochs"),
+        ({"tokens.reducer": "topk", "tokens.k": 3, "tokens.score": "learned"}, "finetune_epochs"),
+        ({"precision.weight_bits": 4, "precision.training": "lsq"}, "qat_epochs"),
+    ],
+    ids=str,
+)
+def test_what_learns_needs_epochs_to_learn_in(fixed: dict[str, Any], epochs: str):
+    space = {
+        "fixed": {"architecture.image_size": 8, "architecture.depth": 2, "architecture.heads": 1,
+                  "architecture.patch_size": 2, **fixed},
+        "dimensions": {"architecture.width": {"choices": [16, 32]}},
+    }  # fmt: skip
+    job: dict[str, Any] = {"name": "a", "dataset": {"kind": "digits"}, "space": space}
+    run.check_space(JobSpec.model_validate(job), Path("job.yaml"))
+    with pytest.raises(
+        InputError, match=f"must be 1 or more, because .* can be {list(fixed.values())[-1]}"
+    ) as caught:
+        run.check_space(JobSpec.model_validate({**job, "train": {epochs: 0}}), Path("job.yaml"))
+    assert caught.value.field == f"train.{epochs}"

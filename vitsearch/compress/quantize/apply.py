@@ -12,6 +12,7 @@ from vitsearch.compress.quantize.calibration import CALIBRATIONS
 from vitsearch.compress.quantize.capture import capture
 from vitsearch.compress.quantize.codes import QUANTIZERS, Site
 from vitsearch.compress.quantize.layers import QuantizedAttention, QuantizedProjection
+from vitsearch.compress.quantize.mixed import remember_bits
 from vitsearch.compress.quantize.noise import noisy_projections, remove_noise, set_noise
 from vitsearch.compress.quantize.repq import fold_norms
 from vitsearch.models import Block, ConvStem, MultiplexedBlock, RepeatedBlock, VisionTransformer
@@ -37,7 +38,9 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     def wrap(parent: nn.Module, name: str, weight_bits: int, activation_bits: int, site: Site) -> None:
         layer = getattr(parent, name)
         if isinstance(layer, nn.Linear | nn.Conv2d) and min(weight_bits, activation_bits) < 32:
-            setattr(parent, name, QuantizedProjection(layer, weight_bits, activation_bits, precision, site))
+            in_mlp = name in {"fc1", "fc2"}
+            projection = QuantizedProjection(layer, weight_bits, activation_bits, precision, site, in_mlp=in_mlp)
+            setattr(parent, name, projection)
 
     for block, w, a in zip(model.blocks, weights, activations, strict=True):
         assert isinstance(block, Block)
@@ -62,12 +65,13 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
     wrap(model, "head", weights[-1], activations[-1], "norm")
     if model.head_dist is not None:
         wrap(model, "head_dist", weights[-1], activations[-1], "norm")
-    _round_beside_half_weights(model, weights)
+    round_beside_half_weights(model, weights)
+    remember_bits(model, precision)
     return model
 
 
 @torch.no_grad()
-def _round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
+def round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
     """Everything outside the blocks goes with the first one; the final norm and the heads with the last."""
     groups = {"norm.": weight_bits[-1], "head.": weight_bits[-1], "head_dist.": weight_bits[-1]}
     groups |= {f"blocks.{i}.": bits for i, bits in enumerate(weight_bits)}
@@ -99,4 +103,4 @@ def calibrate(model: VisionTransformer, batches: Iterable[Tensor]) -> None:
     for number, projection in enumerate(noisy):
         if rows[projection].left:
             set_noise(projection, number, torch.cat(rows[projection].left), torch.cat(rows[projection].output))
-    _round_beside_half_weights(model, precision.weight_bits_per_block(model.architecture.depth))
+    round_beside_half_weights(model, precision.weight_bits_per_block(model.architecture.depth))

@@ -23,6 +23,7 @@ class Asymmetric:
 
     numbers = 2
     continuous = True
+    scales = True
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:
         """The least value on the first code, the largest on the last, but for the rounding of z."""
@@ -38,6 +39,11 @@ class Asymmetric:
         """Round to codes and back."""
         delta, zero = theta[0], theta[1]
         return ((x / delta).round() + zero).clamp(0, 2**bits - 1).sub(zero) * delta
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        delta, zero = theta[0], theta[1]
+        return -zero * delta, (2**bits - 1 - zero) * delta
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Delta."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -28,10 +28,13 @@ class Codes(Protocol):
     Attributes:
         numbers: P.
         continuous: Whether ranges vary on a continuum of shares; otherwise ``choices`` lists all there are.
+        scales: Whether results are multiples of the first number, Q(c x; c Delta) = c Q(x; Delta), so that it can
+            be learned by LSQ; other numbers say how many codes lie where, and stay.
     """
 
     numbers: int
     continuous: bool
+    scales: bool
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:
         """The range (P, *S) that reaches from the least value (*S) to the largest (*S)."""
@@ -45,6 +48,10 @@ class Codes(Protocol):
         """Values rounded to codes and back; ``theta`` (P, ...) broadcasts to (P, *x.shape)."""
         ...
 
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The least and the largest result, each (...) like one number; values beyond are clamped."""
+        ...
+
     def step(self, theta: Tensor, bits: int) -> Tensor:
         """The widest distance of two neighbouring codes within the range, (*S)."""
         ...
@@ -56,6 +63,7 @@ class Quantizer:
 
     Attributes:
         weight: Codes of weights, one range per output channel.
+        mlp_weight: Codes of the weights of the MLP, in place of ``weight``.
         activation: Codes of activations, one range per tensor.
         sites: Codes of particular activations, in place of ``activation``.
         folds_norms: Whether outputs of LayerNorm are scaled per channel first, the scales folded into its
@@ -66,10 +74,30 @@ class Quantizer:
     activation: Codes
     sites: Mapping[Site, Codes] = field(default_factory=dict)
     folds_norms: bool = False
+    mlp_weight: Codes | None = None
 
     def at(self, site: Site) -> Codes:
         """The codes of one activation."""
         return self.sites.get(site, self.activation)
+
+
+@runtime_checkable
+class ScaledByWeights(Protocol):
+    """Codes whose ranges follow from all weights of a layer, not from the least and the largest alone.
+
+    Attributes:
+        follows_training: Whether a training straight through measures them anew at each step.
+    """
+
+    follows_training: bool
+
+    def measures(self, bits: int) -> bool:
+        """Whether they do so at that width."""
+        ...
+
+    def of_weights(self, weight: Tensor, bits: int) -> Tensor:
+        """The ranges (P, C) of weights (C, ...)."""
+        ...
 
 
 class QuantizerBuilder(Protocol):

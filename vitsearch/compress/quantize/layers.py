@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vitsearch.candidate import Precision
-from vitsearch.compress.quantize.codes import QUANTIZERS, Codes, Quantizer, Site, per_channel
+from vitsearch.compress.quantize.codes import QUANTIZERS, Codes, Quantizer, ScaledByWeights, Site, per_channel
+from vitsearch.compress.quantize.straight_through import fake_quantize, scaled
 from vitsearch.models import Attention, AttentionState
 
 OBSERVED_VALUES = 65_536
@@ -23,23 +24,31 @@ OBSERVED_VALUES = 65_536
 class ActivationQuantizer(nn.Module):
     """Quantises one activation tensor; observes it first.
 
-    While ``is_observing``, values pass unchanged and a sample of them is kept; ``settle`` sets the range.
+    While ``is_observing``, values pass unchanged and a sample of them is kept; ``settle`` sets the range. In
+    training mode gradients pass as ``fake_quantize`` says.
 
     Args:
         bits: Code width; 16 rounds to float16, 32 is the identity.
         codes: The rule at fewer bits.
         noise_width: Channels of the noise added to values before they are rounded; none at 0.
+
+    Attributes:
+        log_step: Logarithm of a learned factor of the step, while it is learned.
+        subtracts_noise: Whether the noise is subtracted here, and not by the bias of the layer that follows.
     """
 
     delta: Tensor
     noise_D: Tensor | None
+    log_step: nn.Parameter | None
 
     def __init__(self, bits: int, codes: Codes, noise_width: int = 0) -> None:
         super().__init__()
         self.bits = bits
         self.codes = codes
         self.is_observing = False
+        self.subtracts_noise = False
         self._observed: list[Tensor] = []
+        self.register_parameter("log_step", None)
         self.register_buffer("delta", torch.ones(codes.numbers if codes.numbers > 1 else ()))
         self.register_buffer("noise_D", torch.zeros(noise_width) if noise_width and bits < 16 else None)
 
@@ -63,12 +72,19 @@ class ActivationQuantizer(nn.Module):
             flat = x.detach().flatten()
             sample = spread_sample(flat, OBSERVED_VALUES)
             if len(sample) < len(flat):
-                sample = torch.cat([sample, flat.min()[None], flat.max()[None]])  # never lose the range
+                sample = torch.cat([sample, torch.stack(flat.aminmax())])  # never lose the range
             self._observed.append(sample)
             return x
         if self.noise_D is not None:
             x = x + self.noise_D
-        return self.codes.quantize(x, self.theta, self.bits)
+        x = self._rounded(x)
+        return x - self.noise_D if self.noise_D is not None and self.subtracts_noise else x
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if self.training:
+            return fake_quantize(x.float(), self.theta, self.bits, self.codes, self.log_step).to(x.dtype)
+        theta = self.theta if self.log_step is None else scaled(self.theta, self.log_step)
+        return self.codes.quantize(x, theta, self.bits)
 
     def observe(self) -> None:
         """Forget what was seen and let values pass from now on."""
@@ -96,6 +112,11 @@ class QuantizedProjection(nn.Module):
         activation_bits: Code width of the input.
         precision: What the layer's network is to be; names the quantiser.
         site: What made the input.
+        in_mlp: Whether it is one of the two layers of an MLP.
+
+    Attributes:
+        codes: The rule for its weights.
+        before: Weights as they were before ``settle`` and their ranges (P, C), for a training through quantisers.
     """
 
     def __init__(
@@ -105,12 +126,17 @@ class QuantizedProjection(nn.Module):
         activation_bits: int,
         precision: Precision,
         site: Site,
+        *,
+        in_mlp: bool = False,
     ) -> None:
         super().__init__()
         self.layer = layer
         self.weight_bits = weight_bits
+        self.before: tuple[Tensor, Tensor] | None = None
         self.precision = precision
         self.quantizer: Quantizer = QUANTIZERS[precision.quantizer]()
+        mlp_codes = self.quantizer.mlp_weight if in_mlp else None
+        self.codes: Codes = mlp_codes or self.quantizer.weight
         noisy = precision.noisy and isinstance(layer, nn.Linear) and layer.bias is not None
         noise_width = layer.in_features if noisy and isinstance(layer, nn.Linear) else 0
         self.input_quantizer = ActivationQuantizer(activation_bits, self.quantizer.at(site), noise_width)
@@ -122,8 +148,13 @@ class QuantizedProjection(nn.Module):
     @torch.no_grad()
     def settle(self, theta: Tensor | None = None) -> None:
         """Quantise the weights, in the ranges (P, C) given or else those that cover each channel."""
-        weight = self.layer.weight
-        weight.copy_(quantized_weight(weight, self.weight_bits, self.quantizer.weight, theta))
+        weight, codes, mask = self.layer.weight, self.codes, masked(self.layer)
+        if self.weight_bits < 16 and theta is None:
+            theta = covering_channels(weight, self.weight_bits, codes)
+        if self.precision.training != "none":
+            self.before = weight.detach().clone(), weight.new_empty(0) if theta is None else theta
+        quantised = quantized_weight(weight, self.weight_bits, codes, theta)
+        weight.copy_(quantised if mask is None else quantised * mask)
 
 
 class Product(nn.Module):
@@ -201,9 +232,18 @@ def quantized_weight(weight: Tensor, bits: int, codes: Codes, theta: Tensor | No
 
 
 def covering_channels(weight: Tensor, bits: int, codes: Codes) -> Tensor:
-    """The ranges (P, C) that cover each output channel."""
+    """The ranges (P, C) that cover each output channel, or that the codes make of its weights."""
+    if isinstance(codes, ScaledByWeights) and codes.measures(bits):
+        return codes.of_weights(weight.detach(), bits)
     low, high = weight.detach().flatten(1).aminmax(dim=1)
     return codes.covering(low, high, bits)
+
+
+def masked(layer: nn.Module) -> Tensor | None:
+    """Ones where a layer has weights, zeros where pruning has removed them; None where it has all."""
+    mask = getattr(layer, "weight_mask", None)
+    assert mask is None or isinstance(mask, Tensor)
+    return mask
 
 
 @contextmanager

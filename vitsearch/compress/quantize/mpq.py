@@ -10,6 +10,7 @@ everything else is Eq. 5. Ranges are chosen ``blockwise`` unless the candidate s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vitsearch.compress.quantize.codes import Quantizer
@@ -21,6 +22,7 @@ class Unsigned:
 
     numbers = 1
     continuous = True
+    scales = True
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """The largest value on the last code."""
@@ -33,6 +35,10 @@ class Unsigned:
     def quantize(self, x: Tensor, theta: Tensor, bits: int) -> Tensor:
         """Round to codes and back."""
         return (x / theta[0]).round().clamp(0, 2**bits - 1) * theta[0]
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return torch.zeros_like(theta[0]), theta[0] * (2**bits - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Delta."""

@@ -7,8 +7,7 @@ The rule, for the input X of a linear layer with weights W, bias b and any quant
 so the subtraction costs nothing: it is folded into the bias. Of nu = 0, 1/8, ..., 1 steps of Q the one with the
 least squared error of the layer's output is taken; 0 is among them, so noise never does harm on the calibration
 images. The noise has one value per input channel and comes from a fixed seed: nothing but nu need be stored with
-the model. (The paper's theory bounds nu by the distance of a value to the border of its code; as there, the choice
-is left to the output error.)
+the model.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ sqrt(2) (Eq. 13-15)::
 
     Q(a) = s * sqrt(2)^-clamp(round(-log_sqrt2(a / s)), 0, 2^k - 1),   s = max(a)
 
-Everything else has a zero point. The paper's code sets softmax values beyond the last code to zero; its text, and
-this code, clamp them.
+so values beyond the last code are clamped to it. Everything else has a zero point.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ class LogSqrt2:
 
     numbers = 1
     continuous = True
+    scales = True
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """The largest value on the code 0."""
@@ -47,6 +47,10 @@ class LogSqrt2:
         """Round to codes and back; zero goes to the smallest code."""
         exponent = (-2 * torch.log2(x / theta[0])).round().clamp(0, 2**bits - 1)
         return theta[0] * torch.exp2(-exponent / 2)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Zero, which takes the smallest code, and s."""
+        return torch.zeros_like(theta[0]), theta[0]
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """From s to s / sqrt(2)."""

@@ -10,8 +10,7 @@ The rule: a value is in **one** of two ranges, decided by where it falls; the k-
 
 The published code adds the results of both ranges; this one does not. m is a whole number from 0 to k - 1: beyond
 that the second range could not hold the values the first leaves to it. GELU is never less than -0.16997, which
-stands on the last negative code; its positive step is free (the paper's text also ties it to a power of two, its
-code does not).
+stands on the last negative code; its positive step is free.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ class TwinSoftmax:
 
     numbers = 2
     continuous = False
+    scales = False
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Half of the exponents on either side, m = k // 2, until a calibration chooses m."""
@@ -45,6 +45,10 @@ class TwinSoftmax:
         small = (x / first).round().clamp(0, last) * first
         large = (x / second).round().clamp(0, last) * second
         return torch.where(x < first * (last + 1), small, large)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return torch.zeros_like(theta[1]), theta[1] * (2 ** (bits - 1) - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Delta_2."""
@@ -62,6 +66,7 @@ class TwinGelu:
 
     numbers = 1
     continuous = True
+    scales = False
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """The largest value on the last positive code."""
@@ -77,6 +82,10 @@ class TwinGelu:
         first, second = GELU_MINIMUM / last, theta[0]
         negative = (x / first).round().clamp(-last, 0) * first
         return torch.where(x < 0, negative, (x / second).round().clamp(0, last) * second)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return torch.full_like(theta[0], -GELU_MINIMUM), theta[0] * (2 ** (bits - 1) - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:
         """The wider of Delta_1 and Delta_2."""

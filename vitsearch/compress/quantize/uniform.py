@@ -20,6 +20,7 @@ class Uniform:
 
     numbers = 1
     continuous = True
+    scales = True
 
     def covering(self, low: Tensor, high: Tensor, bits: int) -> Tensor:
         """The largest magnitude on the last positive code."""
@@ -32,6 +33,10 @@ class Uniform:
     def quantize(self, x: Tensor, theta: Tensor, bits: int) -> Tensor:
         """See ``quantize``."""
         return quantize(x, theta[0], bits)
+
+    def bounds(self, theta: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The first code and the last."""
+        return theta[0] * -(2 ** (bits - 1)), theta[0] * (2 ** (bits - 1) - 1)
 
     def step(self, theta: Tensor, bits: int) -> Tensor:  # noqa: ARG002
         """Delta."""

@@ -162,12 +162,11 @@ def test_max_merges():
     assert max_merges(1, 2) == 0
 
 
-def test_the_cost_is_bounded_where_the_image_decides_and_exact_elsewhere():
+def test_the_cost_is_bounded_where_the_image_decides_and_exact_where_settings_do():
     kinds = {name: rule.examples()[0].cost_kind for name, rule in TOKEN_RULES.items()}
-    assert {name for name, kind in kinds.items() if kind == "bounded"} == {
-        "threshold", "ats", "similarity_pool", "ltmp", "avit",
-    }  # fmt: skip
-    assert set(kinds.values()) == {"exact", "bounded"}
+    bounded = {"threshold", "ats", "similarity_pool", "ltmp", "avit", "iared"}
+    assert {name for name, kind in kinds.items() if kind == "bounded"} == bounded
+    assert {name for name, kind in kinds.items() if kind == "measured"} == {"diffrate_learned", "ps_vit"}
     assert math.isclose(PPT().tau, 7e-5)
 
 

@@ -6,9 +6,8 @@ With the blocks before it quantised already, the activation ranges of block l mi
 
 where f* and x* are the block and its input without quantisation. Ranges are searched one after the other, each
 among shares of the range that covers all values, in the order the block computes them. Weights are covered channel
-by channel; the patch projection and the heads are searched by their own mean squared error. The paper also leaves
-the least differences of an output out of the sum ("bottom elimination") and weighs the rest by squared gradients;
-this does not.
+by channel; the patch projection and the heads are searched by their own mean squared error. All differences count
+alike: the paper's preference for those that matter more to the final output is not part of this.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ gradient stands for the diagonal of the Hessian. Each range is searched on a gri
 all values while its partner stays: W (channel by channel), then X; A, then B; for three rounds. Layers are
 searched independently, on inputs of the unquantised network.
 
-The published code takes the gradient of the divergence of the network from itself, which is numerically zero: this
-one does not. A layer whose gradient vanishes on every image is searched by the plain squared error.
+The published code feeds a gradient that is numerically zero: this one does not. A layer whose gradient vanishes on
+every image is searched by the plain squared error.
 
 Shape suffixes: R rows, I inputs, O outputs; K choices, P numbers of a range.
 """
@@ -104,7 +104,7 @@ def search_projection(rows: Rows, projection: QuantizedProjection, effort: Effor
     """Set the range of a projection's input; returns that of its weights (P, O), None where they have no codes."""
     if not rows.left:  # no image comes this way
         return None
-    codes, quantizer = projection.quantizer.weight, projection.input_quantizer
+    codes, quantizer = projection.codes, projection.input_quantizer
     x_RI, exact_RO, weight_RO = torch.cat(rows.left), torch.cat(rows.output), _squared(rows)
     layer, bits = projection.layer, projection.weight_bits
     w_OI = layer.weight.detach().flatten(1)
