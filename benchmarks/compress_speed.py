@@ -3,8 +3,9 @@
 A DeiT-S-shaped network with each token reducer at 224 and 384 pixels runs three ways, in turns, in this process:
 dense, reduced by vitsearch (fused attention, one row of it for scores), and reduced by a plain implementation that
 computes the attention matrix and reads scores off it. Then the overhead of a reducer that removes nothing, and the
-speed of pruned networks. Medians of the rounds' ratios are printed with their range.
-Run: ``python benchmarks/compress_speed.py [--rounds N] [--threads N] [--sizes 224 384]``.
+speed of pruned networks. Medians of the rounds' ratios are printed with their range. On a GPU a batch of 8 is over
+before the next kernel is launched: compare there with ``--device cuda --batch 128 --bf16``.
+Run: ``python benchmarks/compress_speed.py [--rounds N] [--threads N] [--sizes 224 384] [--device cuda]``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from vitsearch.compress import assemble
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer, build_dense
 
-BATCH = 8
 Call = Callable[[], object]
 
 
@@ -116,16 +116,23 @@ def reducers(architecture: Architecture) -> dict[str, AnyTokenRule]:
     }
 
 
+def finished(call: Call) -> None:
+    """Run to completion, on a GPU too."""
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 @torch.inference_mode()
 def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round."""
     for call in calls.values():
-        call()
+        finished(call)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             started = time.perf_counter()
-            call()
+            finished(call)
             seconds[name].append(time.perf_counter() - started)
     return seconds
 
@@ -136,10 +143,10 @@ def ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def compare_reducers(size: int, rounds: int) -> None:
+def compare_reducers(size: int, rounds: int, batch: int) -> None:
     architecture = deit_small(size)
     dense = build_dense(architecture).eval()
-    images = torch.randn(BATCH, 3, size, size)
+    images = torch.randn(batch, 3, size, size)
     calls: dict[str, Call] = {"dense": lambda: dense(images)}
     candidates = {n: Candidate(architecture=architecture, tokens=r) for n, r in reducers(architecture).items()}
     for name, candidate in candidates.items():
@@ -148,8 +155,9 @@ def compare_reducers(size: int, rounds: int) -> None:
         plain = PlainViT(dense, candidate.canonical().tokens).eval()
         calls[name] = lambda reduced=reduced: reduced(images)
         calls[name + " plain"] = lambda plain=plain: plain(images)
-        with torch.inference_mode():
-            torch.testing.assert_close(reduced(images), plain(images), atol=2e-3, rtol=1e-3)
+        if not torch.is_autocast_enabled(images.device.type):
+            with torch.inference_mode():
+                torch.testing.assert_close(reduced(images), plain(images), atol=2e-3, rtol=1e-3)
     seconds = in_turns(calls, rounds)
     dense_macs = cost_of(Candidate(architecture=architecture)).num_macs
     for name, candidate in candidates.items():
@@ -157,26 +165,26 @@ def compare_reducers(size: int, rounds: int) -> None:
         measured, low, high = ratio(seconds["dense"], seconds[name])
         beside, *_ = ratio(seconds[name + " plain"], seconds[name])
         print(
-            f"{size} px  {name:9s} {BATCH / statistics.median(seconds[name]):6.1f} img/s  speed-up {measured:.2f} "
+            f"{size} px  {name:9s} {batch / statistics.median(seconds[name]):6.1f} img/s  speed-up {measured:.2f} "
             f"({low:.2f}-{high:.2f}), MACs promise {promised:.2f}, {measured / promised:4.0%} of it;  "
             f"{beside:.2f}x the plain implementation"
         )
 
 
-def compare_identity(rounds: int) -> None:
+def compare_identity(rounds: int, batch: int) -> None:
     architecture = deit_small(224)
     dense = build_dense(architecture).eval()
     idle = assemble(Candidate(architecture=architecture, tokens=ToMe(r=0)))
     idle.load_state_dict(dense.state_dict())
-    images = torch.randn(BATCH, 3, 224, 224)
+    images = torch.randn(batch, 3, 224, 224)
     seconds = in_turns({"dense": lambda: dense(images), "r = 0": lambda: idle(images)}, rounds)
     middle, low, high = ratio(seconds["r = 0"], seconds["dense"])
     print(f"224 px  a reducer at r = 0 takes {middle - 1:+.1%} ({low - 1:+.1%} to {high - 1:+.1%})")
 
 
-def compare_pruned(rounds: int) -> None:
+def compare_pruned(rounds: int, batch: int) -> None:
     architecture = deit_small(224)
-    images = torch.randn(BATCH, 3, 224, 224)
+    images = torch.randn(batch, 3, 224, 224)
     shapes = {
         "MLP units 50 %": Sparsity(method="magnitude", mlp_units=768),
         "heads 4 of 6": Sparsity(method="magnitude", heads=4),
@@ -205,16 +213,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--sizes", type=int, nargs="*", default=[224, 384])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.set_default_device(options.device)
     torch.manual_seed(0)
-    print(f"DeiT-S shape, batch {BATCH}, {options.threads} thread(s), float32, {options.rounds} rounds in turns")
-    for size in options.sizes:
-        compare_reducers(size, options.rounds)
-    if 224 in options.sizes:
-        compare_identity(2 * options.rounds)
-        compare_pruned(options.rounds)
+    form = "bfloat16" if options.bf16 else "float32"
+    print(
+        f"DeiT-S shape, batch {options.batch}, {options.device}, {options.threads} thread(s), {form}, "
+        f"{options.rounds} rounds in turns"
+    )
+    with torch.autocast(options.device, dtype=torch.bfloat16, enabled=options.bf16):
+        for size in options.sizes:
+            compare_reducers(size, options.rounds, options.batch)
+        if 224 in options.sizes:
+            compare_identity(2 * options.rounds, options.batch)
+            compare_pruned(options.rounds, options.batch)
 
 
 if __name__ == "__main__":
