@@ -79,6 +79,7 @@ class Conditions(Spec):
         warmup: Calls before the first measured one.
         repeats: Measured calls.
         contended: Whether trainers ran on the node meanwhile.
+        inputs: What was computed: ``noise``, or ``validation images``, where how many tokens stay is real.
     """
 
     target: str
@@ -90,6 +91,7 @@ class Conditions(Spec):
     warmup: int
     repeats: int
     contended: bool
+    inputs: Literal["noise", "validation images"] = "noise"
 
 
 class Profile(Spec):
@@ -103,6 +105,9 @@ class Profile(Spec):
         peak_memory_mb: Peak resident memory that running the model added.
         file_size_mb: Size of the file the runtime loads.
         conditions: How it was measured.
+        accuracy: Share of the validation images that the runtime itself classifies correctly, where its arithmetic
+            is not the trial's.
+        others: Slower runtimes on the same target.
     """
 
     latency_ms_p50: float
@@ -112,6 +117,8 @@ class Profile(Spec):
     peak_memory_mb: float
     file_size_mb: float
     conditions: Conditions
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    others: tuple[Profile, ...] = ()
 
 
 class ProfileRequest(Spec):

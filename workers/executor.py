@@ -85,7 +85,7 @@ class RayExecutor:
     def submit_profile(self, request: ProfileRequest) -> None:
         """Queue a measurement."""
         name = request.target.name
-        self._targets.setdefault(name, Target(name=name)).queue.append(request)
+        self._targets.setdefault(name, Target(name=name, data=self._data)).queue.append(request)
 
     def restart(self, worker: str, reason: str) -> None:  # noqa: ARG002
         """Kill a hanging trainer and start another; the driver knows already that its trial is lost."""

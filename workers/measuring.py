@@ -14,6 +14,7 @@ from vitsearch.messages import Profile, ProfileRequest
 from vitsearch.search import ProfileDone
 from workers.profiler import Profiler
 from workers.resources import TARGET_SHARE, reason_of, target_resource
+from workers.shared_data import SharedData
 
 PROFILE_TIMEOUT_S = 900.0
 
@@ -34,11 +35,13 @@ class Target:
 
     Attributes:
         name: The target.
+        data: The images in the object store; None measures on noise.
         queue: Requests that wait.
         machine: Host name of the target's node; None until it has answered.
     """
 
     name: str
+    data: SharedData | None = None
     queue: deque[ProfileRequest] = field(default_factory=deque)
     machine: str | None = None
     _actor: Any = None
@@ -92,7 +95,8 @@ class Target:
     def _find_machine(self) -> bool:
         if self._actor is None:
             options = {"num_cpus": 0, "resources": {target_resource(self.name): TARGET_SHARE}}
-            self._actor = ray.remote(Profiler).options(**options).remote()
+            shared = () if self.data is None else (self.data.images_ref, self.data.labels_ref, self.data.meta)
+            self._actor = ray.remote(Profiler).options(**options).remote(*shared)
             self._machine_ref, self._since = self._actor.machine.remote(), time.monotonic()
         if self.machine is None and not _not_ready([self._machine_ref]):
             try:

@@ -9,12 +9,33 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from vitsearch.messages import ProfileRequest
 
+if TYPE_CHECKING:
+    from vitsearch.train.tensors import TensorData
+
 
 class Profiler:
-    """A persistent process on the target's node that measures one model at a time."""
+    """A persistent process on the target's node that measures one model at a time.
+
+    Args:
+        images_NHWC: Decoded images, shared through the object store; None measures on noise.
+        labels_N: Their classes.
+        meta: The rest of the data set as JSON-able fields of ``ImageData``.
+    """
+
+    def __init__(
+        self,
+        images_NHWC: npt.NDArray[np.uint8] | None = None,
+        labels_N: npt.NDArray[np.int64] | None = None,
+        meta: dict[str, object] | None = None,
+    ) -> None:
+        self._arrays = images_NHWC, labels_N, meta or {}
 
     def machine(self) -> str:
         """Host name of the target's node."""
@@ -31,8 +52,21 @@ class Profiler:
 
         request = ProfileRequest.model_validate_json(request_json)
         model = load_model(request.candidate, Path(request.artifact_dir))
+        data = self._data()
         with machine_to_itself():
-            return run_profile(request, model).model_dump_json()
+            return run_profile(request, model, data).model_dump_json()
+
+    def _data(self) -> TensorData | None:
+        from vitsearch.train.data import ImageData
+        from vitsearch.train.tensors import TensorData
+
+        images_NHWC, labels_N, meta = self._arrays
+        if images_NHWC is None or labels_N is None:
+            return None
+        import torch
+
+        source = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
+        return TensorData(source, torch.device("cpu"))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,7 +10,7 @@ import optuna
 import pytest
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitsearch.candidate import (
     PRUNERS,
@@ -35,13 +34,14 @@ from vitsearch.config import (
     DatasetKind,
     DatasetSpec,
     JobSpec,
+    RuntimeKind,
     SamplerKind,
     TargetSpec,
     parse,
 )
 from vitsearch.errors import InputError
 from vitsearch.models import AttentionState, TokenReducer, VisionTransformer
-from vitsearch.profile import run_profile
+from vitsearch.profile import Runnable, run_profile
 from vitsearch.report import space_of
 from vitsearch.search import Driver, InlineExecutor, Study
 from vitsearch.storage import DataSummary, StudyStore, database_url, open_engine
@@ -113,9 +113,11 @@ def read_noise(spec: DatasetSpec, image_size: int, /) -> RawImages:
     )
 
 
-def prepare(model: nn.Module, target: TargetSpec, folder: Path) -> tuple[Callable[[], object], Path, str]:
+def prepare(
+    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
+) -> Runnable:
     CALLS.append("runtime")
-    return lambda: None, folder / "none", "fake 1"
+    return Runnable(lambda images_BCHW: images_BCHW, folder / "none", "fake 1")
 
 
 def rank(model: VisionTransformer, context: PruneContext) -> Ranked:
@@ -130,7 +132,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRUNERS, "mine", f"{__name__}:rank")
     monkeypatch.setitem(SAMPLERS, "mine", SamplerKind(build=f"{__name__}:build_sampler"))
     monkeypatch.setitem(DATASETS, "noise", DatasetKind(reader=f"{__name__}:read_noise"))
-    monkeypatch.setitem(RUNTIMES, "mine", f"{__name__}:prepare")
+    monkeypatch.setitem(RUNTIMES, "mine", RuntimeKind(prepare=f"{__name__}:prepare"))
     CALLS.clear()
 
 
@@ -219,7 +221,10 @@ def test_the_schema_lists_it() -> None:
             "search.sampler: input should be .*, 'tpe' or 'gp', but got 'nsga'; did you mean",
         ),
         ({"dataset": {"kind": "digit"}}, "dataset.kind: .* 'huggingface', but got 'digit'; did you mean 'digits'"),
-        ({"targets": [{"runtime": "torch"}]}, "runtime: .* 'pytorch' or 'onnxruntime', but got 'torch'"),
+        (
+            {"targets": [{"runtime": "torch"}]},
+            "runtime: .* 'pytorch', .* or 'onnxruntime_int8_qdq', but got 'torch'",
+        ),
         ({"search": {"sampler": 3}}, "search.sampler: input should be a valid string, but got 3"),
         ({"dataset": {"kind": "npz"}}, "dataset.kind=npz needs dataset.path"),
         ({"dataset": {"kind": "huggingface"}}, "kind=huggingface needs dataset.path or dataset.name"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 from vitsearch.cli.options import JsonFlag, RunDir, print_json
 
 if TYPE_CHECKING:
-    from vitsearch.config import JobSpec, TrainSpec
+    from vitsearch.config import JobSpec, TargetSpec, TrainSpec
     from vitsearch.space import SearchSpace
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
@@ -163,7 +163,36 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
         )  # fmt: skip
     space = SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
     check_recipe(space, job.train, where)
+    check_runtimes(space, job.targets, where)
     return space
+
+
+def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Path) -> None:
+    """Refuse a target none of whose runtimes executes some candidate of the space.
+
+    Raises:
+        InputError: The message names the file, the runtime and the bits.
+    """
+    from vitsearch.config import RUNTIMES
+    from vitsearch.errors import InputError
+
+    for number, target in enumerate(targets):
+        executed = {RUNTIMES[name].bits for name in (target.runtime, *target.also)}
+        if None in executed:
+            continue
+        for setting in ("precision.weight_bits", "precision.activation_bits"):
+            drawn = {int(bits) for bits in space.values_of(setting) or (32,)}
+            other = sorted(drawn - executed)
+            if other:
+                raise InputError(
+                    f"executes {_numbers(executed)} bits only, but {setting} can be {_numbers(other)}",
+                    where=str(where), field=f"targets.{number}.runtime", value=target.runtime,
+                    remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime: also: [onnxruntime]",
+                )  # fmt: skip
+
+
+def _numbers(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:

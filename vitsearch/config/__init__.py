@@ -19,7 +19,7 @@ from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.network import NetworkSpec
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
-from vitsearch.config.tables import DATASETS, DISTILLERS, RUNTIMES, SAMPLERS, DatasetKind, SamplerKind
+from vitsearch.config.tables import DATASETS, DISTILLERS, RUNTIMES, SAMPLERS, DatasetKind, RuntimeKind, SamplerKind
 from vitsearch.config.train import RECIPES, TrainSpec
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "MetricName",
     "NetworkSpec",
     "ReferenceSpec",
+    "RuntimeKind",
     "SamplerKind",
     "SearchSpec",
     "SpaceSpec",

@@ -155,6 +155,8 @@ class TargetSpec(Spec):
     Attributes:
         name: Name of the Ray resource ``target_<name>``.
         runtime: What executes the model.
+        also: Further runtimes to measure here. The latency of a model is that of the fastest of all, which reports
+            name; one that executes other bits than the model's is left out.
         batch_size: Images of one measured call.
         threads: Compute threads of the runtime.
         warmup: Calls before the first measured one.
@@ -163,6 +165,7 @@ class TargetSpec(Spec):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "local"
     runtime: RuntimeName = "pytorch"
+    also: tuple[RuntimeName, ...] = ()
     batch_size: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     warmup: Annotated[int, Field(ge=0)] = 5

@@ -69,9 +69,34 @@ DATASETS: dict[str, DatasetKind] = {
     ),
 }
 
-RUNTIMES: dict[str, str] = {
-    "pytorch": "vitsearch.profile.pytorch:prepare_pytorch",
-    "onnxruntime": "vitsearch.profile.onnxruntime:prepare_onnxruntime",
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeKind:
+    """A way to execute a trained model.
+
+    Attributes:
+        prepare: Where its ``Runtime`` is.
+        bits: The bits of weights and activations that it executes; None where it computes in floating point, which
+            every candidate can be, with its bits simulated.
+        own_arithmetic: Whether its answers differ from those the trial was scored by, so that its accuracy is
+            measured too.
+    """
+
+    prepare: str
+    bits: int | None = None
+    own_arithmetic: bool = False
+
+
+RUNTIMES: dict[str, RuntimeKind] = {
+    "pytorch": RuntimeKind(prepare="vitsearch.profile.pytorch:prepare_pytorch"),
+    "pytorch_bf16": RuntimeKind(prepare="vitsearch.profile.pytorch:prepare_pytorch_bf16", own_arithmetic=True),
+    "onnxruntime": RuntimeKind(prepare="vitsearch.profile.onnxruntime:prepare_onnxruntime"),
+    "onnxruntime_int8_dynamic": RuntimeKind(
+        prepare="vitsearch.profile.int8:prepare_dynamic_int8", bits=8, own_arithmetic=True
+    ),
+    "onnxruntime_int8_qdq": RuntimeKind(
+        prepare="vitsearch.profile.int8:prepare_qdq_int8", bits=8, own_arithmetic=True
+    ),
 }
 
 DISTILLERS: dict[str, str] = {

@@ -189,12 +189,21 @@ def _latency(metrics: BundleMetrics) -> str:
         return "Not measured."
     header = (
         "target", "runtime", "device", "number format", "batch", "threads", "p50 (ms)", "p95 (ms)", "spread",
-        "images/s", "peak memory (MB)", "calls (warm-up)", "training beside it",
+        "images/s", "peak memory (MB)", "calls (warm-up)", "training beside it", "computed on", "correct",
     )  # fmt: skip
-    text = _table(header, [_profile_row(profile) for profile in metrics.profiles])
+    measured = [one for profile in metrics.profiles for one in (profile, *profile.others)]
+    text = _table(header, [_profile_row(profile) for profile in measured])
     text += (
         "\n\nTime of one call of the network, without reading images; spread is the interquartile range over p50."
     )
+    for profile in metrics.profiles:
+        if profile.others:
+            c = profile.conditions
+            text += f" The fastest runtime on {c.target} is {c.runtime}."
+    if any(one.accuracy is not None for one in measured):
+        text += (
+            " Correct: of the validation images, by the runtime's own arithmetic, where that is not the trial's."
+        )
     if metrics.accuracy_test is not None:
         text += " Measured with the weights of the search; the retrained ones run the same operations."
     return text
@@ -205,7 +214,8 @@ def _profile_row(p: Profile) -> Sequence[object]:
     return (
         c.target, c.runtime, c.device, c.dtype, c.batch_size, c.threads, f"{p.latency_ms_p50:.3g}",
         f"{p.latency_ms_p95:.3g}", f"{100 * p.latency_ms_spread:.0f} %", f"{p.images_per_s:.4g}",
-        f"{p.peak_memory_mb:.3g}", f"{c.repeats} ({c.warmup})", "yes" if c.contended else "no",
+        f"{p.peak_memory_mb:.3g}", f"{c.repeats} ({c.warmup})", "yes" if c.contended else "no", c.inputs,
+        "" if p.accuracy is None else f"{100 * p.accuracy:.2f} %",
     )  # fmt: skip
 
 

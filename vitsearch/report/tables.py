@@ -150,10 +150,16 @@ def trial_markdown(trial: TrialRecord, report: StudyReport) -> str:
     if isinstance(trial.final, TrialResult):
         lines.append(_line(["test accuracy, retrained at full length", shown("accuracy", trial.final.accuracy)]))
     lines += ["", f"{_escape(eer_words(report.job))}.", ""]
-    lines += [f"- {profile_words(profile)}" for profile in trial.profiles.values()]
+    lines += [f"- {line}" for profile in trial.profiles.values() for line in profile_lines(profile)]
     if simulated_bits(trial.candidate):
         lines += ["", SIMULATED_NOTE]
     return "\n".join([*lines, ""])
+
+
+def profile_lines(profile: Profile) -> list[str]:
+    """A sentence for each runtime that was measured on one target, the fastest first and named as such."""
+    others = [profile_words(one) for one in sorted(profile.others, key=lambda one: one.latency_ms_p50)]
+    return [f"{profile_words(profile)}{', the fastest runtime' if others else ''}", *others]
 
 
 def profile_words(profile: Profile) -> str:
@@ -163,7 +169,12 @@ def profile_words(profile: Profile) -> str:
         f"On {c.target}: {plain(profile.latency_ms_p50)} ms median, {plain(profile.latency_ms_p95)} ms p95 for "
         f"{c.batch_size} image{'s' if c.batch_size > 1 else ''} ({_escape(c.device)}, {c.runtime}, {c.dtype}, "
         f"{c.threads} thread{'s' if c.threads > 1 else ''}, {c.warmup} warm-up and {c.repeats} measured calls, "
-        f"{'beside running trainers' if c.contended else 'nothing else running'})"
+        f"{'beside running trainers' if c.contended else 'nothing else running'}, on {c.inputs})"
+        + (
+            ""
+            if profile.accuracy is None
+            else f", {shown('accuracy', profile.accuracy)} correct in this arithmetic"
+        )
     )
 
 

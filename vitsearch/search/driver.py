@@ -322,8 +322,9 @@ class Driver:
         unfinished = (*(r.trial for r in self.running.values()), *self._waiting, *self._profiling)
         keep = {artifact_dir(self.out, n).name for n in (*self._front, *unfinished)}
         for old in self._with_weights - keep:
-            for file in ("model.safetensors", "model.onnx", "epoch.pt"):
-                (self.out / "artifacts" / "trials" / old / file).unlink(missing_ok=True)
+            folder = self.out / "artifacts" / "trials" / old
+            for file in (folder / "model.safetensors", folder / "epoch.pt", *folder.glob("*.onnx")):
+                file.unlink(missing_ok=True)
         self._with_weights &= keep
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:

@@ -148,6 +148,9 @@ def _metrics(trial: TrialRecord, report: StudyReport) -> dict[str, float]:
     """The trial's figures, the final test accuracy, and what was measured on further targets."""
     found = dict(trial.figures)
     for name, profile in trial.profiles.items():
+        for one in (profile, *profile.others):
+            if one.accuracy is not None:
+                found[f"{name}/{one.conditions.runtime.partition(' ')[0]}/accuracy"] = one.accuracy
         if name != report.job.targets[0].name:
             found |= {
                 f"{name}/latency_ms_p50": profile.latency_ms_p50,

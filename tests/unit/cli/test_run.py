@@ -93,3 +93,32 @@ def test_what_learns_needs_epochs_to_learn_in(fixed: dict[str, Any], epochs: str
     ) as caught:
         run.check_space(JobSpec.model_validate({**job, "train": {epochs: 0}}), Path("job.yaml"))
     assert caught.value.field == f"train.{epochs}"
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "refused"),
+    [
+        ({"precision.weight_bits": 3, "precision.activation_bits": 8}, {}, "precision.weight_bits can be 3"),
+        ({"precision.weight_bits": 8}, {}, "precision.activation_bits can be 32"),
+        ({"precision.weight_bits": 8, "precision.activation_bits": 8}, {}, ""),
+        ({}, {"also": ["onnxruntime"]}, ""),
+    ],
+    ids=str,
+)
+def test_a_runtime_of_integers_needs_candidates_of_its_bits(
+    precision: dict[str, Any], target: dict[str, Any], refused: str
+):
+    space = {
+        "fixed": {"architecture.image_size": 8, "architecture.depth": 2, "architecture.heads": 1,
+                  "architecture.patch_size": 2, **precision},
+        "dimensions": {"architecture.width": {"choices": [16, 32]}},
+    }  # fmt: skip
+    targets = [{"runtime": "onnxruntime_int8_dynamic", **target}]
+    job = JobSpec.model_validate({"name": "a", "dataset": {"kind": "digits"}, "space": space, "targets": targets})
+    if not refused:
+        run.check_space(job, Path("job.yaml"))
+        return
+    with pytest.raises(InputError, match=f"executes 8 bits only, but {refused}") as caught:
+        run.check_space(job, Path("job.yaml"))
+    assert caught.value.field == "targets.0.runtime"
+    assert "in the space, or add a float runtime" in caught.value.remedy

@@ -10,13 +10,21 @@ import pytest
 import torch
 
 from tests.unit.compress.factory import candidate
-from vitsearch.candidate import Candidate
-from vitsearch.compress import assemble
-from vitsearch.config import TargetSpec
-from vitsearch.messages import Profile, ProfileRequest
-from vitsearch.profile import RUNTIMES, measure, run_profile
+from tests.unit.train.factory import CPU, tensor_data
+from vitsearch.candidate import Candidate, Precision
+from vitsearch.compress import assemble, calibrate, insert_quantizers
+from vitsearch.compress.quantize import QuantizedProjection
+from vitsearch.config import RUNTIMES as TABLE
+from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
+from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult
+from vitsearch.models import VisionTransformer
+from vitsearch.onnx import OnnxModel
+from vitsearch.profile import RUNTIMES, Runnable, executes, measure, run_profile
 from vitsearch.profile import run as module
-from vitsearch.trial import load_model, save_model
+from vitsearch.train.data import load_dataset
+from vitsearch.train.evaluate import normalized_batches
+from vitsearch.train.tensors import TensorData
+from vitsearch.trial import TrialContext, load_model, run_trial, save_model
 
 COMPRESSED: dict[str, Any] = {
     "tokens": {"reducer": "tome", "r": 2},
@@ -25,7 +33,36 @@ COMPRESSED: dict[str, Any] = {
 }
 
 
-def profiled(folder: Path, c: Candidate, *, contended: bool = False, **target: Any) -> Profile:
+WIDE = {"width": 96, "heads": 4, "num_classes": 3}
+
+
+def quantised(c: Candidate, data: TensorData) -> VisionTransformer:
+    """A calibrated network with random weights."""
+    torch.manual_seed(0)
+    plain = c.model_copy(update={"precision": Precision()})
+    model = assemble(plain)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    insert_quantizers(model, c.precision).eval()
+    calibrate(model, [images for images, _ in normalized_batches(data, data.source.train, 21)])
+    return model
+
+
+def profile_of(request: ProfileRequest, runtime: str, seconds: float) -> Profile:
+    return Profile(
+        latency_ms_p50=1000 * seconds, latency_ms_p95=1000 * seconds, latency_ms_spread=0.0,
+        images_per_s=1 / seconds, peak_memory_mb=1.0, file_size_mb=1.0,
+        conditions=Conditions(
+            target=request.target.name, runtime=runtime, device="fake", dtype="float32", batch_size=1, threads=1,
+            warmup=0, repeats=3, contended=False,
+        ),
+    )  # fmt: skip
+
+
+def profiled(
+    folder: Path, c: Candidate, *, contended: bool = False, data: TensorData | None = None, **target: Any
+) -> Profile:
     if not (folder / "model.safetensors").exists():
         save_model(assemble(c), c, folder)
     settings = {"name": "desk", "warmup": 1, "repeats": 4, **target}
@@ -36,7 +73,7 @@ def profiled(folder: Path, c: Candidate, *, contended: bool = False, **target: A
         target=TargetSpec.model_validate(settings),
         contended=contended,
     )
-    return run_profile(request, load_model(c, folder))
+    return run_profile(request, load_model(c, folder), data)
 
 
 def test_the_runtimes_are_those_a_job_can_name():
@@ -44,7 +81,7 @@ def test_the_runtimes_are_those_a_job_can_name():
 
 
 @pytest.mark.parametrize("parts", [{}, COMPRESSED], ids=["dense", "compressed"])
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", [name for name, kind in TABLE.items() if kind.bits is None])
 def test_figures_and_conditions(runtime: str, parts: dict[str, Any], tmp_path: Path):
     found = profiled(tmp_path, candidate(**parts), runtime=runtime, batch_size=3, threads=2, contended=True)
     assert 0 < found.latency_ms_p50 <= found.latency_ms_p95
@@ -56,9 +93,11 @@ def test_figures_and_conditions(runtime: str, parts: dict[str, Any], tmp_path: P
     assert conditions.pop("runtime").startswith(f"{runtime} ")
     assert conditions.pop("device") == measure.processor_name()
     assert conditions == {
-        "target": "desk", "dtype": "float32", "batch_size": 3, "threads": 2, "warmup": 1, "repeats": 4,
-        "contended": True,
+        "target": "desk", "dtype": "bfloat16" if runtime == "pytorch_bf16" else "float32",
+        "batch_size": 3, "threads": 2, "warmup": 1, "repeats": 4,
+        "contended": True, "inputs": "noise",
     }  # fmt: skip
+    assert found.accuracy is None
     assert Profile.model_validate_json(found.model_dump_json()) == found
 
 
@@ -68,13 +107,13 @@ def test_threads_are_set_while_measuring_and_restored(
 ):
     seen: list[int] = []
 
-    def prepare(model: object, target: TargetSpec, folder: Path) -> Any:
-        def call() -> None:
+    def prepare(model: object, candidate: Candidate, target: TargetSpec, folder: Path, data: object) -> Any:
+        def call(images_BCHW: object) -> None:
             seen.append(torch.get_num_threads())
             if fails:
                 raise RuntimeError("broken runtime")
 
-        return call, folder / "none", "fake 1"
+        return Runnable(call, folder / "none", "fake 1")
 
     monkeypatch.setattr(module, "RUNTIMES", {"pytorch": prepare})
     before = torch.get_num_threads()
@@ -92,18 +131,18 @@ def test_memory_for_the_export_is_not_memory_of_the_model(tmp_path: Path, monkey
     """Whatever a runtime allocates when it first prepares a model is gone before the measurement begins."""
     prepared: list[int] = []
 
-    def prepare(model: object, target: TargetSpec, folder: Path) -> Any:
+    def prepare(model: object, candidate: Candidate, target: TargetSpec, folder: Path, data: object) -> Any:
         prepared.append(1)
         if len(prepared) == 1:
             block = np.ones(200_000_000 // 8)
             del block
         buffer: list[Any] = []
 
-        def call() -> None:
+        def call(images_BCHW: object) -> None:
             if not buffer:
                 buffer.append(np.ones(50_000_000 // 8))
 
-        return call, folder / "none", "fake 1"
+        return Runnable(call, folder / "none", "fake 1")
 
     monkeypatch.setattr(module, "RUNTIMES", {"onnxruntime": prepare})
     found = profiled(tmp_path, candidate(), runtime="onnxruntime")
@@ -119,7 +158,8 @@ def test_memory_does_not_depend_on_what_was_measured_before(tmp_path: Path):
 import sys
 from pathlib import Path
 from vitsearch.candidate import load_candidate
-from vitsearch.config import TargetSpec
+from vitsearch.config import RUNTIMES as TABLE
+from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
 from vitsearch.messages import ProfileRequest
 from vitsearch.profile import run_profile
 from vitsearch.trial import load_model
@@ -157,3 +197,92 @@ def test_the_exported_file_is_used_again(tmp_path: Path, monkeypatch: pytest.Mon
     )
     profiled(tmp_path, c, runtime="onnxruntime", batch_size=2)
     assert (tmp_path / "model.onnx").stat().st_mtime_ns == made
+
+
+W8A8 = {"weight_bits": 8, "activation_bits": 8}
+INT8 = ("onnxruntime_int8_dynamic", "onnxruntime_int8_qdq")
+
+
+@pytest.mark.parametrize(
+    ("precision", "real"),
+    [
+        (W8A8, True), ({**W8A8, "quantizer": "asymmetric"}, True), ({}, False), ({"weight_bits": 8}, False),
+        ({"weight_bits": 4, "activation_bits": 8}, False), ({**W8A8, "weight_bits": (8, 4, 8)}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_only_candidates_of_eight_bits_run_in_eight_bits(precision: dict[str, Any], real: bool):
+    c = candidate(precision=precision)
+    assert [executes(name, c) for name in TABLE] == [True, True, True, real, real]
+
+
+@pytest.mark.parametrize("precision", [W8A8, {**W8A8, "quantizer": "repq"}, {**W8A8, "noisy": True}], ids=str)
+def test_a_file_of_integers_is_made_of_the_quantised_weights_and_scored_itself(
+    precision: dict[str, Any], tmp_path: Path
+):
+    data = tensor_data(size=8)
+    c = candidate(WIDE, precision=precision, tokens={"reducer": "tome", "r": 2})
+    model = quantised(c, data)
+    save_model(model, c, tmp_path)
+    found = profiled(tmp_path, c, data=data, runtime=INT8[0], also=INT8[1:], batch_size=2)
+    measured = {one.conditions.runtime.partition(" ")[0]: one for one in (found, *found.others)}
+    assert set(measured) == set(INT8)
+    assert found.latency_ms_p50 <= found.others[0].latency_ms_p50
+    for name, file in zip(INT8, ("model.int8-dynamic.onnx", "model.int8-qdq.onnx"), strict=True):
+        one = measured[name]
+        assert one.conditions.dtype == "int8"
+        assert one.conditions.inputs == "validation images"
+        assert one.file_size_mb == (tmp_path / file).stat().st_size / 1e6
+        logits, exact = [], []
+        for images, _ in normalized_batches(data, data.source.val, 12):
+            logits.append(OnnxModel(tmp_path / file)(images.numpy()))
+            exact.append(model(images).detach().numpy())
+        assert (
+            np.square(np.concatenate(logits) - np.concatenate(exact)).mean() < 0.05 * np.concatenate(exact).var()
+        )
+        right = np.concatenate(logits).argmax(1) == data.source.labels_N[data.source.val]
+        assert one.accuracy == right.mean()
+    float_file = OnnxModel(tmp_path / "model.float.onnx")
+    weight = next(m for m in model.modules() if isinstance(m, QuantizedProjection)).layer.weight
+    assert len(np.unique(weight[0].detach())) <= 256
+    assert float_file(images.numpy()).shape == (len(images), 3)
+
+
+def test_other_bits_are_left_out_and_the_fastest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = {"pytorch": 3.0, "onnxruntime": 1.0, "pytorch_bf16": 2.0}
+    monkeypatch.setattr(
+        module, "_measure",
+        lambda request, runtime, *_: profile_of(request, runtime, seconds[runtime]),
+    )  # fmt: skip
+    c = candidate()
+    save_model(assemble(c), c, tmp_path)
+    found = profiled(tmp_path, c, runtime="pytorch", also=["onnxruntime", *INT8, "pytorch_bf16", "pytorch"])
+    assert found.conditions.runtime == "onnxruntime"
+    assert [one.conditions.runtime for one in found.others] == ["pytorch", "pytorch_bf16"]
+    with pytest.raises(ValueError, match="no runtime of target 'desk' executes"):
+        profiled(tmp_path, c, runtime=INT8[0])
+
+
+def test_ranges_of_a_file_of_integers_need_images(tmp_path: Path):
+    c = candidate(WIDE, precision=W8A8)
+    with pytest.raises(ValueError, match="chooses its ranges on training images, and there are none"):
+        profiled(tmp_path, c, runtime=INT8[1])
+
+
+def test_a_trained_model_keeps_its_accuracy_in_integers(tmp_path: Path):
+    """Digits, W8A8: simulated, dynamic and QDQ within two points of each other."""
+    data = TensorData(load_dataset(DatasetSpec(kind="digits", max_images=900), image_size=8, seed=0), CPU)
+    c = candidate({"width": 64, "heads": 4, "num_classes": 10}, precision=W8A8)
+    recipe = TrainSpec(epochs=6, batch_size=32, lr=3e-3, autocast="fp32", pos_embed_std=0.5)
+    request = TrialRequest(
+        trial=0, candidate=c, train=recipe, seed=0, data_fingerprint=data.source.fingerprint, artifact_dir=str(tmp_path)
+    )  # fmt: skip
+    result = run_trial(request, TrialContext(data=data))
+    assert isinstance(result, TrialResult)
+    assert result.accuracy > 0.5
+    found = profiled(tmp_path, c, data=data, runtime="pytorch", also=[*INT8, "pytorch_bf16"])
+    accuracies = {one.conditions.runtime.partition(" ")[0]: one.accuracy for one in (found, *found.others)}
+    assert accuracies.pop("pytorch") is None
+    assert set(accuracies) == {*INT8, "pytorch_bf16"}
+    for accuracy in accuracies.values():
+        assert accuracy == pytest.approx(result.accuracy, abs=0.02)
