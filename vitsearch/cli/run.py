@@ -177,8 +177,9 @@ def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Pat
     from vitsearch.errors import InputError
 
     for number, target in enumerate(targets):
-        executed = {RUNTIMES[name].bits for name in (target.runtime, *target.also)}
-        if None in executed:
+        kinds = [RUNTIMES[name] for name in (target.runtime, *target.also)]
+        executed = {kind.bits for kind in kinds if kind.bits is not None}
+        if any(kind.bits is None for kind in kinds):
             continue
         for setting in ("precision.weight_bits", "precision.activation_bits"):
             drawn = {int(bits) for bits in space.values_of(setting) or (32,)}
@@ -187,7 +188,7 @@ def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Pat
                 raise InputError(
                     f"executes {_numbers(executed)} bits only, but {setting} can be {_numbers(other)}",
                     where=str(where), field=f"targets.{number}.runtime", value=target.runtime,
-                    remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime: also: [onnxruntime]",
+                    remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime to also",
                 )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Eight-bit integers as ONNX Runtime's own kernels execute them.
 
 The file is made from the network in floating point whose weights are the candidate's quantised ones: weights keep
-their values, which lie on a grid of 8 bits for each output channel already; inputs of linear layers get the ranges
-that the runtime chooses. Attention's products and everything else stay in float32. So the file computes nearly what
-the trial has simulated, but not exactly: its accuracy is measured on itself.
+their values, which lie on a grid of 8 bits for each output channel already; inputs of linear layers get the
+ranges that the runtime chooses. Attention's products and everything else stay in float32. So the file computes
+nearly what the trial has simulated, but not exactly: its accuracy is measured on itself.
 """
 
 from __future__ import annotations

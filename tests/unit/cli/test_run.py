@@ -121,4 +121,4 @@ def test_a_runtime_of_integers_needs_candidates_of_its_bits(
     with pytest.raises(InputError, match=f"executes 8 bits only, but {refused}") as caught:
         run.check_space(job, Path("job.yaml"))
     assert caught.value.field == "targets.0.runtime"
-    assert "in the space, or add a float runtime" in caught.value.remedy
+    assert "in the space, or add a float runtime to also" in caught.value.remedy

@@ -275,7 +275,8 @@ def test_a_trained_model_keeps_its_accuracy_in_integers(tmp_path: Path):
     c = candidate({"width": 64, "heads": 4, "num_classes": 10}, precision=W8A8)
     recipe = TrainSpec(epochs=6, batch_size=32, lr=3e-3, autocast="fp32", pos_embed_std=0.5)
     request = TrialRequest(
-        trial=0, candidate=c, train=recipe, seed=0, data_fingerprint=data.source.fingerprint, artifact_dir=str(tmp_path)
+        trial=0, candidate=c, train=recipe, seed=0, data_fingerprint=data.source.fingerprint,
+        artifact_dir=str(tmp_path),
     )  # fmt: skip
     result = run_trial(request, TrialContext(data=data))
     assert isinstance(result, TrialResult)
