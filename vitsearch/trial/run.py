@@ -164,7 +164,7 @@ def compress(
 ) -> VisionTransformer:
     """Tokens, then structure and fine-tuning with tokens already removed, then bits and their calibration."""
     data = context.data
-    if candidate.sparsity.method != "none":
+    if candidate.sparsity.prunes:
         model = prune(dense, candidate, _prune_context(request, context))
     else:
         model = _with_tokens_reduced(dense, request, context)
@@ -193,7 +193,7 @@ def _fine_tunes(request: TrialRequest) -> bool:
     """Whether training is followed by fine-tuning."""
     candidate, spec = request.candidate, request.train
     reduces = spec.tokens == "finetune" and candidate.tokens.reducer != "none"
-    wanted = candidate.sparsity.method != "none" or candidate.tokens.learns or reduces
+    wanted = candidate.sparsity.prunes or candidate.tokens.learns or reduces
     return wanted and spec.finetune_epochs > 0
 
 

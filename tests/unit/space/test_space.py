@@ -148,6 +148,23 @@ def test_the_last_head_stays():
     assert one.sparsity.heads is None
 
 
+def test_a_mask_is_a_choice():
+    one = space(
+        sparsity__mask={"choices": ["none", "2:4", "unstructured"]},
+        sparsity__zeros={"low": 0.0, "high": 0.9, "when": {"sparsity.mask": "unstructured"}},
+        sparsity__mlp_ratio={"choices": [0.0, 0.5]},
+    )
+
+    def drawn(mask: str, zeros: float, ratio: float) -> tuple[str, str, float]:
+        s = one.decode({"sparsity.mask": mask, "sparsity.zeros": zeros, "sparsity.mlp_ratio": ratio}).sparsity
+        return s.method, s.mask, s.zeros
+
+    assert drawn("none", 0.7, 0.0) == ("none", "none", 0.5)
+    assert drawn("2:4", 0.7, 0.5) == ("magnitude", "2:4", 0.5)
+    assert drawn("unstructured", 0.7, 0.0) == ("none", "unstructured", 0.7)
+    assert drawn("unstructured", 0.0, 0.0) == ("none", "none", 0.5)
+
+
 def test_sparsity_per_block():
     one = space(sparsity__heads_ratio={"choices": [0.0, 0.5], "per_block": True})
     draw = {"sparsity.heads_ratio[1]": 0.5, "sparsity.heads_ratio[2]": 0.0}
@@ -275,6 +292,8 @@ def test_impossible_sizes(name: str, value: Any):
             "sparsity.method",
             "'none', 'magnitude', 'random', 'taylor' or 'vtp', but got 'luck'",
         ),
+        ({"sparsity.mask": "1:2"}, "sparsity.mask", "should be 'none', '2:4' or 'unstructured', but got '1:2'"),
+        ({"sparsity.mask": "unstructured", "sparsity.zeros": 1.0}, "sparsity.zeros", "less than 1, but got 1.0"),
         ({"sparsity.mlp_ratio": 1.0}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got 1.0; write"),
         ({"sparsity.heads_ratio": "half"}, "sparsity.heads_ratio", r"must lie in \[0, 1\), but got 'half'; write"),
         ({"sparsity.mlp_ratio": True}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got True; write"),

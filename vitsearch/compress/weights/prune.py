@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from vitsearch.candidate import PRUNERS, Candidate, products
 from vitsearch.compress.tokens import build_reducers, token_losses
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
+from vitsearch.compress.weights.mask import masked
 from vitsearch.compress.weights.schedule import steps_of
 from vitsearch.compress.weights.slicing import choose, slice_network
 from vitsearch.config.named import Imported
@@ -18,29 +20,33 @@ NO_CONTEXT = PruneContext()
 
 
 def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext = NO_CONTEXT) -> VisionTransformer:
-    """A smaller dense network of the candidate's shape, fine-tuned, with its token reducers.
+    """A smaller network of the candidate's shape, fine-tuned, with its token reducers and its zeros.
 
     Under ``macs_ratio`` the shape follows from the ranking, see ``widths_within``; otherwise it is that of
-    ``build_pruned(candidate)``. Each step of the schedule ranks what is left, slices, and fine-tunes with tokens
-    already removed.
+    ``build_pruned(candidate)``. Each step of the schedule ranks what is left, slices, masks, and fine-tunes with
+    tokens already removed and zeros held.
 
     Args:
         model: The trained dense network; not changed.
         candidate: Says how units are ranked and how many survive, in how many steps.
         context: What the ranking and the fine-tuning need.
     """
-    dense_model = model
-    rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
+    dense_model, sparsity = model, candidate.sparsity
     dense, tokens = model.widths, tuple(candidate.tokens.budget_counts(candidate.pruned_architecture))
+    if sparsity.method == "none":
+        model = copy.deepcopy(model)
     for step in steps_of(candidate, candidate.widths, context.epochs):
-        ranked = rank(model, replace(context, epochs=step.epochs))
-        widths = step.widths
-        if ratio is not None:
-            budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
-            widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
-        model = slice_network(ranked.model, choose(ranked.scores, widths))
-        model.set_reducers(build_reducers(candidate, widths[0].width))
-        if step.epochs > ranked.epochs:
-            with token_losses(model, candidate, dense_model) as terms:
-                context.train(model, step.epochs - ranked.epochs, terms)
+        spent = 0
+        if sparsity.method != "none":
+            ranked = RANKINGS[sparsity.method](model, replace(context, epochs=step.epochs))
+            widths, spent = step.widths, ranked.epochs
+            if sparsity.macs_ratio is not None:
+                budget = (1 - step.share * (1 - sparsity.macs_ratio)) * products(dense, tokens)
+                widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
+            model = slice_network(ranked.model, choose(ranked.scores, widths))
+        model.set_reducers(build_reducers(candidate, model.widths[0].width))
+        with masked(model, sparsity, step.share):
+            if step.epochs > spent:
+                with token_losses(model, candidate, dense_model) as terms:
+                    context.train(model, step.epochs - spent, terms)
     return model

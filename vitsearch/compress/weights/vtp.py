@@ -6,14 +6,13 @@ Shape suffixes: D inputs of one projection.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from vitsearch.compress.weights.context import PruneContext, Ranked
 from vitsearch.compress.weights.magnitude import rank_magnitude
-from vitsearch.compress.weights.units import BlockUnits, Units
+from vitsearch.compress.weights.units import BlockUnits, Units, projections
 from vitsearch.models import Block, VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import LossTerm, Outputs
@@ -69,11 +68,11 @@ def rank_vtp(model: VisionTransformer, context: PruneContext) -> Ranked:
         raise ValueError("the vtp ranking trains its gates; set train.finetune_epochs to 2 or more")
     gated = copy.deepcopy(model)
     gated.set_reducers({})
-    for parent, name in _projections(gated):
+    for parent, name in projections(gated):
         setattr(parent, name, GatedLinear(getattr(parent, name)))
     context.train(gated, epochs, (gate_penalty(gated),))
-    gates = {place: getattr(*place).gate_D.detach().abs() for place in _projections(gated)}
-    for parent, name in _projections(gated):
+    gates = {place: getattr(*place).gate_D.detach().abs() for place in projections(gated)}
+    for parent, name in projections(gated):
         setattr(parent, name, getattr(parent, name).folded())
     return Ranked(gated, _scores(gated, gates), epochs)
 
@@ -86,12 +85,6 @@ def gate_penalty(model: nn.Module, strength: float = GATE_PENALTY) -> LossTerm:
         return strength * torch.stack([gate_D.abs().sum() for gate_D in gates]).sum()
 
     return loss
-
-
-def _projections(model: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        yield from ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
 
 
 def _scores(model: VisionTransformer, gates: dict[tuple[nn.Module, str], Tensor]) -> Units:

@@ -1,0 +1,84 @@
+"""Pruned candidates on real images, and pruning beside everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.train.factory import CPU
+from tests.unit.trial.factory import candidate, context, request
+from tests.unit.trial.test_run import succeeded
+from vitsearch.candidate import Candidate
+from vitsearch.compress.weights.units import projections
+from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
+from vitsearch.cost import cost_of
+from vitsearch.messages import TrialRequest
+from vitsearch.profile import count_macs
+from vitsearch.train.data import load_dataset
+from vitsearch.train.tensors import TensorData
+from vitsearch.trial import load_model, run_trial
+
+BITS = {"weight_bits": 8, "activation_bits": 8}
+
+
+@pytest.fixture(scope="module")
+def digits() -> TensorData:
+    return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
+
+
+def wanted(folder: Path, c: Candidate, digits: TensorData, **recipe: Any) -> TrialRequest:
+    train = TrainSpec(
+        **{"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5, **recipe}
+    )
+    return request(
+        folder, c, train=train, data_fingerprint=digits.source.fingerprint, evaluate=EvaluateSpec(batch_size=50)
+    )
+
+
+def on_digits(**parts: Any) -> Candidate:
+    return candidate(architecture={"num_classes": 10, "width": 32, "depth": 3}, **parts)
+
+
+@pytest.mark.parametrize(
+    "sparsity",
+    [
+        {"mask": "2:4"},
+        {"mask": "unstructured", "zeros": 0.6, "steps": 2, "schedule": "cubic"},
+        {"method": "taylor", "mlp_units": 21, "heads": 1, "mask": "2:4", "steps": 2},
+        {"method": "magnitude", "macs_ratio": 0.6, "mask": "unstructured", "zeros": 0.3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "parts", [{}, {"tokens": {"reducer": "dynamicvit", "keep": 0.6}, "precision": BITS}], ids=["alone", "with all"]
+)
+def test_masks_in_a_trial(sparsity: dict[str, Any], parts: dict[str, Any], digits: TensorData, tmp_path: Path):
+    c = on_digits(sparsity=sparsity, **parts)
+    result = succeeded(run_trial(wanted(tmp_path, c, digits, finetune_epochs=2), context(digits)))
+    cost = cost_of(c).after(result.measured)
+    assert result.num_params == cost.num_params
+    assert result.accuracy > 3 * digits.source.chance_accuracy
+    model = load_model(c, tmp_path)
+    shares = []
+    for parent, name in projections(model):
+        layer = getattr(parent, name)
+        shares.append(float((getattr(layer, "layer", layer).weight == 0).float().mean()))
+    least = 0.47 if sparsity["mask"] == "2:4" else sparsity["zeros"] - 0.01  # 21 inputs leave a group of one
+    assert min(shares) >= least  # rounding to 8 bits adds some
+    if not parts:
+        assert max(shares) < least + 0.04
+        assert count_macs(model, torch.zeros(1, 1, 8, 8), nonzero=True) == cost.num_macs
+
+
+def test_many_zeros_cost_accuracy_which_fine_tuning_brings_back(digits: TensorData, tmp_path: Path):
+    def accuracy(zeros: float, finetune_epochs: int) -> float:
+        c = on_digits(sparsity={"mask": "unstructured", "zeros": zeros})
+        one = wanted(tmp_path / f"{zeros}-{finetune_epochs}", c, digits, finetune_epochs=finetune_epochs)
+        return succeeded(run_trial(one, context(digits))).accuracy
+
+    mild, harsh, healed = accuracy(0.2, 0), accuracy(0.9, 0), accuracy(0.9, 3)
+    assert harsh < mild - 0.1
+    assert healed > harsh + 0.1
