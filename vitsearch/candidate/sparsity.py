@@ -19,6 +19,7 @@ PRUNERS: dict[str, str] = {
     "magnitude": "vitsearch.compress.weights.magnitude:rank_magnitude",
     "random": "vitsearch.compress.weights.chance:rank_random",
     "taylor": "vitsearch.compress.weights.taylor:rank_taylor",
+    "nvit": "vitsearch.compress.weights.nvit:rank_nvit",
     "vtp": "vitsearch.compress.weights.vtp:rank_vtp",
 }
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]

@@ -34,12 +34,16 @@ class PruneContext:
         batches: Normalised training images (B, C, H, W) and their class indices (B,), on the network's device.
         train: Fine-tunes, and trains what a ranking has to learn.
         epochs: Epochs there are for both.
+        tokens: Tokens that enter each block that stays, and leave the last; every token where left out.
+        macs_share: The share of ``products`` that will be left when heads and hidden units have gone.
     """
 
     seed: int = 0
     batches: Sequence[tuple[Tensor, Tensor]] = ()
     train: Trainer = train_nothing
     epochs: int = 0
+    tokens: tuple[int, ...] = ()
+    macs_share: float = 1.0
 
 
 class Ranked(NamedTuple):
@@ -50,11 +54,13 @@ class Ranked(NamedTuple):
         scores: A score for every unit, compared among units of one kind; within one block, except for channels
             and blocks.
         epochs: Epochs the ranking took of those there are.
+        across_kinds: Whether a head's score can be held against a hidden unit's as it is.
     """
 
     model: VisionTransformer
     scores: Units
     epochs: int = 0
+    across_kinds: bool = False
 
 
 class Ranking(Protocol):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
-from vitsearch.candidate import PRUNERS, Candidate, products
+from vitsearch.candidate import PRUNERS, BlockWidths, Candidate, products
 from vitsearch.compress.tokens import build_reducers, token_losses
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
@@ -38,11 +39,18 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
     for step in steps_of(candidate, candidate.widths, context.epochs):
         spent = 0
         if sparsity.method != "none":
-            ranked = RANKINGS[sparsity.method](model, replace(context, epochs=step.epochs))
-            widths, spent = step.widths, ranked.epochs
+            budget = None
             if sparsity.macs_ratio is not None:
                 budget = (1 - step.share * (1 - sparsity.macs_ratio)) * products(dense, tokens)
-                widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
+            share = _share_left(model.widths, step.widths, tokens, budget)
+            ranked = RANKINGS[sparsity.method](
+                model, replace(context, epochs=step.epochs, tokens=tokens, macs_share=share)
+            )
+            widths, spent = step.widths, ranked.epochs
+            if budget is not None:
+                widths = widths_within(
+                    budget, ranked.scores, ranked.model.widths, tokens, across_kinds=ranked.across_kinds
+                )
             model = slice_network(ranked.model, choose(ranked.scores, widths))
         model.set_reducers(build_reducers(candidate, model.widths[0].width))
         with masked(model, sparsity, step.share):
@@ -50,3 +58,18 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
                 with token_losses(model, candidate, dense_model) as terms:
                     context.train(model, step.epochs - spent, terms)
     return model
+
+
+def _share_left(
+    now: Sequence[BlockWidths], then: Sequence[BlockWidths], tokens: tuple[int, ...], budget: float | None
+) -> float:
+    """The share of ``products`` that is left when heads and hidden units have gone, in blocks that stay."""
+    staying = tuple(now[: len(then)])
+    whole = products(staying, tokens)
+    if budget is None:
+        fewer = tuple(
+            replace(w, heads=min(w.heads, t.heads), mlp_units=min(w.mlp_units, t.mlp_units))
+            for w, t in zip(staying, then, strict=True)
+        )
+        budget = products(fewer, tokens)
+    return min(1.0, budget / whole)
