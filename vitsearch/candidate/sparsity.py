@@ -21,7 +21,12 @@ PRUNERS: dict[str, str] = {
     "taylor": "vitsearch.compress.weights.taylor:rank_taylor",
     "nvit": "vitsearch.compress.weights.nvit:rank_nvit",
     "vtp": "vitsearch.compress.weights.vtp:rank_vtp",
+    "xpruner": "vitsearch.compress.weights.xpruner:rank_xpruner",
+    "wdpruning": "vitsearch.compress.weights.wdpruning:rank_wdpruning",
 }
+# Those that learn in the first half of the fine-tuning epochs.
+LEARNING_PRUNERS = frozenset({"vtp", "xpruner", "wdpruning"})
+LEARNING_EPOCHS = 2  # one of them at least to learn in, one to fine-tune in
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]

@@ -172,18 +172,22 @@ def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     Raises:
         InputError: The message names the file and the technique.
     """
-    from vitsearch.candidate import SCORES, TOKEN_RULES
+    from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, SCORES, TOKEN_RULES
     from vitsearch.errors import InputError
 
     learning = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
     scores = {name for name, kind in SCORES.items() if kind.learns}
-    for setting, names in (("tokens.reducer", learning), ("tokens.score", scores)):
+    for setting, names, least in (
+        ("tokens.reducer", learning, 1),
+        ("tokens.score", scores, 1),
+        ("sparsity.method", LEARNING_PRUNERS, LEARNING_EPOCHS),
+    ):
         drawn = sorted(names & {str(value) for value in space.values_of(setting)})
-        if drawn and not train.finetune_epochs:
+        if drawn and train.finetune_epochs < least:
             raise InputError(
-                f"must be 1 or more, because {setting} can be {drawn[0]}, which learns in these epochs",
+                f"must be {least} or more, because {setting} can be {drawn[0]}, which learns in these epochs",
                 where=str(where), field="train.finetune_epochs", value=train.finetune_epochs,
-                remedy=f"write 1 or more, or leave {drawn[0]} out of the space",
+                remedy=f"write {least} or more, or leave {drawn[0]} out of the space",
             )  # fmt: skip
 
 

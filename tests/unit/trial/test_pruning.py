@@ -82,3 +82,27 @@ def test_many_zeros_cost_accuracy_which_fine_tuning_brings_back(digits: TensorDa
     mild, harsh, healed = accuracy(0.2, 0), accuracy(0.9, 0), accuracy(0.9, 3)
     assert harsh < mild - 0.1
     assert healed > harsh + 0.1
+
+
+LEARNT: dict[str, dict[str, Any]] = {
+    "counts": {"mlp_units": (10, 50, 30), "heads": 1},
+    "budget": {"macs_ratio": 0.5},
+    "steps, 2:4": {"blocks": 2, "mlp_units": 20, "steps": 2, "mask": "2:4"},
+}
+
+
+@pytest.mark.parametrize("shape", LEARNT)
+@pytest.mark.parametrize("method", ["nvit", "xpruner", "wdpruning"])
+def test_rankings_beside_tokens_bits_and_distillation(
+    method: str, shape: str, digits: TensorData, tmp_path: Path
+):
+    c = on_digits(
+        sparsity={"method": method, **LEARNT[shape]}, precision=BITS, tokens={"reducer": "evit", "keep": 0.7, "blocks": (2,)}
+    )
+    teacher = torch.nn.functional.one_hot(torch.from_numpy(digits.source.labels_N.astype("int64")), 10)
+    recipe = {"finetune_epochs": 4, "distill": DISTILL}
+    hooks = {"teacher": TeacherAnswers(teacher.numpy().astype("float16") * 8)}
+    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, **hooks)))
+    assert result.num_params == cost_of(c).after(result.measured).num_params
+    assert result.accuracy > 4 * digits.source.chance_accuracy
+    assert load_model(c, tmp_path).widths is not None

@@ -45,6 +45,14 @@ class PruneContext:
     tokens: tuple[int, ...] = ()
     macs_share: float = 1.0
 
+    def tokens_of(self, model: VisionTransformer) -> tuple[int, ...]:
+        """Tokens that enter each block there is now, and leave the last.
+
+        A block that may go has the tokens of the one at its relative depth among those that stay.
+        """
+        tokens, depth = self.tokens or (model.architecture.num_tokens,), len(model.widths)
+        return tuple(tokens[i * (len(tokens) - 1) // depth] for i in range(depth + 1))
+
 
 class Ranked(NamedTuple):
     """A network and what each of its units is worth.

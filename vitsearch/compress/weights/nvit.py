@@ -39,21 +39,8 @@ def rank_nvit(model: VisionTransformer, context: PruneContext) -> Ranked:
     if not context.batches:
         raise ValueError("the nvit ranking needs labelled batches; give them in PruneContext.batches")
     importance = rank_taylor(model, context).scores
-    tokens = tokens_at(context.tokens or (model.architecture.num_tokens,), len(model.widths))
-    gains = latency_gains(model.widths, tokens, model.pos_embed.device)
+    gains = latency_gains(model.widths, context.tokens_of(model), model.pos_embed.device)
     return Ranked(model, less_latency(importance, gains), across_kinds=True)
-
-
-def tokens_at(tokens: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Tokens that enter each of ``depth`` blocks and leave the last.
-
-    Args:
-        tokens: The same of the blocks that stay, maybe fewer: a block that may go has the tokens of the one at its
-            relative depth.
-        depth: Blocks there are now.
-    """
-    last = len(tokens) - 1
-    return tuple(tokens[i * last // depth] for i in range(depth + 1))
 
 
 def less_latency(importance: Units, gains: tuple[Gains, ...], eta: float = LATENCY_WEIGHT) -> Units:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitsearch.compress.weights.context import PruneContext, Ranked
+from vitsearch.compress.weights.learning import epochs_to_learn
 from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.compress.weights.units import BlockUnits, Units, projections
 from vitsearch.models import Block, VisionTransformer
@@ -63,9 +64,7 @@ def rank_vtp(model: VisionTransformer, context: PruneContext) -> Ranked:
     Raises:
         ValueError: There are no epochs to train in.
     """
-    epochs = (context.epochs + 1) // 2
-    if not epochs:
-        raise ValueError("the vtp ranking trains its gates; set train.finetune_epochs to 2 or more")
+    epochs = epochs_to_learn(context, "vtp")
     gated = copy.deepcopy(model)
     gated.set_reducers({})
     for parent, name in projections(gated):
