@@ -80,8 +80,8 @@ def test_a_ranking_that_learns_needs_epochs(method: str, epochs: int):
     with pytest.raises(InputError) as caught:
         check_recipe(space, TrainSpec(finetune_epochs=epochs), Path("job.yaml"))
     assert str(caught.value) == (
-        f"job.yaml: train.finetune_epochs: must be 2 or more, because sparsity.method can be {method}, which learns "
-        f"in these epochs, but got {epochs}; write 2 or more, or leave {method} out of the space"
+        f"job.yaml: train.finetune_epochs: must be 2 or more, because sparsity.method can be {method}, which "
+        f"learns in these epochs, but got {epochs}; write 2 or more, or leave {method} out of the space"
     )
     assert caught.value.exit_code == 2
     check_recipe(space, TrainSpec(finetune_epochs=2), Path("job.yaml"))

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 import yaml
 
-from vitsearch.candidate import SCORES, TOKEN_RULES, EViT, NoReduction, TokenRule, ToMe, TopK
+from vitsearch.candidate import PRUNERS, SCORES, TOKEN_RULES, EViT, NoReduction, TokenRule, ToMe, TopK
 from vitsearch.config import SpaceSpec, parse
 from vitsearch.errors import InputError
 from vitsearch.space import SearchSpace
+from vitsearch.space.space import known_fields
 from vitsearch.testing import random_candidates
 
 FIXED: dict[str, Any] = {
@@ -353,6 +354,21 @@ def test_impossible_choices_in_the_middle_are_found():
         r"but got \(9, 4\)",
         precision__weight_bits={"choices": [4, 9, 8], "per_block": True},
     )
+
+
+def test_the_page_on_pruning_names_every_ranking_and_setting():
+    page = (Path(__file__).parents[3] / "docs" / "pruning.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    one = SearchSpace(
+        parse(SpaceSpec, {"name": "page", **yaml.safe_load(text)}, where="pruning.md"), in_chans=3, num_classes=10
+    )
+    known = {name for name in known_fields() if name.startswith("sparsity.")}
+    assert {axis.field for axis in one.dimensions} == known - {"sparsity.macs_ratio"}
+    assert all(f"{name.removeprefix('sparsity.')}`" in page for name in known - {"sparsity.method"})
+    assert all(f"\n| `{name}` |" in page for name in PRUNERS)
+    found = list(random_candidates(one, 60, seed=0))
+    assert {c.sparsity.method for c in found} >= {*PRUNERS}
+    assert {c.sparsity.mask for c in found} == {"none", "2:4", "unstructured"}
 
 
 def test_the_space_of_the_page_on_tokens_reaches_every_reducer_and_every_setting():

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from tests.unit.train.factory import CPU
 from tests.unit.trial.factory import candidate, context, request
 from tests.unit.trial.test_run import succeeded
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, PRUNERS, Candidate
 from vitsearch.compress.weights.units import projections
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.messages import TrialRequest
 from vitsearch.profile import count_macs
+from vitsearch.train.batches import Batch
 from vitsearch.train.data import load_dataset
+from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import load_model, run_trial
 
@@ -91,18 +95,48 @@ LEARNT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("shape", LEARNT)
-@pytest.mark.parametrize("method", ["nvit", "xpruner", "wdpruning"])
-def test_rankings_beside_tokens_bits_and_distillation(
-    method: str, shape: str, digits: TensorData, tmp_path: Path
-):
-    c = on_digits(
-        sparsity={"method": method, **LEARNT[shape]}, precision=BITS, tokens={"reducer": "evit", "keep": 0.7, "blocks": (2,)}
-    )
-    teacher = torch.nn.functional.one_hot(torch.from_numpy(digits.source.labels_N.astype("int64")), 10)
-    recipe = {"finetune_epochs": 4, "distill": DISTILL}
-    hooks = {"teacher": TeacherAnswers(teacher.numpy().astype("float16") * 8)}
-    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, **hooks)))
+@pytest.mark.parametrize(
+    ("method", "shape"),
+    [
+        pytest.param(method, shape, marks=[] if fast else pytest.mark.slow)
+        for i, method in enumerate(("nvit", "xpruner", "wdpruning"))
+        for j, shape in enumerate(LEARNT)
+        for fast in (i == j,)
+    ],
+)
+def test_rankings_beside_tokens_bits_and_distillation(method: str, shape: str, digits: TensorData, tmp_path: Path):
+    tokens = {"reducer": "evit", "keep": 0.7, "blocks": (2,)}
+    c = on_digits(sparsity={"method": method, **LEARNT[shape]}, precision=BITS, tokens=tokens)
+    recipe = {"finetune_epochs": 4, "distill": {"method": "soft", "teacher": {"timm": "vit_tiny_patch16_224"}}}
+
+    def sure(batch: Batch) -> Tensor:
+        """A teacher that is nearly certain of the right class."""
+        return F.log_softmax(6.0 * F.one_hot(batch.targets, 10), dim=1)
+
+    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, teacher=sure)))
     assert result.num_params == cost_of(c).after(result.measured).num_params
     assert result.accuracy > 4 * digits.source.chance_accuracy
-    assert load_model(c, tmp_path).widths is not None
+    model = load_model(c, tmp_path)
+    score = evaluate(model, digits, digits.source.val, batch_size=50)
+    assert score.accuracy == result.accuracy
+
+
+@pytest.mark.slow
+def test_rankings_beat_the_random_one(digits: TensorData, tmp_path: Path):
+    """Without fine-tuning what is left is the ranking's own doing; those that learn need one epoch of it."""
+
+    def accuracy(method: str, finetune_epochs: int) -> float:
+        c = on_digits(sparsity={"method": method, "macs_ratio": 0.4})
+        found = []
+        for seed in (1, 2):
+            folder = tmp_path / f"{method}-{finetune_epochs}-{seed}"
+            one = wanted(folder, c, digits, epochs=8, finetune_epochs=finetune_epochs)
+            one = one.model_copy(update={"seed": seed})
+            found.append(succeeded(run_trial(one, context(digits))).accuracy)
+        return sum(found) / len(found)
+
+    chance = {epochs: accuracy("random", epochs) for epochs in (0, 1)}
+    for method in sorted({*PRUNERS} - {"random"}):
+        learns = method in LEARNING_PRUNERS
+        reached = accuracy(method, LEARNING_EPOCHS if learns else 0)
+        assert reached > chance[int(learns)], method
