@@ -201,6 +201,32 @@ def test_wdpruning():
             np.testing.assert_allclose(found, one[:, 0] - theta, rtol=1e-9)
 
 
+def test_the_sliced_network_is_the_masked_one():
+    """Where the candidate keeps as many heads and units of each block as are above the thresholds."""
+    model, w = network()
+    figures = drawn()
+    masks = {name: (one[:, 0] > theta).astype(float) for name, (one, theta) in figures.items()}
+    heads, units = (
+        [int(masks[f"blocks.{b}.{layer}"].sum()) for b in range(DEPTH)] for layer in ("attn.proj", "mlp.fc2")
+    )
+    assert min(heads + units) > 0
+
+    def train(one: VisionTransformer, epochs: int, terms: tuple[LossTerm, ...] = ()) -> None:
+        for name, module in one.named_modules():
+            if isinstance(module, SalientLinear):
+                module.raw_saliency_U.data = torch.from_numpy(figures[name][0][:, 0] / 30)
+                module.raw_threshold.data = torch.tensor(figures[name][1] / 30, dtype=torch.float64)
+
+    sparsity = {"method": "wdpruning", "heads": tuple(heads), "mlp_units": tuple(units)}
+    c = Candidate.model_validate({"architecture": A, "sparsity": sparsity})
+    pruned = prune(model, c, PruneContext(train=train, epochs=2))
+    masked = scaled_inputs(w, masks)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            pruned(images(3)), [logits(masked, one) for one in images(3).numpy()], rtol=1e-8
+        )
+
+
 @pytest.mark.parametrize("method", ["xpruner", "wdpruning"])
 @pytest.mark.parametrize("kept", [{"mlp_units": (2, 10, 5), "heads": 2}, {"macs_ratio": 0.55}], ids=str)
 def test_the_budget_is_the_candidates(method: str, kept: dict[str, Any]):

@@ -55,7 +55,8 @@ class Sparsity(Spec):
         macs_ratio: Instead of all these, the share of the MACs of the blocks' linear layers and attention products
             that is left. The ranking decides over all blocks together which heads and MLP units are worth it.
             A mask comes on top of it.
-        steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these.
+        steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these,
+            and half as many where the ranking learns.
         schedule: How the share pruned grows over the steps: ``linear``, or ``cubic``, most of it at first.
         mask: Zeros among the weights of the blocks' linear layers, after units have gone: ``2:4`` (of every four
             consecutive inputs of a row the two of least magnitude) or ``unstructured`` (of each layer, the weights

@@ -18,10 +18,12 @@ from vitsearch.compress.weights.learning import BUDGET_WEIGHT, epochs_to_learn, 
 from vitsearch.compress.weights.magnitude import rank_magnitude
 from vitsearch.compress.weights.units import BlockUnits, Units
 from vitsearch.models import VisionTransformer
+from vitsearch.models.vit import LAYER_NORM_EPS
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import LossTerm, Outputs, cross_entropy
 
 THRESHOLD = 0.5  # where it starts, relative to the mean saliency of the layer
+TINY = 1e-12
 RATE = 30.0  # saliency and threshold move this much faster than weights would
 
 
@@ -37,7 +39,7 @@ class SalientLinear(nn.Module):
         super().__init__()
         self.layer = layer
         self.repeats = layer.in_features // len(saliency_U)
-        self.raw_saliency_U = nn.Parameter(saliency_U / saliency_U.mean() / RATE)
+        self.raw_saliency_U = nn.Parameter(saliency_U / saliency_U.mean().clamp_min(TINY) / RATE)
         self.raw_threshold = nn.Parameter(saliency_U.new_tensor(THRESHOLD / RATE))
 
     def margin_U(self) -> Tensor:
@@ -100,7 +102,7 @@ class Auxiliary(nn.Module):
 
     def _features(self, x_BND: Tensor) -> Tensor:
         x_BD = x_BND[:, self.prefix :].mean(dim=1) if self.pooled else x_BND[:, 0]
-        return F.layer_norm(x_BD.detach().to(self.heads[0].weight), x_BD.shape[-1:])  # type: ignore[arg-type]
+        return F.layer_norm(x_BD.detach().to(self.heads[0].weight), x_BD.shape[-1:], eps=LAYER_NORM_EPS)  # type: ignore[arg-type]
 
 
 def rank_wdpruning(model: VisionTransformer, context: PruneContext) -> Ranked:
