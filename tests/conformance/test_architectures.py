@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.unit.compress.factory import candidate, images, network
 from tests.unit.train.factory import CPU
 from tests.unit.trial.factory import context, request
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import PRUNERS, Candidate
 from vitsearch.compress import PruneContext, assemble, build_reducers, calibrate, insert_quantizers, prune
 from vitsearch.compress.inherit import inherit
 from vitsearch.compress.quantize import CALIBRATIONS, QUANTIZERS
@@ -102,6 +102,26 @@ def test_its_cost_is_exact_whatever_is_removed(
     assert cost_of(c).num_params == sum(p.numel() for p in model.parameters())
     assert cost_of(c).num_macs == count_macs(model, images(2))
     assert model(images()).isfinite().all()
+
+
+@pytest.mark.parametrize("method", sorted({*PRUNERS} - {"magnitude", "taylor", "random"}))
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_every_ranking_ranks_it(kind: str, method: str) -> None:
+    c = candidate(KINDS[kind], sparsity={"method": method, "heads": 2, "mlp_units": 13, "v_dim": 4}).canonical()
+    model = compressed(c)
+    assert cost_of(c).num_params == sum(p.numel() for p in model.parameters())
+    assert model(images()).isfinite().all()
+
+
+@pytest.mark.parametrize("mask", [{"mask": "2:4"}, {"mask": "unstructured", "zeros": 0.6}], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_what_a_mask_leaves_of_it_is_counted(kind: str, mask: dict[str, Any]) -> None:
+    c = candidate(KINDS[kind], tokens=TOKENS[1], sparsity=mask).canonical()
+    model = prune(network(c), c, pruning()).eval()
+    assert cost_of(c).num_macs == count_macs(model, images(2), nonzero=True)
+    assert cost_of(c).num_macs < 0.9 * count_macs(model, images(2))
 
 
 @pytest.mark.parametrize("kind", KINDS)

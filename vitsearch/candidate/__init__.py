@@ -4,7 +4,7 @@ from vitsearch.candidate.architecture import STEM_KERNEL, Architecture, divisors
 from vitsearch.candidate.budget import even_widths, least_ratio, products
 from vitsearch.candidate.candidate import Candidate, budget_counts_of, load_candidate
 from vitsearch.candidate.precision import Precision
-from vitsearch.candidate.sparsity import PRUNERS, Sparsity
+from vitsearch.candidate.sparsity import LEARNING_EPOCHS, LEARNING_PRUNERS, PRUNERS, Sparsity
 from vitsearch.candidate.tokens import (
     ATS,
     LTMP,
@@ -41,6 +41,8 @@ from vitsearch.candidate.widths import BlockWidths
 
 __all__ = [
     "ATS",
+    "LEARNING_EPOCHS",
+    "LEARNING_PRUNERS",
     "LTMP",
     "PPT",
     "PRUNERS",

@@ -25,7 +25,7 @@ class Candidate(Spec):
     Attributes:
         architecture: The dense network.
         tokens: The token reducer and its settings.
-        sparsity: What structured pruning leaves.
+        sparsity: What pruning leaves.
         precision: Bit-widths.
 
     Block numbers and figures per block are those of the blocks that pruning leaves.
@@ -144,6 +144,9 @@ class Candidate(Spec):
         for name, kept, available in shares:
             if min(kept) < available:
                 parts.append(f"{name} {100 * sum(kept) / (available * len(kept)):.0f}%")
+        if self.sparsity.mask != "none":
+            unstructured = self.sparsity.mask == "unstructured"
+            parts.append(f"zeros {100 * self.sparsity.zeros:.0f}%" if unstructured else self.sparsity.mask)
         if not self.precision.is_float32:
             weights = self.precision.weight_bits_per_block(depth)
             activations = self.precision.activation_bits_per_block(depth)

@@ -1,4 +1,4 @@
-"""What structured pruning leaves of each block."""
+"""What pruning leaves of each block."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vitsearch.candidate.architecture import Architecture
+from vitsearch.candidate.mask import MaskName, non_zeros
 from vitsearch.candidate.per_block import check_shared, per_block
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
@@ -18,19 +19,25 @@ PRUNERS: dict[str, str] = {
     "magnitude": "vitsearch.compress.weights.magnitude:rank_magnitude",
     "random": "vitsearch.compress.weights.chance:rank_random",
     "taylor": "vitsearch.compress.weights.taylor:rank_taylor",
+    "nvit": "vitsearch.compress.weights.nvit:rank_nvit",
     "vtp": "vitsearch.compress.weights.vtp:rank_vtp",
+    "xpruner": "vitsearch.compress.weights.xpruner:rank_xpruner",
+    "wdpruning": "vitsearch.compress.weights.wdpruning:rank_wdpruning",
 }
+# Those that learn in the first half of the fine-tuning epochs.
+LEARNING_PRUNERS = frozenset({"vtp", "xpruner", "wdpruning"})
+LEARNING_EPOCHS = 2  # one of them at least to learn in, one to fine-tune in
 PrunerName = Annotated[str, KeyOf(PRUNERS, others=("none",))]
 
 Count = Annotated[int, Field(ge=1)]
 LATER_DEFAULTS: dict[str, object] = {
     "qk_dim": None, "v_dim": None, "width": None, "blocks": None, "macs_ratio": None, "steps": 1,
-    "schedule": "linear",
+    "schedule": "linear", "mask": "none", "zeros": 0.5,
 }  # fmt: skip
 
 
 class Sparsity(Spec):
-    """How much of the dense network survives structured pruning.
+    """How much of the dense network survives pruning: which units stay, and which of their weights are not zero.
 
     The ranking decides which blocks, channels, heads, dimensions and units stay; their numbers stand here, so that
     cost is known before anything is trained. Figures per block are those of the blocks that survive, in order:
@@ -47,8 +54,15 @@ class Sparsity(Spec):
         blocks: Blocks kept.
         macs_ratio: Instead of all these, the share of the MACs of the blocks' linear layers and attention products
             that is left. The ranking decides over all blocks together which heads and MLP units are worth it.
-        steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these.
+            A mask comes on top of it.
+        steps: In how many steps pruning goes, each with its share of the fine-tuning epochs; no more than these,
+            and half as many where the ranking learns.
         schedule: How the share pruned grows over the steps: ``linear``, or ``cubic``, most of it at first.
+        mask: Zeros among the weights of the blocks' linear layers, after units have gone: ``2:4`` (of every four
+            consecutive inputs of a row the two of least magnitude) or ``unstructured`` (of each layer, the weights
+            of least magnitude). They count in MACs alone, which are then those of the other weights; shapes,
+            parameters, size and latency stay those of the dense layers.
+        zeros: The share of zeros of an unstructured mask, the same in every layer.
     """
 
     method: PrunerName = "none"
@@ -61,6 +75,8 @@ class Sparsity(Spec):
     macs_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     steps: Annotated[int, Field(ge=1, le=100)] = 1
     schedule: Literal["linear", "cubic"] = "linear"
+    mask: MaskName = "none"
+    zeros: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -105,14 +121,58 @@ class Sparsity(Spec):
                     f"{', '.join(name for name, value in kept.items() if value is not None)} beside it; remove one"
                 )
             kept["macs_ratio"] = self.macs_ratio
-        elif alone:
+            alone = False
+        mask = "none" if self.mask == "unstructured" and not self.zeros else self.mask
+        masking = {"mask": mask, "zeros": self.zeros if mask == "unstructured" else LATER_DEFAULTS["zeros"]}
+        if alone and mask == "none":
             return Sparsity()
-        if self.method == "none":
+        if self.method == "none" and not alone:
             raise ValueError(
                 f"sparsity.method must be named when units are pruned; choose {KeyOf(PRUNERS).expected}"
             )
-        schedule = self.schedule if self.steps > 1 else "linear"
-        return Sparsity.model_validate({"method": self.method, **kept, "steps": self.steps, "schedule": schedule})
+        steps = 1 if alone and mask != "unstructured" else self.steps
+        return Sparsity.model_validate(
+            {
+                "method": "none" if alone else self.method,
+                **kept,
+                **masking,
+                "steps": steps,
+                "schedule": self.schedule if steps > 1 else "linear",
+            }
+        )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether units go or weights become zero."""
+        return self.method != "none" or self.mask != "none"
+
+    def linear_macs(self, widths: BlockWidths, num_tokens: Any, num_tokens_out: Any) -> Any:
+        """MACs of a block's linear layers with the weights that are not zero.
+
+        Without a mask, those of ``BlockWidths.linear_macs``. Each layer loses a number of weights that follows
+        from its size. A magnitude threshold over the whole network would let trained weights decide how many zeros
+        go to layers that see many tokens and how many to those that see few, and MACs could not be known before
+        training.
+
+        Args:
+            widths: The block's sizes.
+            num_tokens: Tokens that enter it, N; an array where images decide.
+            num_tokens_out: Tokens in its MLP, N'.
+        """
+        if self.mask == "none":
+            return widths.linear_macs(num_tokens, num_tokens_out)
+        w = widths
+
+        def left(outputs: int, inputs: int) -> int:
+            return non_zeros(self.mask, self.zeros, outputs, inputs)
+
+        mlp = left(w.mlp_units, w.width) + left(w.width, w.mlp_units)
+        if w.class_tokens:  # queries have a layer of their own
+            read = (num_tokens + w.class_tokens) * left(w.qk_width + w.v_width, w.width)
+            return read + w.class_tokens * (left(w.qk_width, w.width) + left(w.width, w.v_width) + mlp)
+        attention = left(2 * w.qk_width + w.v_width, w.width) + left(w.width, w.v_width)
+        mixing = 2 * num_tokens**2 * w.heads**2 if w.mixes_heads else 0
+        return num_tokens * attention + mixing + num_tokens_out * mlp
 
     def _check_blocks(self, a: Architecture) -> None:
         if self.blocks is not None and self.blocks % a.share_blocks:

@@ -202,23 +202,24 @@ def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     Raises:
         InputError: The message names the file and the technique.
     """
-    from vitsearch.candidate import SCORES, TOKEN_RULES
+    from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, SCORES, TOKEN_RULES
     from vitsearch.errors import InputError
 
     reducers = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
     scores = {name for name, kind in SCORES.items() if kind.learns}
     needed = (
-        ("tokens.reducer", reducers, "finetune_epochs"),
-        ("tokens.score", scores, "finetune_epochs"),
-        ("precision.training", {"ste", "lsq"}, "qat_epochs"),
+        ("tokens.reducer", reducers, "finetune_epochs", 1),
+        ("tokens.score", scores, "finetune_epochs", 1),
+        ("sparsity.method", LEARNING_PRUNERS, "finetune_epochs", LEARNING_EPOCHS),
+        ("precision.training", {"ste", "lsq"}, "qat_epochs", 1),
     )
-    for setting, names, epochs in needed:
+    for setting, names, epochs, least in needed:
         drawn = sorted(names & {str(value) for value in space.values_of(setting)})
-        if drawn and not getattr(train, epochs):
+        if drawn and getattr(train, epochs) < least:
             raise InputError(
-                f"must be 1 or more, because {setting} can be {drawn[0]}, which trains in these epochs",
+                f"must be {least} or more, because {setting} can be {drawn[0]}, which trains in these epochs",
                 where=str(where), field=f"train.{epochs}", value=getattr(train, epochs),
-                remedy=f"write 1 or more, or leave {drawn[0]} out of the space",
+                remedy=f"write {least} or more, or leave {drawn[0]} out of the space",
             )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Multiply-accumulates of one image, in closed form.
 
 The convention is fvcore's: convolution, linear, matrix product and attention count each multiply-add once,
-LayerNorm counts 5 per element; activations, softmax, additions and indexing are free. The closed form equals the
-count of ``vitsearch.profile.count_macs`` on the built model exactly.
+LayerNorm counts 5 per element; activations, softmax, additions and indexing are free. Weights that a mask holds at
+zero do not count. The closed form equals the count of ``vitsearch.profile.count_macs`` on the built model exactly;
+where there is a mask, its count of non-zero weights.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMa
 
     With N tokens in, N' out, width D, H heads whose queries and keys are Q and whose values are V wide, and M
     hidden units: linear = N D H (2 Q + V) + N H V D + 2 N' D M, matmul = N^2 H (Q + V) + the reducer's own,
-    norm = 5 N D + 5 N' D. ``BlockWidths`` has these figures, and those of class attention and mixed heads.
+    norm = 5 N D + 5 N' D. ``BlockWidths`` has these figures, and those of class attention and mixed heads. Under a
+    mask, linear is what ``Sparsity.linear_macs`` says.
 
     Args:
         candidate: The candidate.
@@ -102,7 +104,7 @@ def block_macs(candidate: Candidate, shape: Shape | None = None) -> list[BlockMa
         once = int(block in learning)
         found.append(
             BlockMacs(
-                linear=w.linear_macs(n, n_out),
+                linear=candidate.sparsity.linear_macs(w, n, n_out),
                 matmul=w.attention_macs(n) + reducing,
                 learned=part.products * judged + once * part.products_once,
                 norm=LAYER_NORM_MACS_PER_ELEMENT * w.normed_tokens(n, n_out) * w.width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import Candidate, Sparsity
 from vitsearch.cost.eer import reference_value
 from vitsearch.export.contents import (
     CARD_FILE,
@@ -69,7 +69,7 @@ def model_card(
         ("Accuracy", _accuracy(metrics)),
         ("Cost", _cost(metrics, weights_file_mb)),
         ("Latency", _latency(metrics)),
-        ("What is simulated", _simulated(metrics.simulated, weights_file_mb, metrics.cost.size_mb)),
+        ("What is simulated", _simulated(candidate.sparsity, metrics, weights_file_mb)),
         ("How to use", _usage(metrics)),
         ("Limits", _limits(metrics)),
         ("Notes", notes.strip()),
@@ -219,9 +219,27 @@ def _profile_row(p: Profile) -> Sequence[object]:
     )  # fmt: skip
 
 
-def _simulated(simulated: SimulatedBits, weights_file_mb: float, size_mb: float) -> str:
-    if not simulated.any:
-        return "Nothing: weights and activations are float32 and run as such."
+def _simulated(sparsity: Sparsity, metrics: BundleMetrics, weights_file_mb: float) -> str:
+    paragraphs = []
+    if metrics.simulated.any:
+        paragraphs.append(_simulated_bits(metrics.simulated, weights_file_mb, metrics.cost.size_mb))
+    if sparsity.mask != "none":
+        paragraphs.append(_simulated_zeros(sparsity))
+    return "\n\n".join(paragraphs) or "Nothing: weights and activations are float32 and run as such."
+
+
+def _simulated_zeros(sparsity: Sparsity) -> str:
+    which = "two of every four consecutive inputs (2:4)"
+    if sparsity.mask == "unstructured":
+        which = f"{100 * sparsity.zeros:.3g} % of the weights, in no pattern"
+    return (
+        f"Zeros: in the linear layers of the blocks, {which} are zero. FLOPs (MACs) above are those of the other "
+        "weights, but PyTorch and ONNX Runtime multiply by zeros as by anything else: a stock runtime does not "
+        "profit. Parameters, size, memory and latency are those of the dense layers."
+    )
+
+
+def _simulated_bits(simulated: SimulatedBits, weights_file_mb: float, size_mb: float) -> str:
     parts = []
     if simulated.weight_bits:
         parts.append(f"weights at {_numbers(simulated.weight_bits)} bits")

@@ -100,7 +100,7 @@ FREE_OPERATORS = frozenset(
 )
 
 
-def count_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
+def count_macs(model: nn.Module, images_BCHW: torch.Tensor, *, nonzero: bool = False) -> int:
     """MACs of one forward pass for one image, counted operator by operator.
 
     fvcore's counters (LayerNorm 5 per element) plus scaled dot-product attention, which fvcore skips silently.
@@ -108,6 +108,8 @@ def count_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
     Args:
         model: The network, in evaluation mode.
         images_BCHW: A batch; the count is divided by its size.
+        nonzero: Leave out the products of linear and convolution layers with weights that are zero, whether a mask
+            or rounding made them so.
 
     Raises:
         ValueError: The network runs an operator that is neither counted nor on the free list.
@@ -127,10 +129,32 @@ def count_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
         skipped = {op: n for op, n in analysis.unsupported_ops().items() if not op.startswith("prim::")}
     if skipped:
         raise ValueError(f"operators without a count: {sorted(skipped)}; add a counter or list them as free")
+    if nonzero:
+        total -= _macs_with_zeros(model, images_BCHW)
     macs, rest = divmod(int(total), images_BCHW.shape[0])
     if rest:
         raise ValueError(f"the count {total} is no multiple of the batch size {images_BCHW.shape[0]}")
     return macs
+
+
+@torch.no_grad()
+def _macs_with_zeros(model: nn.Module, images_BCHW: torch.Tensor) -> int:
+    """Of linear and convolution layers: how often each weight that is zero is multiplied."""
+    found: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        uses = output.numel() // layer.weight.shape[0]  # each weight: once for a place of the output's channel
+        found.append(uses * int((layer.weight == 0).sum()))
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        model(images_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(found)
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:  # noqa: ARG001

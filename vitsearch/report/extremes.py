@@ -19,6 +19,7 @@ MONOTONE = {
     "architecture.mlp_ratio": 1,
     **dict.fromkeys(SPARSITY_RATIOS, -1),
     "sparsity.macs_ratio": 1,
+    "sparsity.zeros": -1,
     "precision.weight_bits": 1,
     "precision.activation_bits": 1,
 }

@@ -38,7 +38,9 @@ from vitsearch.space.dimension import Dimension, expand
 from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
-SPARSITY_SETTINGS = ("sparsity.method", "sparsity.steps", "sparsity.schedule", "sparsity.macs_ratio")
+SPARSITY_SETTINGS = tuple(
+    f"sparsity.{name}" for name in ("method", "steps", "schedule", "macs_ratio", "mask", "zeros")
+)
 # what a ratio removes a share of, and whether it may differ from block to block
 SPARSITY_RATIOS = {
     "sparsity.mlp_ratio": True,
@@ -367,7 +369,7 @@ def _sparsity(chosen: dict[str, Value], architecture: Architecture) -> Sparsity:
             kept[field] = num_kept(available, ratio, name)
     settings = {
         name: chosen[f"sparsity.{name}"]
-        for name in ("steps", "schedule", "macs_ratio")
+        for name in ("steps", "schedule", "macs_ratio", "mask", "zeros")
         if f"sparsity.{name}" in chosen
     }
     method = part.get("method", "magnitude")

@@ -173,7 +173,7 @@ def compress(
     """Tokens, then structure and fine-tuning with tokens already removed, then bits: calibrated, then trained."""
     data = context.data
     fine_tune = _trainer(request, context)
-    if candidate.sparsity.method != "none":
+    if candidate.sparsity.prunes:
         model = prune(dense, candidate, _prune_context(request, context, fine_tune))
     else:
         model = _with_tokens_reduced(dense, request, context, fine_tune)
@@ -209,7 +209,7 @@ def _fine_tunes(request: TrialRequest) -> bool:
     """Whether training is followed by fine-tuning."""
     candidate, spec = request.candidate, request.train
     reduces = spec.tokens == "finetune" and candidate.tokens.reducer != "none"
-    wanted = candidate.sparsity.method != "none" or candidate.tokens.learns or reduces
+    wanted = candidate.sparsity.prunes or candidate.tokens.learns or reduces
     return wanted and spec.finetune_epochs > 0
 
 

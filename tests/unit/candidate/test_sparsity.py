@@ -83,3 +83,36 @@ def test_widths_tell_class_attention_and_mixed_heads():
     pruned = Sparsity(method="magnitude", blocks=3)
     assert [w.class_tokens for w in pruned.widths(cait)] == [0, 2, 2]
     assert [w.mixes_heads for w in pruned.widths(A.model_copy(update={"share_blocks": 2}))] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("spelt", "canonical"),
+    [
+        ({"mask": "2:4", "zeros": 0.7}, {"mask": "2:4"}),
+        ({"mask": "2:4", "steps": 3, "schedule": "cubic"}, {"mask": "2:4"}),
+        ({"method": "taylor", "mask": "2:4", "heads": 4}, {"mask": "2:4"}),
+        ({"mask": "unstructured", "zeros": 0.0}, {}),
+        ({"method": "taylor", "zeros": 0.9}, {}),
+        (
+            {"method": "taylor", "mask": "unstructured", "zeros": 0.9, "steps": 2},
+            {"mask": "unstructured", "zeros": 0.9, "steps": 2},
+        ),
+        ({"method": "taylor", "heads": 2, "zeros": 0.9}, {"method": "taylor", "heads": 2}),
+        (
+            {"method": "taylor", "heads": 2, "mask": "2:4", "steps": 2},
+            {"method": "taylor", "heads": 2, "mask": "2:4", "steps": 2},
+        ),
+    ],
+    ids=str,
+)
+def test_masks_have_one_canonical_form(spelt: dict[str, object], canonical: dict[str, object]):
+    assert Sparsity.model_validate(spelt).resolved(A) == Sparsity.model_validate(canonical)
+
+
+def test_a_mask_is_written_only_where_there_is_one():
+    assert "mask" not in Sparsity(method="magnitude", heads=2).model_dump()
+    assert Sparsity.model_validate_json(Sparsity(mask="unstructured", zeros=0.3).model_dump_json()).zeros == 0.3
+    assert micro(sparsity={"mask": "2:4"}).summary() == "d4 w32 h4 p2 m4 · 2:4"
+    one = micro(sparsity={"method": "magnitude", "heads": 2, "mask": "unstructured", "zeros": 0.75})
+    assert one.summary() == "d4 w32 h4 p2 m4 · heads 50% · zeros 75%"
+    assert len({one.hash, micro(sparsity={"method": "magnitude", "heads": 2}).hash, micro().hash}) == 3

@@ -7,10 +7,12 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.report import factory
+from vitsearch.candidate import LEARNING_PRUNERS, PRUNERS
 from vitsearch.cli import run, session
-from vitsearch.cli.run import skipped_note
-from vitsearch.config import JobSpec
+from vitsearch.cli.run import check_recipe, skipped_note
+from vitsearch.config import JobSpec, SpaceSpec, TrainSpec
 from vitsearch.errors import InputError
+from vitsearch.space import SearchSpace
 
 
 def test_a_note_names_the_first_broken_images_and_counts_the_others():
@@ -122,3 +124,36 @@ def test_a_runtime_of_integers_needs_candidates_of_its_bits(
         run.check_space(job, Path("job.yaml"))
     assert caught.value.field == "targets.0.runtime"
     assert "in the space, or add a float runtime to also" in caught.value.remedy
+
+
+@pytest.mark.parametrize("method", sorted(LEARNING_PRUNERS))
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_ranking_that_learns_needs_epochs(method: str, epochs: int):
+    space = sparse_space(method={"choices": ["magnitude", method]}, mlp_ratio={"choices": [0.0, 0.5]})
+    with pytest.raises(InputError) as caught:
+        check_recipe(space, TrainSpec(finetune_epochs=epochs), Path("job.yaml"))
+    assert str(caught.value) == (
+        f"job.yaml: train.finetune_epochs: must be 2 or more, because sparsity.method can be {method}, which "
+        f"trains in these epochs, but got {epochs}; write 2 or more, or leave {method} out of the space"
+    )
+    assert caught.value.exit_code == 2
+    check_recipe(space, TrainSpec(finetune_epochs=2), Path("job.yaml"))
+
+
+def test_other_rankings_need_none():
+    space = sparse_space(method={"choices": sorted({*PRUNERS} - LEARNING_PRUNERS)})
+    check_recipe(space, TrainSpec(finetune_epochs=0), Path("job.yaml"))
+
+
+def sparse_space(**dimensions: dict[str, Any]) -> SearchSpace:
+    spec = SpaceSpec.model_validate(
+        {
+            "name": "s",
+            "fixed": {
+                "architecture.image_size": 8, "architecture.patch_size": 2, "architecture.depth": 2,
+                "architecture.width": 16, "architecture.heads": 2,
+            },
+            "dimensions": {f"sparsity.{name}": value for name, value in dimensions.items()},
+        }
+    )  # fmt: skip
+    return SearchSpace(spec, in_chans=1, num_classes=10)

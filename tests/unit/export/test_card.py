@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.export.factory import CANDIDATES
+from vitsearch.candidate import Sparsity
 from vitsearch.config import EerSpec
 from vitsearch.export.card import model_card
 
@@ -67,6 +68,23 @@ def test_what_a_reader_must_know_is_there(bundle_of, data):
         "Nothing: weights and activations are float32", "vitsearch predict . image.png",
     ):  # fmt: skip
         assert text in card, text
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ({"mask": "2:4"}, r"two of every four"),
+        ({"mask": "unstructured", "zeros": 0.625}, r"62.5 % of the weights"),
+    ],
+)
+def test_zeros_are_no_gain_on_a_stock_runtime(bundle_of, mask, said):
+    bundle = bundle_of("dense")
+    candidate = bundle.candidate.model_copy(update={"sparsity": Sparsity.model_validate(mask)})
+    card = model_card(candidate, bundle.preprocess, bundle.metrics, weights_file_mb=0.2)
+    simulated = card.partition("## What is simulated")[2].partition("\n## ")[0]
+    assert re.search(said, simulated)
+    assert "a stock runtime does not profit" in simulated
+    assert "stock runtime" not in card_of(bundle)
 
 
 def test_simulated_bits_stand_beside_latency(bundle_of):

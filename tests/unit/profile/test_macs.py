@@ -94,3 +94,21 @@ def test_counting_leaves_the_model_as_it_was():
     assert count_macs(model, torch.rand(1, 4)) == 16
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_that_are_zero_can_be_left_out():
+    linear, conv = nn.Linear(4, 3), nn.Conv2d(2, 5, 4, stride=4)
+    with torch.no_grad():
+        linear.weight[1, :3] = 0
+        conv.weight[2, 1, 0, :2] = 0
+
+    def twice(x, f):
+        return f(x) + f(x[:, :2]).sum()
+
+    def counted(function, layer, *shape: int, nonzero: bool) -> int:
+        return count_macs(Fn(function, layer).eval(), torch.rand(shape), nonzero=nonzero)
+
+    assert counted(twice, linear, 2, 7, 4, nonzero=False) == (7 + 2) * 12
+    assert counted(twice, linear, 2, 7, 4, nonzero=True) == (7 + 2) * (12 - 3)
+    assert counted(lambda x, f: f(x), conv, 3, 2, 8, 8, nonzero=True) == 4 * (5 * 2 * 16 - 2)
+    assert not linear._forward_hooks

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 import yaml
 
-from vitsearch.candidate import SCORES, TOKEN_RULES, EViT, NoReduction, TokenRule, ToMe, TopK
+from vitsearch.candidate import PRUNERS, SCORES, TOKEN_RULES, EViT, NoReduction, TokenRule, ToMe, TopK
 from vitsearch.config import SpaceSpec, parse
 from vitsearch.errors import InputError
 from vitsearch.space import SearchSpace
+from vitsearch.space.space import known_fields
 from vitsearch.testing import random_candidates
 
 FIXED: dict[str, Any] = {
@@ -148,6 +149,23 @@ def test_the_last_head_stays():
     assert one.sparsity.heads is None
 
 
+def test_a_mask_is_a_choice():
+    one = space(
+        sparsity__mask={"choices": ["none", "2:4", "unstructured"]},
+        sparsity__zeros={"low": 0.0, "high": 0.9, "when": {"sparsity.mask": "unstructured"}},
+        sparsity__mlp_ratio={"choices": [0.0, 0.5]},
+    )
+
+    def drawn(mask: str, zeros: float, ratio: float) -> tuple[str, str, float]:
+        s = one.decode({"sparsity.mask": mask, "sparsity.zeros": zeros, "sparsity.mlp_ratio": ratio}).sparsity
+        return s.method, s.mask, s.zeros
+
+    assert drawn("none", 0.7, 0.0) == ("none", "none", 0.5)
+    assert drawn("2:4", 0.7, 0.5) == ("magnitude", "2:4", 0.5)
+    assert drawn("unstructured", 0.7, 0.0) == ("none", "unstructured", 0.7)
+    assert drawn("unstructured", 0.0, 0.0) == ("none", "none", 0.5)
+
+
 def test_sparsity_per_block():
     one = space(sparsity__heads_ratio={"choices": [0.0, 0.5], "per_block": True})
     draw = {"sparsity.heads_ratio[1]": 0.5, "sparsity.heads_ratio[2]": 0.0}
@@ -273,8 +291,10 @@ def test_impossible_sizes(name: str, value: Any):
         (
             {"sparsity.method": "luck"},
             "sparsity.method",
-            "'none', 'magnitude', 'random', 'taylor' or 'vtp', but got 'luck'",
+            "'none', 'magnitude', .* or 'wdpruning', but got 'luck'",
         ),
+        ({"sparsity.mask": "1:2"}, "sparsity.mask", "should be 'none', '2:4' or 'unstructured', but got '1:2'"),
+        ({"sparsity.mask": "unstructured", "sparsity.zeros": 1.0}, "sparsity.zeros", "less than 1, but got 1.0"),
         ({"sparsity.mlp_ratio": 1.0}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got 1.0; write"),
         ({"sparsity.heads_ratio": "half"}, "sparsity.heads_ratio", r"must lie in \[0, 1\), but got 'half'; write"),
         ({"sparsity.mlp_ratio": True}, "sparsity.mlp_ratio", r"must lie in \[0, 1\), but got True; write"),
@@ -334,6 +354,21 @@ def test_impossible_choices_in_the_middle_are_found():
         r"but got \(9, 4\)",
         precision__weight_bits={"choices": [4, 9, 8], "per_block": True},
     )
+
+
+def test_the_page_on_pruning_names_every_ranking_and_setting():
+    page = (Path(__file__).parents[3] / "docs" / "pruning.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    one = SearchSpace(
+        parse(SpaceSpec, {"name": "page", **yaml.safe_load(text)}, where="pruning.md"), in_chans=3, num_classes=10
+    )
+    known = {name for name in known_fields() if name.startswith("sparsity.")}
+    assert {axis.field for axis in one.dimensions} == known - {"sparsity.macs_ratio"}
+    assert all(f"{name.removeprefix('sparsity.')}`" in page for name in known - {"sparsity.method"})
+    assert all(f"\n| `{name}` |" in page for name in PRUNERS)
+    found = list(random_candidates(one, 60, seed=0))
+    assert {c.sparsity.method for c in found} >= {*PRUNERS}
+    assert {c.sparsity.mask for c in found} == {"none", "2:4", "unstructured"}
 
 
 def test_the_space_of_the_page_on_tokens_reaches_every_reducer_and_every_setting():

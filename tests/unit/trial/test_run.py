@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.unit.train.factory import CPU, image_data, spec, tensor_data
 from tests.unit.trial.factory import COMPRESSED, candidate, context, request
+from vitsearch.candidate import PRUNERS
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import TrialError, WorkerError
@@ -232,7 +233,7 @@ def test_fine_tuning_follows_pruning_only(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(runs) == 2
 
 
-@pytest.mark.parametrize("method", ["magnitude", "taylor", "random", "vtp"])
+@pytest.mark.parametrize("method", PRUNERS)
 def test_every_ranking_and_schedule_in_a_trial(method: str, tmp_path: Path):
     one = candidate(
         tokens={"reducer": "tome", "r": 2},

@@ -34,12 +34,24 @@ class PruneContext:
         batches: Normalised training images (B, C, H, W) and their class indices (B,), on the network's device.
         train: Fine-tunes, and trains what a ranking has to learn.
         epochs: Epochs there are for both.
+        tokens: Tokens that enter each block that stays, and leave the last; every token where left out.
+        macs_share: The share of ``products`` that will be left when heads and hidden units have gone.
     """
 
     seed: int = 0
     batches: Sequence[tuple[Tensor, Tensor]] = ()
     train: Trainer = train_nothing
     epochs: int = 0
+    tokens: tuple[int, ...] = ()
+    macs_share: float = 1.0
+
+    def tokens_of(self, model: VisionTransformer) -> tuple[int, ...]:
+        """Tokens that enter each block there is now, and leave the last.
+
+        A block that may go has the tokens of the one at its relative depth among those that stay.
+        """
+        tokens, depth = self.tokens or (model.architecture.num_tokens,), len(model.widths)
+        return tuple(tokens[i * (len(tokens) - 1) // depth] for i in range(depth + 1))
 
 
 class Ranked(NamedTuple):
@@ -50,11 +62,13 @@ class Ranked(NamedTuple):
         scores: A score for every unit, compared among units of one kind; within one block, except for channels
             and blocks.
         epochs: Epochs the ranking took of those there are.
+        across_kinds: Whether a head's score can be held against a hidden unit's as it is.
     """
 
     model: VisionTransformer
     scores: Units
     epochs: int = 0
+    across_kinds: bool = False
 
 
 class Ranking(Protocol):

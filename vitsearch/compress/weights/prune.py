@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
-from vitsearch.candidate import PRUNERS, Candidate, products
+from vitsearch.candidate import PRUNERS, BlockWidths, Candidate, products
 from vitsearch.compress.tokens import build_reducers, fit_reducers, token_losses
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.compress.weights.context import PruneContext, Ranking
+from vitsearch.compress.weights.mask import hold_zeros, masked
 from vitsearch.compress.weights.schedule import steps_of
 from vitsearch.compress.weights.slicing import choose, slice_network
 from vitsearch.config.named import Imported
@@ -18,32 +21,60 @@ NO_CONTEXT = PruneContext()
 
 
 def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext = NO_CONTEXT) -> VisionTransformer:
-    """A smaller dense network of the candidate's shape, fine-tuned, with its token reducers.
+    """A smaller network of the candidate's shape, fine-tuned, with its token reducers and its zeros.
 
     Under ``macs_ratio`` the shape follows from the ranking, see ``widths_within``; otherwise it is that of
-    ``build_pruned(candidate)``. Each step of the schedule ranks what is left, slices, and fine-tunes with tokens
-    already removed.
+    ``build_pruned(candidate)``. Each step of the schedule ranks what is left, slices, masks, and fine-tunes with
+    tokens already removed and zeros held.
 
     Args:
         model: The trained dense network; not changed.
         candidate: Says how units are ranked and how many survive, in how many steps.
         context: What the ranking and the fine-tuning need.
     """
-    dense_model = model
-    rank, ratio = RANKINGS[candidate.sparsity.method], candidate.sparsity.macs_ratio
+    dense_model, sparsity = model, candidate.sparsity
     dense, tokens = model.widths, candidate.budget_counts
+    if sparsity.method == "none":
+        model = copy.deepcopy(model)
     for step in steps_of(candidate, candidate.widths, context.epochs):
-        ranked = rank(model, replace(context, epochs=step.epochs))
-        widths = step.widths
-        if ratio is not None:
-            budget = (1 - step.share * (1 - ratio)) * products(dense, tokens)
-            widths = widths_within(budget, ranked.scores, ranked.model.widths, tokens)
-        kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
-        model = slice_network(ranked.model, kept)
-        model.set_reducers(build_reducers(candidate, widths[0].width))
+        spent = 0
+        if sparsity.method != "none":
+            budget = None
+            if sparsity.macs_ratio is not None:
+                budget = (1 - step.share * (1 - sparsity.macs_ratio)) * products(dense, tokens)
+            share = _share_left(model.widths, step.widths, tokens, budget)
+            ranked = RANKINGS[sparsity.method](
+                model, replace(context, epochs=step.epochs, tokens=tokens, macs_share=share)
+            )
+            widths, spent = step.widths, ranked.epochs
+            if budget is not None:
+                widths = widths_within(
+                    budget, ranked.scores, ranked.model.widths, tokens, across_kinds=ranked.across_kinds
+                )
+            kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
+            model = slice_network(ranked.model, kept)
+        model.set_reducers(build_reducers(candidate, model.widths[0].width))
         if context.batches:
             fit_reducers(model, candidate, context.batches[0][0])
-        if step.epochs > ranked.epochs:
-            with token_losses(model, candidate, dense_model) as terms:
-                context.train(model, step.epochs - ranked.epochs, terms)
+        with masked(model, sparsity, step.share):
+            if step.epochs > spent:
+                with token_losses(model, candidate, dense_model) as terms:
+                    context.train(model, step.epochs - spent, terms)
+    if sparsity.mask != "none":
+        hold_zeros(model)
     return model
+
+
+def _share_left(
+    now: Sequence[BlockWidths], then: Sequence[BlockWidths], tokens: tuple[int, ...], budget: float | None
+) -> float:
+    """The share of ``products`` that is left when heads and hidden units have gone, in blocks that stay."""
+    staying = tuple(now[: len(then)])
+    whole = products(staying, tokens)
+    if budget is None:
+        fewer = tuple(
+            replace(w, heads=min(w.heads, t.heads), mlp_units=min(w.mlp_units, t.mlp_units))
+            for w, t in zip(staying, then, strict=True)
+        )
+        budget = products(fewer, tokens)
+    return min(1.0, budget / whole)

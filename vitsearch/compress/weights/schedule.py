@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vitsearch.candidate import BlockWidths, Candidate
+from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, BlockWidths, Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def steps_of(candidate: Candidate, widths: Sequence[BlockWidths], epochs: int) -
     ``linear``, f(t) = 1 - (1 - t)^3 for ``cubic`` (Zhu and Gupta, 2017, *To Prune, or Not to Prune*, Eq. 1), which
     prunes most while much is left. Whole blocks go in the first step. Of E epochs step i has
     floor(i E / n) - floor((i - 1) E / n); a step without any would be followed by another at once, so there are no
-    more steps than epochs.
+    more steps than epochs, and half as many where the ranking learns: one to learn in, one to fine-tune in.
 
     Args:
         candidate: Says how many steps, and the shape of the curve.
@@ -38,7 +38,8 @@ def steps_of(candidate: Candidate, widths: Sequence[BlockWidths], epochs: int) -
         epochs: Epochs there are for all of them.
     """
     sparsity, a = candidate.sparsity, candidate.architecture
-    n = max(1, min(sparsity.steps, epochs))
+    least = LEARNING_EPOCHS if sparsity.method in LEARNING_PRUNERS else 1
+    n = max(1, min(sparsity.steps, epochs // least))
     found = []
     for i in range(1, n + 1):
         share = i / n if sparsity.schedule == "linear" else 1 - (1 - i / n) ** 3

@@ -5,11 +5,11 @@ Shape suffixes: D channels, M hidden units, H heads, Q width of a head's queries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitsearch.models import Block, RepeatedBlock, VisionTransformer
 
@@ -126,3 +126,17 @@ def random_units(model: VisionTransformer, generator: torch.Generator) -> Units:
     """Independent uniform figures in [0, 1)."""
     shapes = unit_sums(model, parameters_of(model))
     return shapes.map(lambda value: torch.rand(value.shape, generator=generator).to(value.device))
+
+
+def projections(model: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
+    """Where the linear layers of the blocks stand; those that blocks share once."""
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        if not isinstance(block, RepeatedBlock):
+            yield from projections_of(block)
+
+
+def projections_of(block: Block) -> Iterator[tuple[nn.Module, str]]:
+    """Those that make queries, keys and values, then the output projection, W1 and W2."""
+    yield from ((block.attn, name) for name in block.attn.inputs)
+    yield from ((block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))

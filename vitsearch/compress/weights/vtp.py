@@ -6,14 +6,14 @@ Shape suffixes: D inputs of one projection.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from vitsearch.compress.weights.context import PruneContext, Ranked
+from vitsearch.compress.weights.learning import epochs_to_learn
 from vitsearch.compress.weights.magnitude import rank_magnitude
-from vitsearch.compress.weights.units import BlockUnits, Units
+from vitsearch.compress.weights.units import BlockUnits, Units, projections, projections_of
 from vitsearch.models import Block, RepeatedBlock, VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import LossTerm, Outputs
@@ -64,16 +64,14 @@ def rank_vtp(model: VisionTransformer, context: PruneContext) -> Ranked:
     Raises:
         ValueError: There are no epochs to train in.
     """
-    epochs = (context.epochs + 1) // 2
-    if not epochs:
-        raise ValueError("the vtp ranking trains its gates; set train.finetune_epochs to 2 or more")
+    epochs = epochs_to_learn(context, "vtp")
     gated = copy.deepcopy(model)
     gated.set_reducers({})
-    for parent, name in _projections(gated):
+    for parent, name in projections(gated):
         setattr(parent, name, GatedLinear(getattr(parent, name)))
     context.train(gated, epochs, (gate_penalty(gated),))
-    gates = {place: getattr(*place).gate_D.detach().abs() for place in _projections(gated)}
-    for parent, name in _projections(gated):
+    gates = {place: getattr(*place).gate_D.detach().abs() for place in projections(gated)}
+    for parent, name in projections(gated):
         setattr(parent, name, getattr(parent, name).folded())
     return Ranked(gated, _scores(gated, gates), epochs)
 
@@ -88,19 +86,6 @@ def gate_penalty(model: nn.Module, strength: float = GATE_PENALTY) -> LossTerm:
     return loss
 
 
-def _projections(model: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        if not isinstance(block, RepeatedBlock):
-            yield from _projections_of(block)
-
-
-def _projections_of(block: Block) -> Iterator[tuple[nn.Module, str]]:
-    """Those that make queries, keys and values, then the output projection, W1 and W2."""
-    yield from ((block.attn, name) for name in block.attn.inputs)
-    yield from ((block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
-
-
 def _scores(model: VisionTransformer, gates: dict[tuple[nn.Module, str], Tensor]) -> Units:
     magnitudes = rank_magnitude(model, PruneContext()).scores
     channels_D = torch.zeros_like(magnitudes.channels_D)
@@ -110,7 +95,7 @@ def _scores(model: VisionTransformer, gates: dict[tuple[nn.Module, str], Tensor]
         if isinstance(block, RepeatedBlock):
             found.append(found[-1])
             continue
-        *inputs, proj, fc1, fc2 = (gates[place] for place in _projections_of(block))
+        *inputs, proj, fc1, fc2 = (gates[place] for place in projections_of(block))
         v_HV = proj.view(block.attn.num_heads, -1)
         found.append(
             BlockUnits(

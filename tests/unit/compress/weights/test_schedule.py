@@ -56,3 +56,12 @@ def test_every_step_prunes_what_the_one_before_left_and_trains():
     found = prune(network(c), c, PruneContext(train=record, epochs=3))
     assert seen == [([28] * 3, [3] * 3, 1, True), ([8] * 3, [2] * 3, 2, True)]
     assert found.eval()(images()).isfinite().all()
+
+
+@pytest.mark.parametrize(("method", "epochs", "expected"), [
+    ("magnitude", 3, [1, 1, 1]), ("vtp", 3, [3]), ("xpruner", 5, [2, 3]), ("wdpruning", 6, [2, 2, 2]),
+    ("vtp", 0, [0]),
+])  # fmt: skip
+def test_a_ranking_that_learns_has_two_epochs_in_every_step(method: str, epochs: int, expected: list[int]):
+    c = candidate(sparsity={"method": method, "heads": 2, "steps": 3})
+    assert [step.epochs for step in steps_of(c, c.widths, epochs)] == expected
