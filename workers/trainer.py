@@ -17,7 +17,7 @@ from vitsearch.messages import EpochReport, TrialRequest
 
 if TYPE_CHECKING:
     from vitsearch.models import VisionTransformer
-    from vitsearch.train.distill import RememberedAnswers, TeacherAnswers
+    from vitsearch.train.distill import LiveAnswers, RememberedAnswers, TeacherAnswers
 
 PAUSE_POLL_S = 0.2
 
@@ -61,7 +61,7 @@ class Trainer:
         if classes_ENT is not None and log_probs_ENT is not None:
             self.learn_from(classes_ENT, log_probs_ENT)
         self._starts: dict[str, VisionTransformer] = {}
-        self._teachers: dict[str, TeacherAnswers] = {}
+        self._teachers: dict[str, LiveAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
         self._unpaused = threading.Event()
         self._unpaused.set()
@@ -89,6 +89,7 @@ class Trainer:
                 on_epoch=self._reports.append,
                 on_batch=self._wait_if_paused,
                 teacher=self._answers(request.train.distill),
+                inner_teacher=self._inner_teacher(request.train.distill),
                 start=self._start(request.train),
             )
             return run_trial(request, context).model_dump_json()
@@ -153,6 +154,9 @@ class Trainer:
             return CachedAnswers(self._remembered, lambda: self._live_teacher(spec))
         return self._live_teacher(spec)
 
+    def _inner_teacher(self, spec: DistillSpec) -> LiveAnswers | None:
+        return None if spec.inner == "none" else self._live_teacher(spec)
+
     def _start(self, spec: TrainSpec) -> VisionTransformer | None:
         if spec.init == "random" or spec.pretrained is None:
             return None
@@ -163,7 +167,7 @@ class Trainer:
             self._starts[key] = load_start(spec.pretrained).to(self._data.device)
         return self._starts[key]
 
-    def _live_teacher(self, spec: DistillSpec) -> TeacherAnswers:
+    def _live_teacher(self, spec: DistillSpec) -> LiveAnswers:
         from vitsearch.export import load_teacher
 
         assert spec.teacher is not None

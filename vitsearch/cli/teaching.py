@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.config import JobSpec, TrainSpec
+from vitsearch.errors import InputError
 
 if TYPE_CHECKING:
     from vitsearch.train.data import ImageData
@@ -30,13 +31,19 @@ def check_networks(job: JobSpec, data: ImageData) -> None:
         InputError: One cannot be loaded, or does not fit.
     """
     spec = job.train
-    if spec.distill.teacher is not None and spec.distill.is_active:
+    if spec.distill.teacher is not None and (spec.distill.is_active or spec.distill.inner != "none"):
         import torch
 
         from vitsearch.export import load_teacher
+        from vitsearch.train.distill import has_relations
         from vitsearch.train.tensors import TensorData
 
-        load_teacher(spec.distill.teacher, TensorData(data, torch.device("cpu")))
+        teacher = load_teacher(spec.distill.teacher, TensorData(data, torch.device("cpu")))
+        if spec.distill.inner == "minivit" and not has_relations(teacher.network):
+            raise InputError(
+                "minivit compares queries, keys and values, but the teacher has none", field="train.distill.inner",
+                value="minivit", remedy="choose a ViT as teacher, or inner: tokens or manifold",
+            )  # fmt: skip
     if spec.pretrained is not None and spec.init == "pretrained":
         from vitsearch.export import load_start
 

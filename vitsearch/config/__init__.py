@@ -19,12 +19,22 @@ from vitsearch.config.loading import load_job, load_json, load_yaml, parse
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.network import NetworkSpec
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
-from vitsearch.config.tables import DATASETS, DISTILLERS, RUNTIMES, SAMPLERS, DatasetKind, RuntimeKind, SamplerKind
+from vitsearch.config.tables import (
+    DATASETS,
+    DISTILLERS,
+    INNER_DISTILLERS,
+    RUNTIMES,
+    SAMPLERS,
+    DatasetKind,
+    RuntimeKind,
+    SamplerKind,
+)
 from vitsearch.config.train import RECIPES, TrainSpec
 
 __all__ = [
     "DATASETS",
     "DISTILLERS",
+    "INNER_DISTILLERS",
     "METRICS",
     "RECIPES",
     "RUNTIMES",

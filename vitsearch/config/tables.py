@@ -105,7 +105,14 @@ DISTILLERS: dict[str, str] = {
     "deit": "vitsearch.train.distill.losses:deit",
 }
 
+INNER_DISTILLERS: dict[str, str] = {
+    "tokens": "vitsearch.train.distill.inner:tokens",
+    "manifold": "vitsearch.train.distill.inner:manifold",
+    "minivit": "vitsearch.train.distill.inner:minivit",
+}
+
 SamplerName = Annotated[str, KeyOf(SAMPLERS)]
 DatasetName = Annotated[str, KeyOf(DATASETS)]
 RuntimeName = Annotated[str, KeyOf(RUNTIMES)]
 DistillerName = Annotated[str, KeyOf(DISTILLERS, ("none",))]
+InnerDistillerName = Annotated[str, KeyOf(INNER_DISTILLERS, ("none",))]

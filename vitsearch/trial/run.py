@@ -8,7 +8,7 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
-from vitsearch.train.distill import TeacherAnswers, distillation_loss
+from vitsearch.train.distill import LiveAnswers, TeacherAnswers, distillation_loss, inner_losses
 from vitsearch.train.evaluate import evaluate, normalized_batches
 from vitsearch.train.loop import Hooks, train
 from vitsearch.train.losses import LossTerm, classification_loss
@@ -66,6 +66,7 @@ class TrialContext:
         on_epoch: Called after each epoch.
         on_batch: Called between batches; may block, or raise ``TrialStopped``.
         teacher: Answers for recipes that distil.
+        inner_teacher: The teacher itself, for recipes that learn from what it computes.
         start: A dense network for recipes that start from trained weights.
     """
 
@@ -73,6 +74,7 @@ class TrialContext:
     on_epoch: Callable[[EpochReport], None] = lambda _: None
     on_batch: Callable[[], None] = lambda: None
     teacher: TeacherAnswers | None = None
+    inner_teacher: LiveAnswers | None = None
     start: VisionTransformer | None = None
 
 
@@ -131,10 +133,10 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         learn_batch_norms(dense)
         if _reduces_from_the_start(request):
             dense.set_reducers(build_reducers(candidate))
-    with _stage("train"):
+    with _stage("train"), _inner_losses(request, context, dense, spec.epochs) as inner:
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
-            loss_terms=_loss_terms(request, context), eval_batch_size=request.evaluate.batch_size,
+            loss_terms=(*_loss_terms(request, context), *inner), eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
     train_s = time.perf_counter() - started
     with _stage("compress"):
@@ -243,6 +245,18 @@ def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm,
     return (distillation_loss(spec.distill, spec.label_smoothing, context.teacher),)
 
 
+def _inner_losses(
+    request: TrialRequest, context: TrialContext, model: VisionTransformer, epochs: int
+) -> AbstractContextManager[tuple[LossTerm, ...]]:
+    """What the recipe takes from the teacher's own computation."""
+    spec = request.train.distill
+    if spec.inner != "none" and context.inner_teacher is None:
+        raise TrialError(
+            "train", "no_teacher", "the worker has no teacher for train.distill.inner", retryable=True
+        )
+    return inner_losses(spec, model, context.inner_teacher, epochs)
+
+
 def _inherit(dense: VisionTransformer, request: TrialRequest, context: TrialContext) -> None:
     """Trained weights in place of random ones, wherever shapes allow."""
     if context.start is None:
@@ -277,12 +291,13 @@ def _trainer(request: TrialRequest, context: TrialContext) -> Trainer:
     runs = itertools.count(1)  # each has a seed of its own
 
     def fine_tune(model: VisionTransformer, epochs: int, terms: tuple[LossTerm, ...] = ()) -> None:
-        train(
-            model, context.data, spec, seed=request.seed + next(runs), data_seed=request.data_seed,
-            trial=request.trial, epochs=epochs, loss_terms=(*_loss_terms(request, context), *terms),
-            hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
-            eval_batch_size=request.evaluate.batch_size,
-        )  # fmt: skip
+        with _inner_losses(request, context, model, epochs) as inner:
+            train(
+                model, context.data, spec, seed=request.seed + next(runs), data_seed=request.data_seed,
+                trial=request.trial, epochs=epochs, loss_terms=(*_loss_terms(request, context), *inner, *terms),
+                hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
+                eval_batch_size=request.evaluate.batch_size,
+            )  # fmt: skip
 
     return fine_tune
 

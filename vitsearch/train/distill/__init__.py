@@ -9,6 +9,7 @@ from vitsearch.train.distill.answers import (
     TeacherAnswers,
     remember,
 )
+from vitsearch.train.distill.inner import has_relations, inner_losses
 from vitsearch.train.distill.losses import Distiller
 from vitsearch.train.losses import LossTerm
 
@@ -26,5 +27,7 @@ __all__ = [
     "RememberedAnswers",
     "TeacherAnswers",
     "distillation_loss",
+    "has_relations",
+    "inner_losses",
     "remember",
 ]

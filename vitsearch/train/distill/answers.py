@@ -59,6 +59,16 @@ class LiveAnswers:
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self._student_mean, self._student_std = student_mean.view(1, -1, 1, 1), student_std.view(1, -1, 1, 1)
 
+    @property
+    def network(self) -> nn.Module:
+        """The teacher itself."""
+        return self._network
+
+    def example(self) -> Tensor:
+        """One grey image of the student's kind (1, C, S, S), to see what the teacher computes."""
+        side = self._size
+        return torch.zeros(1, self._student_mean.shape[1], side, side, device=self._mean.device)
+
     @torch.inference_mode()
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """The teacher's own outputs (B, K) on images normalised as the student's."""
