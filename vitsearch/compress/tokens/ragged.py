@@ -29,7 +29,9 @@ def compacted(x_BND: Tensor, size_BN: Tensor, *beside_BN: Tensor) -> tuple[Tenso
         return x_BND, size_BN, *beside_BN
     there_BN = present(size_BN)
     longest = size_BN.shape[1] if torch.compiler.is_exporting() else int(there_BN.sum(dim=1).max())
-    order_BM = (~there_BN).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    places_N = torch.arange(size_BN.shape[1], device=size_BN.device)
+    key_BN = torch.where(there_BN, places_N, places_N + size_BN.shape[1])  # ONNX has no stable sort
+    order_BM = key_BN.argsort(dim=1)[:, :longest]
     return gather_tokens(x_BND, order_BM), *(one_BN.gather(1, order_BM) for one_BN in (size_BN, *beside_BN))
 
 
