@@ -14,7 +14,6 @@ from vitsearch.export.contents import (
     PREPROCESS_FILE,
     BundleMetrics,
     Preprocess,
-    SimulatedBits,
 )
 from vitsearch.messages import Profile
 from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
@@ -222,7 +221,7 @@ def _profile_row(p: Profile) -> Sequence[object]:
 def _simulated(sparsity: Sparsity, metrics: BundleMetrics, weights_file_mb: float) -> str:
     paragraphs = []
     if metrics.simulated.any:
-        paragraphs.append(_simulated_bits(metrics.simulated, weights_file_mb, metrics.cost.size_mb))
+        paragraphs.append(_simulated_bits(metrics, weights_file_mb))
     if sparsity.mask != "none":
         paragraphs.append(_simulated_zeros(sparsity))
     return "\n\n".join(paragraphs) or "Nothing: weights and activations are float32 and run as such."
@@ -239,18 +238,26 @@ def _simulated_zeros(sparsity: Sparsity) -> str:
     )
 
 
-def _simulated_bits(simulated: SimulatedBits, weights_file_mb: float, size_mb: float) -> str:
-    parts = []
+def _simulated_bits(metrics: BundleMetrics, weights_file_mb: float) -> str:
+    simulated, parts = metrics.simulated, []
     if simulated.weight_bits:
         parts.append(f"weights at {_numbers(simulated.weight_bits)} bits")
     if simulated.activation_bits:
         parts.append(f"activations at {_numbers(simulated.activation_bits)} bits")
-    return (
+    text = (
         f"Quantisation: {' and '.join(parts)}. Values are rounded to these widths, so accuracy is that of the "
-        "quantised network, but PyTorch and ONNX Runtime compute with them in float32. The widths count in bits, "
-        f"size ({size_mb:.3g} MB; the file has {weights_file_mb:.3g} MB) and EER, never in latency or memory: a "
-        "runtime that executes them is needed to gain from them."
+        f"quantised network, but PyTorch, and ONNX Runtime with `{ONNX_FILE}`, compute with them in floating "
+        f"point. The widths count in bits, size ({metrics.cost.size_mb:.3g} MB; the file has "
+        f"{weights_file_mb:.3g} MB) and EER, never in latency or memory: a runtime that executes them is needed "
+        "to gain from them."
     )
+    measured = [one for profile in metrics.profiles for one in (profile, *profile.others)]
+    if any(one.conditions.dtype == "int8" for one in measured):
+        text += (
+            " The runtimes whose number format above is int8 do: there linear layers ran on 8-bit integers, and "
+            "attention's own products in float32."
+        )
+    return text
 
 
 def _usage(metrics: BundleMetrics) -> str:
