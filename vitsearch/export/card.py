@@ -9,6 +9,7 @@ from vitsearch.candidate import Candidate, Sparsity
 from vitsearch.cost.eer import reference_value
 from vitsearch.export.contents import (
     CARD_FILE,
+    INT8_FILE,
     METRICS_FILE,
     ONNX_FILE,
     PREPROCESS_FILE,
@@ -94,6 +95,7 @@ def _title(candidate: Candidate, preprocess: Preprocess, metrics: BundleMetrics)
                 (f"`{PREPROCESS_FILE}`", "size, channels, normalisation, class names"),
                 (f"`{METRICS_FILE}`", "every figure of this card, for programs"),
                 (f"`{ONNX_FILE}`", "the same network for ONNX Runtime"),
+                *([(f"`{INT8_FILE}`", "the same in 8-bit integers, for ONNX Runtime")] if metrics.int8 else []),
                 (f"`{CARD_FILE}`", "this text"),
             ],
         )
@@ -135,6 +137,13 @@ def _accuracy(metrics: BundleMetrics) -> str:
             for split, count, share, what in rows
         ],
     )
+    if metrics.int8 is not None:
+        one = metrics.int8
+        text += (
+            f"\n\n`{INT8_FILE}` has an arithmetic of its own and was scored itself, with this bundle's weights: "
+            f"{100 * one.accuracy_val:.2f} % of {one.images} validation images; {100 * one.agreement:.1f} % of "
+            "its classes are those of PyTorch, where the bits are simulated."
+        )
     text += (
         f"\n\nAlways naming the most frequent class gives {100 * metrics.chance_accuracy:.2f} % on the validation "
         "images. The search chose this model by its validation accuracy, which is therefore optimistic."
@@ -256,6 +265,15 @@ def _simulated_bits(metrics: BundleMetrics, weights_file_mb: float) -> str:
         text += (
             " The runtimes whose number format above is int8 do: there linear layers ran on 8-bit integers, and "
             "attention's own products in float32."
+        )
+    if metrics.int8 is not None:
+        ranges = {
+            "dynamic": "found anew for each batch, so that an answer depends a little on its neighbours",
+            "qdq": "chosen beforehand on training images",
+        }
+        text += (
+            f" `{INT8_FILE}` ({metrics.int8.file_size_mb:.3g} MB) is for such a runtime, with ranges of "
+            f"activations {ranges[metrics.int8.kind]}; its input and output are those of `{ONNX_FILE}`."
         )
     return text
 
