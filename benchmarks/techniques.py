@@ -185,6 +185,7 @@ def write_table(rows: list[Row], out: Path, epochs: int, images: int) -> None:
         f"trained for {epochs} epochs on {images:,} CIFAR-10 images, then compressed without fine-tuning.",
         "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch 8",
         "(none for simulated bits).",
+        "Each latency is measured once, in the order of the table: small differences say nothing.",
         f"Made by `python benchmarks/techniques.py cifar10_20k.npz --epochs {epochs} --out docs`.",
         "",
         "![Accuracy against EER and latency](techniques.png)",
