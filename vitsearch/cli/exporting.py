@@ -6,29 +6,36 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from vitsearch.cli.session import SAMPLE_FILE, open_study
+from vitsearch.cli.session import SAMPLE_FILE, load_data, open_study
 from vitsearch.errors import InputError, StudyError
-from vitsearch.export import Bundle, export_bundle, facts_of
+from vitsearch.export import INT8_KINDS, Bundle, Int8Kind, Int8Request, export_bundle, facts_of, require_int8
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
 from vitsearch.search import artifact_dir, final_dir
 from vitsearch.storage import TrialRecord
+from vitsearch.train.tensors import TensorData
 
 
-def export_trial(folder: Path, select: str, out: Path, *, overwrite: bool = False) -> Bundle:
+def export_trial(
+    folder: Path, select: str, out: Path, *, overwrite: bool = False, int8: str | None = None
+) -> Bundle:
     """Write the selected model of a run as a bundle.
 
-    A model that was retrained at full length is exported with those weights.
+    A model that was retrained at full length is exported with those weights. A file of 8-bit integers needs the
+    job's images, to choose ranges and to be scored.
 
     Raises:
-        InputError: The selection names no exportable trial, or ``out`` is taken.
+        InputError: The selection names no exportable trial, ``out`` is taken, or there can be no file of 8-bit
+            integers: the model has other bits, or the images are gone or changed.
         StudyError: The run has found nothing yet.
     """
     report = StudyReport.load(open_study(folder))
     trial = select_trial(report, select)
     retrained = isinstance(trial.final, TrialResult)
     weights = final_dir(folder, trial.number) if retrained else artifact_dir(folder, trial.number)
+    integers = None if int8 is None else _int8_request(int8, trial, report)
     return export_bundle(
         candidate=trial.candidate,
         weights_folder=weights,
@@ -37,7 +44,16 @@ def export_trial(folder: Path, select: str, out: Path, *, overwrite: bool = Fals
         images_NHWC=np.load(folder / SAMPLE_FILE, allow_pickle=False),
         out=out,
         overwrite=overwrite,
+        int8=integers,
     )
+
+
+def _int8_request(word: str, trial: TrialRecord, report: StudyReport) -> Int8Request:
+    kind: Int8Kind | None = next((one for one in INT8_KINDS if one == word), None)
+    if kind is None:
+        raise InputError("must be dynamic or qdq", where="vitsearch export", field="--int8", value=word)
+    require_int8(trial.candidate, kind)  # before the images are read
+    return Int8Request(kind=kind, data=TensorData(load_data(report.study.job), torch.device("cpu")))
 
 
 def select_trial(report: StudyReport, select: str) -> TrialRecord:

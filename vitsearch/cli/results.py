@@ -66,12 +66,20 @@ def export(
         str, typer.Option("--select", help="knee, best-accuracy, best-eer or trial=N.", metavar="WHICH")
     ] = "knee",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older bundle.")] = False,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            "--int8",
+            help="Add model.int8.onnx, scored on itself, for a W8A8 model: dynamic or qdq.",
+            metavar="KIND",
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Write a front member as a bundle: weights, ONNX (checked), preprocessing, metrics, model card."""
     from vitsearch.cli.exporting import export_trial
 
-    bundle = export_trial(folder, select, out, overwrite=overwrite)
+    bundle = export_trial(folder, select, out, overwrite=overwrite, int8=int8)
     if json_output:
         print_json({"bundle": str(bundle.folder), "trial": bundle.metrics.trial,
                     "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip

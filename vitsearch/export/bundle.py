@@ -17,6 +17,7 @@ from vitsearch.compress import assemble
 from vitsearch.config import load_json, parse
 from vitsearch.errors import ExportError, InputError
 from vitsearch.export.contents import (
+    INT8_FILE,
     METRICS_FILE,
     NEEDED_FILES,
     ONNX_FILE,
@@ -92,6 +93,19 @@ class Bundle:
         """
         path = checked_file(self.folder, ONNX_FILE)
         _require_sha256(path, path.read_bytes(), self.metrics.onnx_sha256)
+        return OnnxModel(path)
+
+    @cached_property
+    def onnx_int8(self) -> OnnxModel | None:
+        """``model.int8.onnx``, loaded on first use; None where the bundle was exported without one.
+
+        Raises:
+            InputError: The file is missing or is not the one that was scored at export.
+        """
+        if self.metrics.int8 is None:
+            return None
+        path = checked_file(self.folder, INT8_FILE)
+        _require_sha256(path, path.read_bytes(), self.metrics.int8.sha256)
         return OnnxModel(path)
 
 

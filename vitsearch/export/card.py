@@ -9,12 +9,12 @@ from vitsearch.candidate import Candidate, Sparsity
 from vitsearch.cost.eer import reference_value
 from vitsearch.export.contents import (
     CARD_FILE,
+    INT8_FILE,
     METRICS_FILE,
     ONNX_FILE,
     PREPROCESS_FILE,
     BundleMetrics,
     Preprocess,
-    SimulatedBits,
 )
 from vitsearch.messages import Profile
 from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
@@ -95,6 +95,7 @@ def _title(candidate: Candidate, preprocess: Preprocess, metrics: BundleMetrics)
                 (f"`{PREPROCESS_FILE}`", "size, channels, normalisation, class names"),
                 (f"`{METRICS_FILE}`", "every figure of this card, for programs"),
                 (f"`{ONNX_FILE}`", "the same network for ONNX Runtime"),
+                *([(f"`{INT8_FILE}`", "the same in 8-bit integers, for ONNX Runtime")] if metrics.int8 else []),
                 (f"`{CARD_FILE}`", "this text"),
             ],
         )
@@ -136,6 +137,13 @@ def _accuracy(metrics: BundleMetrics) -> str:
             for split, count, share, what in rows
         ],
     )
+    if metrics.int8 is not None:
+        one = metrics.int8
+        text += (
+            f"\n\n`{INT8_FILE}` has an arithmetic of its own and was scored itself, with this bundle's weights: "
+            f"{100 * one.accuracy_val:.2f} % of {one.images} validation images; {100 * one.agreement:.1f} % of "
+            "its classes are those of PyTorch, where the bits are simulated."
+        )
     text += (
         f"\n\nAlways naming the most frequent class gives {100 * metrics.chance_accuracy:.2f} % on the validation "
         "images. The search chose this model by its validation accuracy, which is therefore optimistic."
@@ -222,7 +230,7 @@ def _profile_row(p: Profile) -> Sequence[object]:
 def _simulated(sparsity: Sparsity, metrics: BundleMetrics, weights_file_mb: float) -> str:
     paragraphs = []
     if metrics.simulated.any:
-        paragraphs.append(_simulated_bits(metrics.simulated, weights_file_mb, metrics.cost.size_mb))
+        paragraphs.append(_simulated_bits(metrics, weights_file_mb))
     if sparsity.mask != "none":
         paragraphs.append(_simulated_zeros(sparsity))
     return "\n\n".join(paragraphs) or "Nothing: weights and activations are float32 and run as such."
@@ -239,18 +247,35 @@ def _simulated_zeros(sparsity: Sparsity) -> str:
     )
 
 
-def _simulated_bits(simulated: SimulatedBits, weights_file_mb: float, size_mb: float) -> str:
-    parts = []
+def _simulated_bits(metrics: BundleMetrics, weights_file_mb: float) -> str:
+    simulated, parts = metrics.simulated, []
     if simulated.weight_bits:
         parts.append(f"weights at {_numbers(simulated.weight_bits)} bits")
     if simulated.activation_bits:
         parts.append(f"activations at {_numbers(simulated.activation_bits)} bits")
-    return (
+    text = (
         f"Quantisation: {' and '.join(parts)}. Values are rounded to these widths, so accuracy is that of the "
-        "quantised network, but PyTorch and ONNX Runtime compute with them in float32. The widths count in bits, "
-        f"size ({size_mb:.3g} MB; the file has {weights_file_mb:.3g} MB) and EER, never in latency or memory: a "
-        "runtime that executes them is needed to gain from them."
+        f"quantised network, but PyTorch, and ONNX Runtime with `{ONNX_FILE}`, compute with them in floating "
+        f"point. The widths count in bits, size ({metrics.cost.size_mb:.3g} MB; the file has "
+        f"{weights_file_mb:.3g} MB) and EER, never in latency or memory: a runtime that executes them is needed "
+        "to gain from them."
     )
+    measured = [one for profile in metrics.profiles for one in (profile, *profile.others)]
+    if any(one.conditions.dtype == "int8" for one in measured):
+        text += (
+            " The runtimes whose number format above is int8 do: there linear layers ran on 8-bit integers, and "
+            "attention's own products in float32."
+        )
+    if metrics.int8 is not None:
+        ranges = {
+            "dynamic": "found anew for each batch, so that an answer depends a little on its neighbours",
+            "qdq": "chosen beforehand on training images",
+        }
+        text += (
+            f" `{INT8_FILE}` ({metrics.int8.file_size_mb:.3g} MB) is for such a runtime, with ranges of "
+            f"activations {ranges[metrics.int8.kind]}; its input and output are those of `{ONNX_FILE}`."
+        )
+    return text
 
 
 def _usage(metrics: BundleMetrics) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,13 +17,17 @@ from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE
 PREPROCESS_FILE = "preprocess.json"
 METRICS_FILE = "metrics.json"
 ONNX_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 CARD_FILE = "MODEL_CARD.md"
 NEEDED_FILES = (WEIGHTS_FILE, CANDIDATE_FILE, PREPROCESS_FILE, METRICS_FILE, ONNX_FILE)
 BUNDLE_FILES = (*NEEDED_FILES, CARD_FILE)
+OPTIONAL_FILES = (INT8_FILE,)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Int8Kind = Literal["dynamic", "qdq"]
+INT8_KINDS: tuple[Int8Kind, ...] = get_args(Int8Kind)
 
 
 class Preprocess(Spec):
@@ -101,6 +105,26 @@ class OnnxCheck(Spec):
     max_abs_diff: float
     mean_abs_diff: float
     max_abs_logit: float
+    agreement: Share
+
+
+class Int8File(Spec):
+    """``model.int8.onnx``, which executes 8-bit integers, scored on itself with the bundle's weights.
+
+    Attributes:
+        kind: When the ranges of activations are chosen: for each batch, or beforehand.
+        sha256: Checksum of the file.
+        file_size_mb: Its size.
+        images: Validation images it was scored on.
+        accuracy_val: Share of them that it classifies correctly.
+        agreement: Share of them that it classifies as PyTorch does, where the bits are simulated.
+    """
+
+    kind: Int8Kind
+    sha256: Sha256
+    file_size_mb: float
+    images: Annotated[int, Field(ge=1)]
+    accuracy_val: Share
     agreement: Share
 
 
@@ -198,6 +222,7 @@ class BundleMetrics(ModelFacts):
         chance_accuracy: Accuracy of always naming the most frequent class.
         onnx_sha256: Checksum of ``model.onnx``.
         onnx_check: Its comparison with PyTorch.
+        int8: What is known about ``model.int8.onnx``; None where the bundle has none.
         versions: What wrote the bundle.
     """
 
@@ -214,6 +239,7 @@ class BundleMetrics(ModelFacts):
     chance_accuracy: Share
     onnx_sha256: Sha256
     onnx_check: OnnxCheck
+    int8: Int8File | None = None
     versions: Versions
 
 

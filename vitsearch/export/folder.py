@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitsearch.errors import ExportError, InputError
-from vitsearch.export.contents import BUNDLE_FILES, METRICS_FILE
+from vitsearch.export.contents import BUNDLE_FILES, METRICS_FILE, OPTIONAL_FILES
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def require_free(out: Path, *, overwrite: bool) -> None:
     names = {entry.name for entry in out.iterdir()}
     if not names:
         return
-    if METRICS_FILE in names and names <= set(BUNDLE_FILES):
+    if METRICS_FILE in names and names <= {*BUNDLE_FILES, *OPTIONAL_FILES}:
         if overwrite:
             return
         remedy = "choose another folder, or replace it with --overwrite (overwrite=True in Python)"

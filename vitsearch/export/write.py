@@ -21,6 +21,7 @@ from vitsearch.export.contents import (
     ONNX_FILE,
     PREPROCESS_FILE,
     BundleMetrics,
+    Int8File,
     ModelFacts,
     OnnxCheck,
     Preprocess,
@@ -30,6 +31,7 @@ from vitsearch.export.contents import (
 )
 from vitsearch.export.folder import appearing_folder, require_free
 from vitsearch.export.images import pixels_of
+from vitsearch.export.int8_file import Int8Request, require_usable, write_int8
 from vitsearch.export.onnx_file import check_onnx
 from vitsearch.onnx import OnnxModel, export_onnx
 from vitsearch.storage import DataSummary
@@ -46,6 +48,7 @@ def export_bundle(
     images_NHWC: ImageArray,
     out: Path,
     overwrite: bool = False,
+    int8: Int8Request | None = None,
     notes: str = "",
 ) -> Bundle:
     """Write a bundle; it appears at ``out`` complete and checked, or not at all.
@@ -59,18 +62,22 @@ def export_bundle(
             validation split.
         out: Folder to make.
         overwrite: Replace an older bundle at ``out``.
+        int8: Add a file of 8-bit integers, for a candidate of these bits.
         notes: Markdown that ends the model card, as the person wrote it.
 
     Returns:
         The bundle, read back.
 
     Raises:
-        InputError: ``out`` is taken, or the weights are missing or damaged.
+        InputError: ``out`` is taken, the weights are missing or damaged, or the candidate has other bits than
+            ``int8`` needs.
         ExportError: The weights are another candidate's, the ONNX file computes something else, or the disk is
             full.
     """
     require_free(out, overwrite=overwrite)
     candidate = candidate.canonical()
+    if int8 is not None:
+        require_usable(int8, candidate, data)
     preprocess = _preprocess(candidate, data)
     _require_same_candidate(candidate, weights_folder)
     source = weights_folder / WEIGHTS_FILE
@@ -90,7 +97,8 @@ def export_bundle(
         export_onnx(model, folder / ONNX_FILE, in_chans=a.in_chans, image_size=a.image_size)
         check = check_onnx(candidate, model, OnnxModel(folder / ONNX_FILE), images_NCHW)
         onnx_sha256 = hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
-        metrics = _metrics(candidate, data, facts, check, onnx_sha256)
+        integers = None if int8 is None else write_int8(int8, candidate, model, folder)
+        metrics = _metrics(candidate, data, facts, check, onnx_sha256, integers)
         _write(folder / METRICS_FILE, metrics)
         file_mb = source.stat().st_size / 1e6
         card = model_card(candidate, preprocess, metrics, weights_file_mb=file_mb, notes=notes)
@@ -113,7 +121,12 @@ def _require_same_candidate(candidate: Candidate, weights_folder: Path) -> None:
 
 
 def _metrics(
-    candidate: Candidate, data: DataSummary, facts: ModelFacts, check: OnnxCheck, onnx_sha256: str
+    candidate: Candidate,
+    data: DataSummary,
+    facts: ModelFacts,
+    check: OnnxCheck,
+    onnx_sha256: str,
+    int8: Int8File | None,
 ) -> BundleMetrics:
     cost = cost_of(candidate).after(facts.measured)
     return BundleMetrics(
@@ -130,6 +143,7 @@ def _metrics(
         chance_accuracy=data.chance_accuracy,
         onnx_sha256=onnx_sha256,
         onnx_check=check,
+        int8=int8,
         versions=Versions(
             vitsearch=__version__, **{name: version(name) for name in ("torch", "timm", "onnx", "onnxruntime")}
         ),

@@ -74,6 +74,11 @@ def trials_csv(report: StudyReport) -> str:
             "knee": report.knee is not None and trial.number == report.knee.number,
         }
         row |= trial.figures or known_figures(trial.cost, job)
+        profile = trial.profiles.get(job.targets[0].name)
+        if profile is not None:
+            row["runtime"] = _runtime(profile)
+            if profile.accuracy is not None:
+                row["runtime_accuracy"] = profile.accuracy
         if isinstance(outcome, TrialResult):
             row |= {"seconds": round(outcome.total_s, 3), "epochs": outcome.epochs_run}
         if isinstance(final, TrialResult) and final.split == "test":
@@ -96,7 +101,10 @@ def front_table(report: StudyReport) -> tuple[list[str], list[list[str]]]:
     hidden = {"images_per_s", "peak_memory_mb"} - asked  # follow from the same measurement; the CSV has them
     keys = [key for key in COLUMNS if key not in hidden and any(key in t.figures for t in report.front)]
     tested = any(isinstance(trial.final, TrialResult) for trial in report.front)
-    heading = ["trial", *(COLUMNS[key] for key in keys), *(["test accuracy"] if tested else []), "candidate"]
+    target = report.job.targets[0]
+    raced = bool(target.also) and any(target.name in trial.profiles for trial in report.front)
+    heading = ["trial", *(COLUMNS[key] for key in keys), *(["test accuracy"] if tested else []),
+               *(["fastest runtime"] if raced else []), "candidate"]  # fmt: skip
     rows = []
     for trial in report.front:
         knee = " ★ knee" if report.knee is not None and trial.number == report.knee.number else ""
@@ -105,6 +113,9 @@ def front_table(report: StudyReport) -> tuple[list[str], list[list[str]]]:
         if tested:
             final = trial.final
             row.append(shown("accuracy", final.accuracy) if isinstance(final, TrialResult) else "")
+        if raced:
+            profile = trial.profiles.get(target.name)
+            row.append("" if profile is None else _fastest(profile))
         row.append(trial.candidate.summary() + (" *" if simulated_bits(trial.candidate) else ""))
         rows.append(row)
     return heading, rows
@@ -154,6 +165,16 @@ def trial_markdown(trial: TrialRecord, report: StudyReport) -> str:
     if simulated_bits(trial.candidate):
         lines += ["", SIMULATED_NOTE]
     return "\n".join([*lines, ""])
+
+
+def _fastest(profile: Profile) -> str:
+    """The runtime behind a latency, with the accuracy of its own arithmetic where that is not the trial's."""
+    right = "" if profile.accuracy is None else f", {shown('accuracy', profile.accuracy)} correct"
+    return f"{_runtime(profile)}{right}"
+
+
+def _runtime(profile: Profile) -> str:
+    return profile.conditions.runtime.partition(" ")[0]
 
 
 def profile_lines(profile: Profile) -> list[str]:

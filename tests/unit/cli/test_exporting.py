@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.unit.report.factory import DATA, add_trials, job, report
+from vitsearch.cli import exporting
 from vitsearch.cli.exporting import select_trial
 from vitsearch.cli.main import app
 from vitsearch.cli.session import new_study
@@ -69,3 +70,20 @@ def test_a_refused_selection_writes_nothing(tmp_path: Path) -> None:
         arguments = ["export", str(tmp_path / "out"), "--select", words, "--out", str(tmp_path / "bundle")]
         assert isinstance(CliRunner().invoke(app, arguments).exception, InputError)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_file_of_integers_is_refused_before_any_image_is_read(
+    found: StudyReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "open_study", lambda _: None)
+    monkeypatch.setattr(StudyReport, "load", lambda _: found)
+    monkeypatch.setattr(exporting, "load_data", lambda _: pytest.fail("images were read"))
+    for words, rule in (
+        ("int8", "must be dynamic or qdq"),
+        ("qdq", "needs a model whose weights and activations"),
+    ):
+        arguments = ["export", str(tmp_path), "--int8", words, "--out", str(tmp_path / "bundle")]
+        error = CliRunner().invoke(app, arguments).exception
+        assert isinstance(error, InputError)
+        assert rule in str(error)
+        assert error.field == "--int8"

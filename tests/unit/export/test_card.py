@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.unit.export.factory import CANDIDATES
+from tests.unit.export.factory import CANDIDATES, PROFILE
 from vitsearch.candidate import Sparsity
 from vitsearch.config import EerSpec
 from vitsearch.export.card import model_card
@@ -91,6 +91,18 @@ def test_simulated_bits_stand_beside_latency(bundle_of):
     card = (bundle_of("tome_w8a8_pruned").folder / "MODEL_CARD.md").read_text()
     assert "weights at 8 bits and activations at 8 bits" in card
     assert "never in latency" in card
+
+
+def test_a_runtime_of_integers_is_told_from_simulation(bundle_of):
+    bundle = bundle_of("tome_w8a8_pruned")
+    conditions = PROFILE.conditions.model_copy(update={"runtime": "onnxruntime_int8_qdq 1.2", "dtype": "int8"})
+    integers = PROFILE.model_copy(update={"conditions": conditions, "accuracy": 0.8125, "others": (PROFILE,)})
+    card = card_of(bundle, profiles=(integers,))
+    assert "The fastest runtime on local is onnxruntime_int8_qdq 1.2." in card
+    assert card.count("| local |") == 2
+    assert "81.25 %" in card
+    assert "linear layers ran on 8-bit integers" in card
+    assert "8-bit integers" not in card_of(bundle)
 
 
 def test_the_test_accuracy_appears_only_after_retraining(bundle_of):

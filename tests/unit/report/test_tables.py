@@ -1,11 +1,13 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from tests.unit.report import factory
 from vitsearch.candidate import Candidate
+from vitsearch.messages import Profile
 from vitsearch.report import StudyReport
-from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown, trials_csv
+from vitsearch.report.tables import fate, flatten, front_markdown, front_table, trial_markdown, trials_csv
 
 
 def rows_of(report: StudyReport) -> list[dict[str, str]]:
@@ -134,3 +136,47 @@ def test_flatten():
     assert flat["architecture.class_token"] is True
     assert "sparsity.mlp_units" not in flat  # None is left out
     assert flatten(candidate.architecture, "a")["a.depth"] == 2
+
+
+def int8_profile(runtime: str, latency_ms: float, **more: Any) -> Profile:
+    one = factory.profile(latency_ms)
+    conditions = one.conditions.model_copy(update={"runtime": f"{runtime} 1.2.3"})
+    return one.model_copy(update={"conditions": conditions, **more})
+
+
+def test_the_front_names_the_fastest_runtime_of_each_model_and_what_it_gets_right(tmp_path: Path):
+    target = {"runtime": "pytorch", "also": ["onnxruntime_int8_qdq", "pytorch_bf16"]}
+    store = factory.new_store(tmp_path, factory.job(targets=[target]))
+    factory.add_trials(store, 40)
+    first, second, third, *_ = StudyReport.load(store).front
+    slow = (int8_profile("pytorch", 3.0), int8_profile("pytorch_bf16", 2.0, accuracy=0.75))
+    store.add_profiles(
+        first.number, [int8_profile("onnxruntime_int8_qdq", 1.0, accuracy=0.875, others=slow)], first.figures
+    )
+    store.add_profiles(second.number, [int8_profile("pytorch", 1.5)], second.figures)
+    report = StudyReport.load(store)
+    heading, rows = front_table(report)
+    column = heading.index("fastest runtime")
+    named = {row[0].split()[0]: row[column] for row in rows}
+    assert named.pop(str(first.number)) == "onnxruntime_int8_qdq, 87.50 % correct"
+    assert named.pop(str(second.number)) == "pytorch"
+    assert named[str(third.number)] == ""
+    by_number = {int(row["trial"]): row for row in rows_of(report)}
+    assert by_number[first.number]["runtime"] == "onnxruntime_int8_qdq"
+    assert by_number[first.number]["runtime_accuracy"] == "0.875"
+    assert by_number[second.number]["runtime_accuracy"] == ""
+    member = next(trial for trial in report.front if trial.number == first.number)
+    sentences = [line for line in trial_markdown(member, report).splitlines() if line.startswith("- On local")]
+    assert ["1.2.3" in line for line in sentences] == [True] * 3
+    assert "onnxruntime_int8_qdq" in sentences[0]
+    assert sentences[0].endswith("87.50 % correct in this arithmetic, the fastest runtime")
+    assert "pytorch_bf16" in sentences[1]
+    assert "fastest" not in sentences[1] + sentences[2]
+
+
+def test_one_runtime_needs_no_column(tmp_path: Path):
+    store = factory.new_store(tmp_path)
+    factory.add_trials(store, 5)
+    first = StudyReport.load(store).front[0]
+    store.add_profiles(first.number, [factory.profile(1.0)], first.figures)
+    assert "fastest runtime" not in front_table(StudyReport.load(store))[0]

@@ -8,11 +8,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from workers.profiler import machine_to_itself
+from tests.unit.compress.factory import candidate
+from tests.unit.train.factory import image_data
+from vitsearch.compress import assemble
+from vitsearch.config import TargetSpec
+from vitsearch.messages import Profile, ProfileRequest
+from vitsearch.trial import save_model
+from workers.profiler import Profiler, machine_to_itself
 
 HOLDER = """
 import tempfile, time
@@ -56,3 +63,25 @@ def test_another_users_lock_file_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "vitsearch-measuring.lock").touch(mode=0o444)
     with machine_to_itself():
         assert not os.access(tmp_path / "vitsearch-measuring.lock", os.X_OK)
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_a_profiler_measures_on_the_images_it_was_given(with_images: bool, tmp_path: Path) -> None:
+    """What the object store hands over: two arrays, read-only, and the small fields."""
+    c = candidate(tokens={"reducer": "tome", "r": 2})
+    save_model(assemble(c), c, tmp_path)
+    data = image_data(size=8)
+    meta = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in {"images_NHWC", "labels_N"}}
+    shared = (data.images_NHWC, data.labels_N, meta) if with_images else ()
+    for array in shared[:2]:
+        array.flags.writeable = False
+    target = TargetSpec(also=("pytorch_bf16",), warmup=0, repeats=3)
+    request = ProfileRequest(trial=0, artifact_dir=str(tmp_path), candidate=c, target=target)
+    found = Profile.model_validate_json(Profiler(*shared).run(request.model_dump_json()))
+    measured = {one.conditions.dtype: one for one in (found, *found.others)}
+    assert set(measured) == {"float32", "bfloat16"}
+    assert {one.conditions.inputs for one in measured.values()} == {
+        "validation images" if with_images else "noise"
+    }
+    assert measured["float32"].accuracy is None
+    assert (measured["bfloat16"].accuracy is not None) == with_images

@@ -56,6 +56,7 @@ class AViTRoute(TokenRoute):
     def __init__(self, gamma: float, beta: float, eps: float, *, is_last: bool, num_prefix: int) -> None:
         self.gamma, self.beta, self.eps = gamma, beta, eps
         self.is_last, self.num_prefix = is_last, num_prefix
+        self.learns = False  # only then is anything kept: an export's placeholders must not stay in the network
         self.ponder_B: Tensor | None = None  # of the latest pass through the last block
 
     def run(self, block: Block, state: TokenState) -> TokenState:
@@ -80,7 +81,7 @@ class AViTRoute(TokenRoute):
         output_BpD = before.output_BpD + p_BN[:, :prefix, None] * x_BND[:, :prefix]
         ponder_B = before.ponder_B + (runs_BN + remainder_BN).sum(dim=1)
         if self.is_last:
-            self.ponder_B = ponder_B
+            self.ponder_B = ponder_B if self.learns else None
             return TokenState(torch.cat([output_BpD, x_BND[:, prefix:]], dim=1), size_BN, None)
         goes_BN = halts_BN & (torch.arange(x_BND.shape[1], device=x_BND.device) >= prefix)
         x_BND, size_BN, summed_BN = compacted(x_BND, size_BN * ~goes_BN, summed_BN)
@@ -122,8 +123,11 @@ def avit_losses(
         assert last.ponder_B is not None
         return rule.ponder * last.ponder_B.mean() / model.architecture.num_tokens
 
+    if not isinstance(last, AViTRoute):
+        yield ()
+        return
+    last.learns = True
     try:
-        yield (loss,) if isinstance(last, AViTRoute) else ()
+        yield (loss,)
     finally:
-        if isinstance(last, AViTRoute):
-            last.ponder_B = None
+        last.learns, last.ponder_B = False, None
