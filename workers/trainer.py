@@ -155,7 +155,7 @@ class Trainer:
         return self._live_teacher(spec)
 
     def _inner_teacher(self, spec: DistillSpec) -> LiveAnswers | None:
-        return None if spec.inner == "none" else self._live_teacher(spec)
+        return self._live_teacher(spec) if spec.inner_weights else None
 
     def _start(self, spec: TrainSpec) -> VisionTransformer | None:
         if spec.init == "random" or spec.pretrained is None:

@@ -62,6 +62,22 @@ def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_trials_learn_from_several_summands_in_the_workers(teacher: Path, tmp_path: Path) -> None:
+    """With the cache of answers beside what the teacher computes, and with no answers at all."""
+    several = {"labels": 0.5, "soft": 0.5, "tokens": 0.1, "manifold": 0.1, "minivit": 0.1}
+    for number, terms in enumerate((several, {"labels": 1.0, "manifold": 0.5})):
+        distill = {"method": "combined", "teacher": {"bundle": str(teacher)}, "terms": terms}
+        train = {"epochs": 2, "distill": distill}
+        job = write_job(tmp_path, search={"trials": 2}, train=train, dataset={"max_images": 600})
+        out = tmp_path / f"out{number}"
+        found = run("run", job, "--out", out)
+        assert found.returncode == 0, found.stderr
+        assert ("the teacher has answered epoch 2/2" in found.stderr) == ("soft" in terms)
+        outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
+        assert {outcome["kind"] for outcome in outcomes} == {"result"}
+
+
+@pytest.mark.slow
 def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> None:
     job = write_job(
         tmp_path, search={"trials": 2, "workers": 1}, dataset={"max_images": 600},
@@ -81,6 +97,7 @@ def test_a_teacher_that_does_not_fit_is_told_before_anything_is_made(teacher: Pa
         ({"method": "hard", "teacher": {"timm": "vit_tinny"}}, "must be a network that timm knows"),
         ({"method": "hard"}, "needs a teacher"),
         ({"method": "heard"}, "did you mean 'hard'"),
+        ({"method": "combined", "teacher": {"bundle": str(teacher)}}, "needs terms that listen to the teacher"),
     ):
         job = write_job(tmp_path, train={"distill": distill})
         found = run("run", job, "--out", tmp_path / "out")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def divergence(teacher: np.ndarray, student: np.ndarray, temperature: float) -> 
     return temperature**2 * total / B
 
 
-def measured(method: str, targets: np.ndarray, *, dist: bool, smoothing: float = 0.0, **settings: float) -> float:
+def measured(method: str, targets: np.ndarray, *, dist: bool, smoothing: float = 0.0, **settings: Any) -> float:
     spec = DistillSpec.model_validate({"method": method, "teacher": {"timm": "any"}, **settings})
     answers = torch.from_numpy(TEACHER).log_softmax(-1)
     loss = distillation_loss(spec, smoothing, lambda _: answers)
@@ -87,8 +89,23 @@ def test_deit_without_its_token_is_refused() -> None:
         measured("deit", LABELS, dist=False)
 
 
+@pytest.mark.parametrize("dist", [False, True])
+@pytest.mark.parametrize(
+    "terms",
+    [{"labels": 0.3, "soft": 0.5, "hard": 0.7}, {"soft": 2.0}, {"labels": 1.5, "hard": 0.25, "tokens": 9.0}],
+)
+def test_combined(terms: dict[str, float], dist: bool) -> None:
+    """The term that listens to tokens is a summand of its own, with a test of its own."""
+    student = (CLS + DIST) / 2 if dist else CLS
+    expected = terms.get("labels", 0) * cross_entropy(student, one_hot(LABELS, 0.1))
+    expected += terms.get("soft", 0) * divergence(TEACHER, student, 3.0)
+    expected += terms.get("hard", 0) * cross_entropy(student, one_hot(TEACHER.argmax(1)))
+    found = measured("combined", LABELS, dist=dist, smoothing=0.1, alpha=0.9, temperature=3.0, terms=terms)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_every_method_stands_here() -> None:
-    assert set(DISTILLERS) == {"soft", "hard", "deit"}, "add a golden test of the new one"
+    assert set(DISTILLERS) == {"soft", "hard", "deit", "combined"}, "add a golden test of the new one"
 
 
 def test_a_method_needs_a_teacher() -> None:

@@ -21,9 +21,11 @@ from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.train.batches import Batch
 from vitsearch.train.data import load_dataset
-from vitsearch.train.distill import LiveAnswers, inner_losses
-from vitsearch.train.distill.inner import _resampled, manifold, minivit, tokens
-from vitsearch.train.losses import Outputs
+from vitsearch.train.distill import LiveAnswers, distillation_loss, inner_losses
+from vitsearch.train.distill.inner import manifold, minivit, tokens
+from vitsearch.train.distill.seen import patches_of, resampled
+from vitsearch.train.loop import train
+from vitsearch.train.losses import Outputs, classification_loss
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 
@@ -86,10 +88,11 @@ def test_minivit():
 
 
 def test_the_grid_of_a_teacher_is_resampled_without_its_prefix():
-    x_BND = torch.arange(17.0).view(1, 17, 1)
-    assert _resampled(x_BND, 4).flatten().tolist() == list(range(1, 17))
-    assert _resampled(x_BND, 2).shape == (1, 4, 1)
-    assert float(_resampled(x_BND, 1).mean()) == pytest.approx(8.5)
+    patches_BPT = patches_of(torch.arange(17.0).view(1, 17, 1), nn.Identity())
+    assert patches_BPT is not None
+    assert resampled(patches_BPT, 4).flatten().tolist() == list(range(1, 17))
+    assert resampled(patches_BPT, 2).shape == (1, 4, 1)
+    assert float(resampled(patches_BPT, 1).mean()) == pytest.approx(8.5)
 
 
 @pytest.mark.parametrize("inner", ["tokens", "manifold", "minivit"])
@@ -105,9 +108,9 @@ def test_a_network_that_is_its_own_teacher_and_whatever_it_is_compared_with(inne
     with inner_losses(spec, student, live(network(3, depth=3), data), 4) as (term,):
         outputs = Outputs(cls_BK=student.forward_heads(batch.images_BCHW)[0])
         same = term(outputs, batch)
-        assert {name for name, _ in student.named_parameters()} - before == {
-            "distill_projection.weight", "distill_projection.bias",
-        }  # fmt: skip
+        added = {name for name, _ in student.named_parameters()} - before
+        projection = {"distill_projection.weight", "distill_projection.bias"}
+        assert added == (projection if inner == "tokens" else set())
         same.backward()
         if inner == "tokens":
             assert student.distill_projection.weight.grad.abs().sum() > 0
@@ -155,8 +158,8 @@ def our_vit() -> VisionTransformer:
 TEACHERS: dict[str, tuple[Any, int]] = {
     "ours": (our_vit, 8),
     "timm's, other patches": (a_timm_vit, 16),
-    "resnet": (lambda: timm.create_model("resnet10t", in_chans=1, num_classes=10).eval(), 32),
-    "efficientnet": (lambda: timm.create_model("efficientnet_lite0", in_chans=1, num_classes=10).eval(), 32),
+    "resnet": (lambda: timm.create_model("resnet10t", in_chans=1, num_classes=10).eval(), 64),
+    "efficientnet": (lambda: timm.create_model("efficientnet_lite0", in_chans=1, num_classes=10).eval(), 64),
 }
 
 
@@ -190,6 +193,113 @@ def test_trials_with_every_kind_of_teacher(name: str, inner: str, digits: Tensor
     lost = run_trial(request, TrialContext(data=digits, teacher=teacher))
     assert not isinstance(lost, TrialResult)
     assert (lost.failure, lost.retryable) == ("no_teacher", True)
+
+
+TERMS: dict[str, dict[str, float]] = {
+    "GPUSQ-ViT's three": {"labels": 0.5, "soft": 0.5, "tokens": 0.2},
+    "all": {"labels": 0.2, "soft": 0.4, "hard": 0.1, "tokens": 0.1, "manifold": 0.3, "minivit": 0.05},
+    "no answers": {"labels": 0.8, "manifold": 0.2},
+    "nothing but tokens": {"tokens": 1.0},
+}
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_trials_with_several_summands(terms: dict[str, float], digits: TensorData, tmp_path: Path):
+    """In training, in fine-tuning of a narrower network with fewer tokens, and in training through quantisers."""
+    teacher = live(our_vit(), digits)
+    c = Candidate.model_validate(
+        {
+            "architecture": {"image_size": 8, "in_chans": 1, "num_classes": 10, "patch_size": 2, "depth": 3,
+                             "width": 32, "heads": 2, "mlp_ratio": 2.0, "distilled": True},
+            "tokens": {"reducer": "evit", "keep": 0.7, "blocks": (2,)},
+            "sparsity": {"method": "taylor", "mlp_units": 40, "width": 24},
+            "precision": {"weight_bits": 8, "activation_bits": 8, "training": "lsq"},
+        }
+    )  # fmt: skip
+    spec = DistillSpec(method="combined", terms=terms, teacher=TEACHER)
+    recipe = TrainSpec(epochs=2, finetune_epochs=1, qat_epochs=1, batch_size=64, autocast="fp32", distill=spec)
+    request = TrialRequest(
+        trial=0, candidate=c, train=recipe, evaluate=EvaluateSpec(batch_size=100), seed=0,
+        data_fingerprint=digits.source.fingerprint, artifact_dir=str(tmp_path),
+    )  # fmt: skip
+    asked = teacher if spec.is_active else None
+    computed = teacher if spec.inner_weights else None
+    result = run_trial(request, TrialContext(data=digits, teacher=asked, inner_teacher=computed))
+    assert isinstance(result, TrialResult), result
+    assert math.isfinite(result.loss)
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_weighted_summands_what_its_labels_do_not_say(tmp_path: Path):
+    """All labels are one class; whoever knows better is a teacher that was trained on the true ones."""
+    data = TensorData(load_dataset(DatasetSpec(kind="digits", max_images=900), image_size=8, seed=0), CPU)
+    shape = {
+        "image_size": 8,
+        "in_chans": 1,
+        "num_classes": 10,
+        "patch_size": 2,
+        "depth": 2,
+        "width": 32,
+        "heads": 2,
+    }
+    torch.manual_seed(0)
+    knowing = build_dense(Architecture.model_validate(shape), pos_embed_std=0.5)
+    settings = {"epochs": 8, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5}
+    train(knowing, data, TrainSpec.model_validate(settings), seed=1)
+    truth, data.labels_N = data.labels_N, torch.zeros_like(data.labels_N)
+    found = []
+    for terms in ({"labels": 0.02, "soft": 1.0, "tokens": 0.3}, {"labels": 1.0, "soft": 1e-6}):
+        distill = {"method": "combined", "terms": terms, "teacher": TEACHER, "temperature": 2.0}
+        recipe = TrainSpec.model_validate({**settings, "distill": distill})
+        torch.manual_seed(3)
+        student, teacher = build_dense(Architecture.model_validate(shape), pos_embed_std=0.5), live(knowing, data)
+        with inner_losses(recipe.distill, student, teacher, recipe.epochs) as inner:
+            summands = (distillation_loss(recipe.distill, 0.0, teacher), *inner)
+            train(student, data, recipe, seed=0, loss_terms=summands)
+        with torch.inference_mode():
+            said = student(data.normalized(torch.from_numpy(data.source.val))).argmax(dim=-1)
+        found.append(float((said == truth[torch.from_numpy(data.source.val)]).float().mean()))
+    assert found[0] > 0.6
+    assert found[1] < 0.2
+
+
+@pytest.mark.parametrize("inner", ["tokens", "manifold", "minivit"])
+def test_a_student_computes_what_its_teacher_does_on_images_it_has_not_seen(inner: str, digits: TensorData):
+    """With the summand, at most half of what is left without it, above what the teacher has to itself."""
+    shape = {
+        "image_size": 8,
+        "in_chans": 1,
+        "num_classes": 10,
+        "patch_size": 2,
+        "depth": 2,
+        "width": 32,
+        "heads": 2,
+    }
+    settings = {"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "early_stop": False}
+
+    def built(seed: int) -> VisionTransformer:
+        torch.manual_seed(seed)
+        return build_dense(Architecture.model_validate(shape), pos_embed_std=0.5)
+
+    knowing = built(0)
+    train(knowing, digits, TrainSpec.model_validate(settings), seed=0)
+    teacher = live(knowing, digits)
+    unseen = torch.from_numpy(digits.source.val)
+    batch = Batch(
+        images_BCHW=digits.normalized(unseen), targets=digits.labels_N[unseen], epoch=0, step=0, start=0
+    )  # fmt: skip
+
+    def left(student: VisionTransformer, weight: float, epochs: int) -> float:
+        distill = {"method": "combined", "terms": {"labels": 1.0, inner: weight}, "teacher": TEACHER}
+        recipe = TrainSpec.model_validate({**settings, "distill": distill})
+        with inner_losses(recipe.distill, student, teacher, 4) as (term,):
+            train(student, digits, recipe, seed=0, epochs=epochs, loss_terms=(classification_loss(0.0), term))
+            with torch.no_grad():
+                return float(term(Outputs(cls_BK=student(batch.images_BCHW)), batch)) / weight
+
+    with inner_losses(DistillSpec(inner=inner, teacher=TEACHER), knowing, teacher, 1) as (term,), torch.no_grad():
+        floor = float(term(Outputs(cls_BK=knowing(batch.images_BCHW)), batch)) if inner != "tokens" else 0.0
+    assert left(built(1), 1.0, 4) - floor < 0.5 * (left(built(1), 1e-6, 4) - floor)
 
 
 def test_a_student_learns_beside_a_teacher_that_knows_nothing(tmp_path: Path):

@@ -152,17 +152,13 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
     Raises:
         InputError: The space is impossible; the message names the file.
     """
-    from vitsearch.errors import InputError
+    from vitsearch.cli.teaching import check_students
     from vitsearch.space import SearchSpace, resolve_preset
 
     spec = resolve_preset(job.space, where=str(where))
-    if job.train.distill.method == "deit" and spec.fixed.get("architecture.distilled") is not True:
-        raise InputError(
-            "deit needs a distillation token", where=str(where), field="train.distill.method", value="deit",
-            remedy="fix architecture.distilled: true in the space, or choose hard",
-        )  # fmt: skip
     space = SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
     check_recipe(space, job.train, where)
+    check_students(space, job.train, where)
     check_runtimes(space, job.targets, where)
     return space
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.config import JobSpec, TrainSpec
-from vitsearch.errors import InputError
 
 if TYPE_CHECKING:
+    from vitsearch.space import SearchSpace
     from vitsearch.train.data import ImageData
     from workers import RayExecutor
 
@@ -24,6 +24,47 @@ DECISIVE = {
 }  # fmt: skip
 
 
+def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
+    """Refuse a recipe whose students lack what they would learn by.
+
+    Raises:
+        InputError: The message names the file and the setting.
+    """
+    from vitsearch.errors import InputError
+
+    spec = train.distill
+    if spec.method == "deit" and space.fixed.get("architecture.distilled") is not True:
+        raise InputError(
+            "deit needs a distillation token", where=str(where), field="train.distill.method", value="deit",
+            remedy="fix architecture.distilled: true in the space, or choose hard",
+        )  # fmt: skip
+    reducer = _reduces_in_the_first_block(space)
+    if spec.inner_weights and train.tokens == "start" and reducer:
+        raise InputError(
+            f"{', '.join(spec.inner_weights)} compare patches after a block that keeps all of them, but "
+            f"{reducer} can remove some in block 1 from the start of training",
+            where=str(where), field="train.tokens", value="start",
+            remedy="name tokens.blocks from 2 on, or write train.tokens: finetune",
+        )  # fmt: skip
+
+
+def _reduces_in_the_first_block(space: SearchSpace) -> str:
+    """A reducer of the space that can act in block 1, or nothing."""
+    from vitsearch.candidate import TOKEN_RULES
+    from vitsearch.candidate.tokens.blocks import BlockwiseRule
+    from vitsearch.space.space import blocks_named
+
+    depths = [int(str(depth)) for depth in space.values_of("architecture.depth")]
+    named = [blocks_named(value, depth) for value in space.values_of("tokens.blocks") for depth in depths]
+    for name in map(str, space.values_of("tokens.reducer")):
+        rule = TOKEN_RULES[name]
+        if not issubclass(rule, BlockwiseRule) or rule.examples()[0].learns:
+            continue
+        if any(1 in blocks for blocks in named or map(rule.default_blocks, depths)):
+            return name
+    return ""
+
+
 def check_networks(job: JobSpec, data: ImageData) -> None:
     """Load the teacher and the initial weights that a job names, and let them go again.
 
@@ -31,19 +72,16 @@ def check_networks(job: JobSpec, data: ImageData) -> None:
         InputError: One cannot be loaded, or does not fit.
     """
     spec = job.train
-    if spec.distill.teacher is not None and (spec.distill.is_active or spec.distill.inner != "none"):
+    if spec.distill.teacher is not None and (spec.distill.is_active or spec.distill.inner_weights):
         import torch
 
         from vitsearch.export import load_teacher
-        from vitsearch.train.distill import has_relations
+        from vitsearch.train.distill import check_inner
         from vitsearch.train.tensors import TensorData
 
         teacher = load_teacher(spec.distill.teacher, TensorData(data, torch.device("cpu")))
-        if spec.distill.inner == "minivit" and not has_relations(teacher.network):
-            raise InputError(
-                "minivit compares queries, keys and values, but the teacher has none", field="train.distill.inner",
-                value="minivit", remedy="choose a ViT as teacher, or inner: tokens or manifold",
-            )  # fmt: skip
+        if spec.distill.inner_weights:
+            check_inner(spec.distill, teacher)
     if spec.pretrained is not None and spec.init == "pretrained":
         from vitsearch.export import load_start
 

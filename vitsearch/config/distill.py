@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from vitsearch.config.base import Spec
 from vitsearch.config.network import NetworkSpec
-from vitsearch.config.tables import DistillerName, InnerDistillerName
+from vitsearch.config.tables import INNER_DISTILLERS, DistillerName, DistillTermName, InnerDistillerName
 
 
 class DistillSpec(Spec):
@@ -24,7 +24,9 @@ class DistillSpec(Spec):
         inner: What the student learns from the teacher's own computation, besides or alone: its patch ``tokens``,
             the ``manifold`` of their relations, or relations of queries, keys and values (``minivit``).
         inner_weight: Weight of that summand.
-        until: Share of the epochs in which it counts (DearKD: early ones only).
+        until: Share of the epochs in which what it computes counts (DearKD: early ones only).
+        terms: Weights of the summands under ``combined``: ``labels``, ``soft`` and ``hard`` answers, and what
+            ``inner`` can name.
         top_k: Largest probabilities kept of a cached answer; the rest is spread evenly over the other classes.
     """
 
@@ -37,15 +39,48 @@ class DistillSpec(Spec):
     inner: InnerDistillerName = "none"
     inner_weight: Annotated[float, Field(gt=0)] = 1.0
     until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    terms: dict[DistillTermName, Annotated[float, Field(gt=0)]] = {}
 
     @model_validator(mode="after")
     def _has_a_teacher(self) -> Self:
-        if (self.is_active or self.inner != "none") and self.teacher is None:
-            named = f"method {self.method}" if self.is_active else f"inner {self.inner}"
+        if (self.method != "none" or self.inner != "none") and self.teacher is None:
+            named = f"method {self.method}" if self.method != "none" else f"inner {self.inner}"
             raise ValueError(f"{named} needs a teacher; add teacher: {{timm: NAME}} or {{bundle: FOLDER}}")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_are_combined(self) -> Self:
+        if self.method != "combined":
+            if self.terms:
+                raise ValueError(
+                    f"terms are summands of combined, but method is {self.method}; write method: combined"
+                )
+            return self
+        if not set(self.terms) - {"labels"}:
+            raise ValueError(
+                f"method combined needs terms that listen to the teacher, but got terms={list(self.terms)}; "
+                "write terms: {labels: 0.5, soft: 0.5, tokens: 0.1}, say"
+            )
+        if self.inner != "none":
+            raise ValueError(
+                f"method combined has every summand in terms, but inner is {self.inner}; "
+                f"write terms: {{{self.inner}: {self.inner_weight:g}}} and leave inner out"
+            )
         return self
 
     @property
     def is_active(self) -> bool:
         """Whether the teacher's answers enter the loss."""
-        return self.method != "none"
+        return bool({"soft", "hard"} & set(self.terms)) if self.method == "combined" else self.method != "none"
+
+    @property
+    def inner_weights(self) -> dict[str, float]:
+        """Weights of the summands that listen to what the teacher computes on the way."""
+        if self.inner != "none":
+            return {self.inner: self.inner_weight}
+        return {name: weight for name, weight in self.terms.items() if name in INNER_DISTILLERS}
+
+    @property
+    def labels_weight(self) -> float:
+        """Weight of the labels where no answer of the teacher shares the loss with them."""
+        return self.terms.get("labels", 0.0) if self.method == "combined" else 1.0

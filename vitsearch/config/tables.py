@@ -103,6 +103,7 @@ DISTILLERS: dict[str, str] = {
     "soft": "vitsearch.train.distill.losses:soft",
     "hard": "vitsearch.train.distill.losses:hard",
     "deit": "vitsearch.train.distill.losses:deit",
+    "combined": "vitsearch.train.distill.losses:combined",
 }
 
 INNER_DISTILLERS: dict[str, str] = {
@@ -116,3 +117,4 @@ DatasetName = Annotated[str, KeyOf(DATASETS)]
 RuntimeName = Annotated[str, KeyOf(RUNTIMES)]
 DistillerName = Annotated[str, KeyOf(DISTILLERS, ("none",))]
 InnerDistillerName = Annotated[str, KeyOf(INNER_DISTILLERS, ("none",))]
+DistillTermName = Annotated[str, KeyOf(INNER_DISTILLERS, ("labels", "soft", "hard"))]

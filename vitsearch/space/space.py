@@ -316,7 +316,7 @@ def _tokens(chosen: dict[str, Value], architecture: Architecture) -> TokenRule:
     settings = {field: part[field] for field in rule.model_fields if field in part} | {"reducer": name}
     if issubclass(rule, BlockwiseRule):
         if "blocks" in settings:
-            settings["blocks"] = _blocks(settings["blocks"], architecture.depth)
+            settings["blocks"] = blocks_named(settings["blocks"], architecture.depth)
         blocks = settings.get("blocks") or rule.default_blocks(architecture.depth)
         for field in rule.per_block_fields:
             drawn = settings.get(field)
@@ -334,7 +334,7 @@ def _at_most(value: object, limit: int) -> object:
     return min(int(value), limit) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _blocks(value: object, depth: int) -> tuple[int, ...]:
+def blocks_named(value: object, depth: int) -> tuple[int, ...]:
     """``all``, ``quarters``, one number, or several like ``2,4``; those past the depth move to the last block."""
     if value == "all":
         return every_block(depth)

@@ -40,11 +40,11 @@ class LossTerm(Protocol):
         ...
 
 
-def classification_loss(label_smoothing: float) -> LossTerm:
-    """Cross-entropy with label smoothing, for class indices and for the soft targets of mixup alike."""
+def classification_loss(label_smoothing: float, weight: float = 1.0) -> LossTerm:
+    """Cross-entropy with label smoothing times a weight, for class indices and for mixup's soft targets alike."""
 
     def loss(outputs: Outputs, batch: Batch) -> Tensor:
-        return cross_entropy(outputs.logits_BK, batch.targets, label_smoothing)
+        return weight * cross_entropy(outputs.logits_BK, batch.targets, label_smoothing)
 
     return loss
 

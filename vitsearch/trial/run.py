@@ -239,7 +239,7 @@ def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm,
     """What the recipe trains on: labels, or labels and a teacher."""
     spec = request.train
     if not spec.distill.is_active:
-        return (classification_loss(spec.label_smoothing),)
+        return (classification_loss(spec.label_smoothing, spec.distill.labels_weight),)
     if context.teacher is None:
         raise TrialError("train", "no_teacher", "the worker has no teacher for train.distill", retryable=True)
     return (distillation_loss(spec.distill, spec.label_smoothing, context.teacher),)
@@ -250,9 +250,12 @@ def _inner_losses(
 ) -> AbstractContextManager[tuple[LossTerm, ...]]:
     """What the recipe takes from the teacher's own computation."""
     spec = request.train.distill
-    if spec.inner != "none" and context.inner_teacher is None:
+    if spec.inner_weights and context.inner_teacher is None:
         raise TrialError(
-            "train", "no_teacher", "the worker has no teacher for train.distill.inner", retryable=True
+            "train",
+            "no_teacher",
+            "the worker has no teacher whose computation train.distill asks for",
+            retryable=True,
         )
     return inner_losses(spec, model, context.inner_teacher, epochs)
 

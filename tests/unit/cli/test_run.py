@@ -140,6 +140,39 @@ def test_a_ranking_that_learns_needs_epochs(method: str, epochs: int):
     check_recipe(space, TrainSpec(finetune_epochs=2), Path("job.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "setting", "refused"),
+    [
+        ({"tokens.reducer": "tome", "tokens.r": 2}, "start", True),  # after every block, from the first
+        ({"tokens.reducer": "tome", "tokens.r": 2, "tokens.blocks": "1,3"}, "start", True),
+        ({"tokens.reducer": "tome", "tokens.r": 2, "tokens.blocks": "2,3"}, "start", False),
+        ({"tokens.reducer": "tome", "tokens.r": 2}, "finetune", False),
+        ({"tokens.reducer": "evit", "tokens.keep": 0.5}, "start", False),  # after 2, 3 and 4 of four
+        ({}, "start", False),
+    ],
+    ids=str,
+)
+def test_patches_to_compare_with_a_teacher_must_be_there(tokens: dict[str, Any], setting: str, refused: bool):
+    space = {
+        "fixed": {"architecture.image_size": 8, "architecture.depth": 4, "architecture.heads": 1,
+                  "architecture.patch_size": 2, **tokens},
+        "dimensions": {"architecture.width": {"choices": [16, 32]}},
+    }  # fmt: skip
+    for distill in ({"inner": "tokens"}, {"method": "combined", "terms": {"soft": 1.0, "tokens": 1.0}}):
+        train = {"tokens": setting, "finetune_epochs": 1, "distill": {**distill, "teacher": {"timm": "resnet18"}}}
+        job = JobSpec.model_validate({"name": "a", "dataset": {"kind": "digits"}, "space": space, "train": train})
+        if not refused:
+            run.check_space(job, Path("job.yaml"))
+            continue
+        with pytest.raises(InputError) as caught:
+            run.check_space(job, Path("job.yaml"))
+        assert str(caught.value) == (
+            "job.yaml: train.tokens: tokens compare patches after a block that keeps all of them, but tome can "
+            "remove some in block 1 from the start of training, but got 'start'; name tokens.blocks from 2 on, or "
+            "write train.tokens: finetune"
+        )
+
+
 def test_other_rankings_need_none():
     space = sparse_space(method={"choices": sorted({*PRUNERS} - LEARNING_PRUNERS)})
     check_recipe(space, TrainSpec(finetune_epochs=0), Path("job.yaml"))

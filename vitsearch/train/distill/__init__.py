@@ -9,8 +9,9 @@ from vitsearch.train.distill.answers import (
     TeacherAnswers,
     remember,
 )
-from vitsearch.train.distill.inner import has_relations, inner_losses
+from vitsearch.train.distill.inner import inner_losses
 from vitsearch.train.distill.losses import Distiller
+from vitsearch.train.distill.seen import check_inner
 from vitsearch.train.losses import LossTerm
 
 _DISTILLERS: Imported[Distiller] = Imported(DISTILLERS)
@@ -26,8 +27,8 @@ __all__ = [
     "LiveAnswers",
     "RememberedAnswers",
     "TeacherAnswers",
+    "check_inner",
     "distillation_loss",
-    "has_relations",
     "inner_losses",
     "remember",
 ]

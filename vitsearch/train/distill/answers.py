@@ -69,15 +69,19 @@ class LiveAnswers:
         side = self._size
         return torch.zeros(1, self._student_mean.shape[1], side, side, device=self._mean.device)
 
-    @torch.inference_mode()
-    def logits(self, images_BCHW: Tensor) -> Tensor:
-        """The teacher's own outputs (B, K) on images normalised as the student's."""
+    def prepared(self, images_BCHW: Tensor) -> Tensor:
+        """Images normalised as the student's, as the teacher takes them."""
         x = images_BCHW * self._student_std + self._student_mean
         if x.shape[1] != self._channels:
             x = x.mean(dim=1, keepdim=True).expand(-1, self._channels, -1, -1)
         if x.shape[-1] != self._size:
             x = F.interpolate(x, size=(self._size, self._size), mode="bilinear", antialias=True)
-        outputs: Tensor = self._network((x - self._mean) / self._std)
+        return (x - self._mean) / self._std
+
+    @torch.inference_mode()
+    def logits(self, images_BCHW: Tensor) -> Tensor:
+        """The teacher's own outputs (B, K) on images normalised as the student's."""
+        outputs: Tensor = self._network(self.prepared(images_BCHW))
         return outputs.float()
 
     def __call__(self, batch: Batch) -> Tensor:

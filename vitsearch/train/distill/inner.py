@@ -1,7 +1,6 @@
 """Losses that listen to what a teacher computes on the way to its answer.
 
-Shape suffixes: B batch, N tokens, P patches, D width of the student, T width of the teacher, H heads, K width of
-one head, G side of the grid of patches.
+Shape suffixes: B batch, N tokens, P patches, D width of the student, T width of the teacher, X any width.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,41 +16,22 @@ from torch import Tensor, nn
 
 from vitsearch.config import INNER_DISTILLERS, DistillSpec
 from vitsearch.config.named import Imported
-from vitsearch.models import AttentionState, VisionTransformer
+from vitsearch.models import VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.distill.answers import LiveAnswers
+from vitsearch.train.distill.seen import (
+    Seen,
+    height_of,
+    is_plain_vit,
+    num_blocks,
+    patches_of,
+    resampled,
+    seen_by,
+    watching,
+)
 from vitsearch.train.losses import LossTerm, Outputs
 
 RANDOM_PATCHES = 192
-
-
-class Seen:
-    """What one network has computed for a batch, by hooks on its modules.
-
-    Attributes:
-        blocks: Tokens that leave each block (B, N, D), prefix tokens first.
-        parts: Queries, keys and values of each block (B, N, H K), heads side by side.
-        grid: The last feature map (B, T, G, G) of a network without blocks.
-    """
-
-    def __init__(self) -> None:
-        self.blocks: list[Tensor] = []
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.grid: Tensor | None = None
-
-    def usable(self) -> Seen:
-        """Copies that a loss may use; what was computed in inference mode may not enter one."""
-        copied = Seen()
-        copied.blocks = [x_BND.clone() for x_BND in self.blocks]
-        copied.parts = [(q.clone(), k.clone(), v.clone()) for q, k, v in self.parts]
-        copied.grid = None if self.grid is None else self.grid.clone()
-        return copied
-
-    def clear(self) -> None:
-        """Forget."""
-        self.blocks.clear()
-        self.parts.clear()
-        self.grid = None
 
 
 class InnerDistiller(Protocol):
@@ -128,140 +107,81 @@ _INNER: Imported[InnerDistiller] = Imported(INNER_DISTILLERS)
 def inner_losses(
     spec: DistillSpec, student: VisionTransformer, teacher: LiveAnswers | None, epochs: int
 ) -> Iterator[tuple[LossTerm, ...]]:
-    """The summand w L while a student trains inside the ``with`` block; nothing where the recipe asks for none.
+    """The summands w L while a student trains inside the ``with`` block; nothing where the recipe asks for none.
 
     Student and teacher are compared by the patches that leave the last block in which the student still has all of
-    them, and the block of the teacher that is as far up. Where their grids differ, the teacher's is resampled
-    (bilinear). A teacher without blocks, such as a CNN, is taken by its last feature map. Only patches count. With
-    ``until`` < 1 the summand ends after that share of the epochs (DearKD: Chen et al., 2022).
+    them in their places, and the block of the teacher that is as far up, or its last one before any leave. Where
+    their grids differ, the teacher's is resampled (bilinear). A teacher that is no plain ViT, as a CNN or Swin, is
+    taken by the features that it returns. Only patches count. A student that loses patches in its first block
+    has nothing to compare, and the summands are 0; recipes that would train so from the start are refused before.
+    With ``until`` < 1 the summands end after that share of the epochs (DearKD: Chen et al., 2022).
 
     Args:
-        spec: Which loss, its weight, and until when.
-        student: Gets a projection ``distill_projection`` as a part of it meanwhile, so that it trains along.
+        spec: Which losses, their weights, and until when.
+        student: Gets a projection ``distill_projection`` as a part of it meanwhile where ``tokens`` needs one, so
+            that it trains along.
         teacher: Asked for every batch; such answers are too large to be remembered.
         epochs: Of this training.
     """
-    if spec.inner == "none" or teacher is None or not epochs:
+    if not spec.inner_weights or teacher is None or not epochs:
         yield ()
         return
-    distil, ours, theirs = _INNER[spec.inner], Seen(), Seen()
-    width = _teacher_width(teacher, theirs)
-    projection = student.distill_projection = nn.Linear(student.widths[0].width, width).to(student.pos_embed)
-    last = math.ceil(spec.until * epochs)
+    ours, last = Seen(), math.ceil(spec.until * epochs)
+    projection: nn.Linear | None = None
+    if "tokens" in spec.inner_weights:
+        projection = nn.Linear(student.widths[0].width, _width(teacher)).to(student.pos_embed)
+        student.distill_projection = projection
 
     def loss(outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG001
-        if batch.epoch >= last:
-            return torch.zeros((), device=batch.images_BCHW.device)
-        theirs.clear()
-        with torch.no_grad(), _watching(teacher.network, theirs):
-            teacher.logits(batch.images_BCHW)
-        found = _compared(student, ours, theirs.usable())
-        if found is None:
-            return torch.zeros((), device=batch.images_BCHW.device)
-        student_BPX, teacher_BPX = found
-        student_BPX["tokens"] = projection(student_BPX["own"])
-        return spec.inner_weight * distil(student_BPX, teacher_BPX)
+        total = torch.zeros((), device=batch.images_BCHW.device)
+        if batch.epoch >= last or not ours.complete:
+            return total
+        student_BPX, teacher_BPX = _compared(student, ours, teacher, seen_by(teacher, batch.images_BCHW))
+        if projection is not None:
+            student_BPX["tokens"] = projection(student_BPX["own"])
+        for name, weight in spec.inner_weights.items():
+            total = total + weight * _INNER[name](student_BPX, teacher_BPX)
+        return total
 
-    first = student.blocks[0].register_forward_pre_hook(lambda *_: ours.clear())
     try:
-        with _watching(student, ours):
+        with watching(student, ours):
             yield (loss,)
     finally:
-        first.remove()
-        del student.distill_projection
+        if projection is not None:
+            del student.distill_projection
 
 
-def has_relations(network: nn.Module) -> bool:
-    """Whether a network has blocks whose attention tells queries, keys and values."""
-    blocks = getattr(network, "blocks", None)
-    return blocks is not None and len(blocks) > 0 and hasattr(getattr(blocks[0], "attn", None), "qkv")
+def _width(teacher: LiveAnswers) -> int:
+    return int(_teacher_patches(teacher, seen_by(teacher, teacher.example()), 1.0).shape[-1])
 
 
-@contextmanager
-def _watching(network: Any, seen: Seen) -> Iterator[None]:
-    """Keep what a network computes; ours, one of timm's, or any with ``forward_features``."""
-    if has_relations(network):
-        handles = [
-            block.register_forward_hook(lambda _, __, output: seen.blocks.append(_tokens(output)))
-            for block in network.blocks
-        ]
-        own = isinstance(network, VisionTransformer)
-        # blocks that share their weights share this module, which is called for each of them
-        watched = dict.fromkeys(block.attn if own else block.attn.qkv for block in network.blocks)
-        handles += [
-            one.register_forward_hook(lambda _, __, output: seen.parts.append(_qkv(output))) for one in watched
-        ]
-    else:
-        handles = [
-            child.register_forward_hook(lambda _, __, output: _keep_map(seen, output))
-            for child in network.children()
-        ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _keep_map(seen: Seen, output: Any) -> None:
-    if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
-        seen.grid = output
-
-
-def _tokens(output: Any) -> Tensor:
-    tokens_BND: Tensor = output[0] if isinstance(output, tuple) else output
-    return tokens_BND
-
-
-def _qkv(output: Any) -> tuple[Tensor, Tensor, Tensor]:
-    if isinstance(output, tuple):
-        state = output[1]
-        assert isinstance(state, AttentionState)
-        return tuple(one.transpose(1, 2).flatten(2) for one in (state.q_BHNK, state.k_BHNK, state.v_BHNK))  # type: ignore[return-value]
-    q_BNX, k_BNX, v_BNX = output.chunk(3, dim=-1)
-    return q_BNX, k_BNX, v_BNX
-
-
-def _teacher_width(teacher: LiveAnswers, seen: Seen) -> int:
-    with torch.no_grad(), _watching(teacher.network, seen):
-        teacher.logits(teacher.example())
-    return int(seen.blocks[-1].shape[-1] if seen.blocks else _map_of(seen).shape[1])
-
-
-def _map_of(seen: Seen) -> Tensor:
-    if seen.grid is None:
-        raise ValueError("the teacher computes no blocks and no feature map to compare with")
-    return seen.grid
+def _teacher_patches(teacher: LiveAnswers, seen: Seen, share: float) -> Tensor:
+    """Patches (B, P, T) of a teacher, of which ``check_inner`` has found that it has some."""
+    network = teacher.network
+    plain = is_plain_vit(network)
+    features = seen.blocks[height_of(seen, network, share)] if plain else seen.final
+    patches_BPT = None if features is None else patches_of(features, network)
+    assert patches_BPT is not None, "check_inner has refused such a teacher"
+    return patches_BPT.float()
 
 
 def _compared(
-    student: VisionTransformer, ours: Seen, theirs: Seen
-) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-    """What both have computed at the same height and on the same grid; None where the student has it nowhere."""
+    student: VisionTransformer, ours: Seen, teacher: LiveAnswers, theirs: Seen
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What both have computed at the same height and on the same grid."""
     a = student.architecture
-    blocks = ours.blocks[: a.self_attention_part.depth]
-    complete = sum(1 for _ in takewhile(lambda x_BND: x_BND.shape[1] == a.num_tokens, blocks)) - 1
-    if complete < 0:
-        return None
-    side = a.image_size // a.patch_size
-    own_BPD = ours.blocks[complete][:, a.num_prefix_tokens :].float()
+    blocks = num_blocks(student)
+    complete = min(ours.complete, blocks)
+    share, side = complete / blocks, a.image_size // a.patch_size
+    own_BPD = ours.blocks[complete - 1][:, a.num_prefix_tokens :].float()
     mine = {"own": own_BPD}
-    if not theirs.blocks:
-        return mine, {"tokens": _resampled(_map_of(theirs).float().flatten(2).transpose(1, 2), side)}
-    height = math.ceil((complete + 1) / len(blocks) * len(theirs.blocks)) - 1
-    yours = {"tokens": _resampled(theirs.blocks[height].float(), side)}
-    if len(ours.parts) == len(ours.blocks) and len(theirs.parts) == len(theirs.blocks):
-        for name, x_BND, y_BND in zip("qkv", ours.parts[complete], theirs.parts[height], strict=True):
-            mine[name] = x_BND[:, -own_BPD.shape[1] :].float()
-            yours[name] = _resampled(y_BND.float(), side)
+    yours = {"tokens": resampled(_teacher_patches(teacher, theirs, share), side)}
+    if theirs.parts:
+        network, count = teacher.network, own_BPD.shape[1]
+        grid = patches_of(theirs.blocks[0], network)
+        assert grid is not None
+        height = height_of(theirs, network, share)
+        for name, x_BNX, y_BNX in zip("qkv", ours.parts[complete - 1], theirs.parts[height], strict=True):
+            mine[name] = x_BNX[:, -count:].float()
+            yours[name] = resampled(y_BNX[:, -grid.shape[1] :].float(), side)
     return mine, yours
-
-
-def _resampled(x_BNT: Tensor, side: int) -> Tensor:
-    """The patches of a square grid, prefix tokens left out, on a grid of another side."""
-    G = math.isqrt(x_BNT.shape[1])
-    patches_BPT = x_BNT[:, x_BNT.shape[1] - G * G :]
-    if side == G:
-        return patches_BPT
-    grid_BTGG = patches_BPT.transpose(1, 2).reshape(x_BNT.shape[0], -1, G, G)
-    return F.interpolate(grid_BTGG, size=(side, side), mode="bilinear", antialias=True).flatten(2).transpose(1, 2)

@@ -70,6 +70,24 @@ def deit(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> 
     return loss
 
 
+def combined(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
+    """Weighted summands, as the three of GPUSQ-ViT (Yu et al., 2023): here those of labels and answers.
+
+    L = w_labels CE(z_s, y) + w_soft T^2 KL(softmax(z_t / T) || softmax(z_s / T)) + w_hard CE(z_s, argmax z_t)
+    plus what ``inner_losses`` makes of the other terms; a term that is not named has weight 0. The weights need
+    not sum to 1, and ``alpha`` has no part in it.
+    """
+    labels_weight, soft_weight, hard_weight = (spec.terms.get(name, 0.0) for name in ("labels", "soft", "hard"))
+
+    def loss(outputs: Outputs, batch: Batch) -> Tensor:
+        z_BK, theirs_BK = outputs.logits_BK, answers(batch)
+        total = labels_weight * cross_entropy(z_BK, batch.targets, label_smoothing)
+        total = total + soft_weight * softened_divergence(theirs_BK, z_BK, spec.temperature)
+        return total + hard_weight * cross_entropy(z_BK, theirs_BK.argmax(dim=-1), 0.0)
+
+    return loss
+
+
 def softened_divergence(teacher_log_BK: Tensor, student_BK: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) at temperature T, a mean over the batch.
 
