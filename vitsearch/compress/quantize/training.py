@@ -110,7 +110,7 @@ def _loosen(projection: QuantizedProjection, *, learned: bool) -> None:
         assert layer.bias is not None
         layer.bias.add_(layer.weight @ quantizer.noise_D)
         quantizer.subtracts_noise = True
-    if projection.weight_bits == 32:
+    if projection.weight_bits == 32 and masked(layer) is None:
         return
     assert projection.before is not None, "calibrate first"
     weight, theta = projection.before

@@ -89,11 +89,13 @@ def test_lsq_moves_steps_and_ste_does_not() -> None:
         assert all(after.state_dict()[name].min() > 0 for name in deltas)
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize(
+    ("quantizer", "bits"), [*((name, 3) for name in QUANTIZERS), ("binary", 1), ("uniform", 32)]
+)
 @pytest.mark.parametrize("training", ["ste", "lsq"])
-def test_pruned_weights_stay_zero(training: str, quantizer: str) -> None:
+def test_pruned_weights_stay_zero(training: str, quantizer: str, bits: int) -> None:
     """2:4: two of every four weights along the input."""
-    c = candidate(precision=precision(training, quantizer=quantizer))
+    c = candidate(precision=precision(training, quantizer=quantizer, weight_bits=bits))
     model = network(c)
     masks = {}
     for name, layer in model.named_modules():
