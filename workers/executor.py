@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from workers.measuring import Target
 from workers.resources import reason_of
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
+
+Answers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]  # classes, log-probabilities
 
 REPORTS_EVERY_S = 0.5
 PAUSE_TIMEOUT_S = 120.0
@@ -104,11 +106,11 @@ class RayExecutor:
 
     def ask_teacher(
         self, train: TrainSpec, seed: int, on_epoch: Callable[[int], None] = lambda _: None
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]:
+    ) -> Answers:
         """A teacher's answers to every batch that trials will see; the trainers share the epochs.
 
         Args:
-            train: The recipe.
+            train: The recipe, with this teacher alone.
             seed: Seed of order and augmentation.
             on_epoch: Told how many epochs are done.
 
@@ -124,11 +126,11 @@ class RayExecutor:
             on_epoch(epoch + 1)
         return np.concatenate([classes for classes, _ in parts]), np.concatenate([logs for _, logs in parts])
 
-    def share_answers(self, classes_ENT: npt.NDArray[np.uint16], log_probs_ENT: npt.NDArray[np.float16]) -> None:
-        """Put a teacher's answers into the object store, for all trainers now and to come."""
-        answers = (ray.put(classes_ENT), ray.put(log_probs_ENT))
-        self._data = replace(self._data, answers=answers)
-        ray.get([worker.actor.learn_from.remote(*answers) for worker in self._workers.values()])
+    def share_answers(self, answers: Sequence[Answers]) -> None:
+        """Put the answers of each teacher into the object store, for all trainers now and to come."""
+        references = tuple(ray.put(array) for pair in answers for array in pair)
+        self._data = replace(self._data, answers=references)
+        ray.get([worker.actor.learn_from.remote(*references) for worker in self._workers.values()])
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for a trial, a report or a measurement."""

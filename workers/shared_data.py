@@ -18,7 +18,7 @@ class SharedData:
         images_ref: Object reference of ``images_NHWC``.
         labels_ref: Object reference of ``labels_N``.
         meta: The other fields of ``ImageData``.
-        answers: Object references of a teacher's remembered answers, none or two.
+        answers: Object references of what teachers have said, two for each.
     """
 
     images_ref: Any

@@ -6,13 +6,14 @@ import os
 import platform
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitsearch.candidate import Architecture
-from vitsearch.config import DistillSpec, TrainSpec
+from vitsearch.config import DistillSpec, NetworkSpec, TrainSpec
 from vitsearch.messages import EpochReport, TrialRequest
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class Trainer:
         meta: The rest of the data set as JSON-able fields of ``ImageData``.
         threads: Compute threads.
         device: ``cpu``, ``cuda`` or ``auto``.
-        classes_ENT: A teacher's remembered answers, as ``learn_from`` takes them.
-        log_probs_ENT: Likewise.
+        answers: What teachers have said, as ``learn_from`` takes it.
     """
 
     def __init__(
@@ -45,8 +45,7 @@ class Trainer:
         meta: dict[str, object],
         threads: int,
         device: str = "auto",
-        classes_ENT: npt.NDArray[np.uint16] | None = None,
-        log_probs_ENT: npt.NDArray[np.float16] | None = None,
+        *answers: npt.NDArray[Any],
     ) -> None:
         import torch
 
@@ -57,9 +56,8 @@ class Trainer:
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         data = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
         self._data = TensorData(data, torch.device(chosen))
-        self._remembered: RememberedAnswers | None = None
-        if classes_ENT is not None and log_probs_ENT is not None:
-            self.learn_from(classes_ENT, log_probs_ENT)
+        self._remembered: tuple[RememberedAnswers, ...] = ()
+        self.learn_from(*answers)
         self._starts: dict[str, VisionTransformer] = {}
         self._teachers: dict[str, LiveAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
@@ -88,7 +86,7 @@ class Trainer:
                 data=self._data,
                 on_epoch=self._reports.append,
                 on_batch=self._wait_if_paused,
-                teacher=self._answers(request.train.distill),
+                teachers=self._answers(request.train.distill),
                 inner_teacher=self._inner_teacher(request.train.distill),
                 start=self._start(request.train),
             )
@@ -127,8 +125,9 @@ class Trainer:
         from vitsearch.train.distill import remember
 
         spec = TrainSpec.model_validate_json(train_json)
+        (teacher,) = spec.distill.teachers
         found = remember(
-            self._live_teacher(spec.distill),
+            self._live_teacher(teacher),
             TrainingBatches(self._data, spec),
             seed=seed,
             epochs=range(epoch, epoch + 1),
@@ -137,25 +136,27 @@ class Trainer:
         )
         return found.classes_ENT, found.log_probs_ENT
 
-    def learn_from(self, classes_ENT: npt.NDArray[np.uint16], log_probs_ENT: npt.NDArray[np.float16]) -> None:
-        """Use a teacher's remembered answers from now on."""
+    def learn_from(self, *answers: npt.NDArray[Any]) -> None:
+        """Use what teachers have said from now on: of each its classes and their log-probabilities (E, N, T)."""
         from vitsearch.train.distill import RememberedAnswers
 
-        self._remembered = RememberedAnswers(
-            classes_ENT=classes_ENT, log_probs_ENT=log_probs_ENT, num_classes=self._data.source.num_classes
+        self._remembered = tuple(
+            RememberedAnswers(
+                classes_ENT=classes, log_probs_ENT=log_probs, num_classes=self._data.source.num_classes
+            )
+            for classes, log_probs in zip(answers[::2], answers[1::2], strict=True)
         )
 
-    def _answers(self, spec: DistillSpec) -> TeacherAnswers | None:
+    def _answers(self, spec: DistillSpec) -> tuple[TeacherAnswers, ...]:
         from vitsearch.train.distill import CachedAnswers
 
-        if not spec.is_active:
-            return None
-        if spec.cache and self._remembered is not None:
-            return CachedAnswers(self._remembered, lambda: self._live_teacher(spec))
-        return self._live_teacher(spec)
+        lives = [partial(self._live_teacher, teacher) for teacher in spec.teachers]
+        if spec.cache and self._remembered:
+            return tuple(CachedAnswers(*pair) for pair in zip(self._remembered, lives, strict=True))
+        return tuple(live() for live in lives)
 
     def _inner_teacher(self, spec: DistillSpec) -> LiveAnswers | None:
-        return self._live_teacher(spec) if spec.inner_weights else None
+        return self._live_teacher(spec.teacher) if spec.inner_weights and spec.teacher is not None else None
 
     def _start(self, spec: TrainSpec) -> VisionTransformer | None:
         if spec.init == "random" or spec.pretrained is None:
@@ -167,13 +168,12 @@ class Trainer:
             self._starts[key] = load_start(spec.pretrained).to(self._data.device)
         return self._starts[key]
 
-    def _live_teacher(self, spec: DistillSpec) -> LiveAnswers:
+    def _live_teacher(self, spec: NetworkSpec) -> LiveAnswers:
         from vitsearch.export import load_teacher
 
-        assert spec.teacher is not None
-        key = spec.teacher.model_dump_json()
+        key = spec.model_dump_json()
         if key not in self._teachers:
-            self._teachers[key] = load_teacher(spec.teacher, self._data)
+            self._teachers[key] = load_teacher(spec, self._data)
         return self._teachers[key]
 
     def _wait_if_paused(self) -> None:

@@ -25,6 +25,7 @@ SHAPES: list[dict[str, Any]] = [
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "plain": {},
     "deit": {"distilled": True, "layer_scale": True, "pre_norm": True, "patch_bias": False},
+    "civt": {"distilled": True, "distillation_tokens": 2},
     "spt": {"patch_embedding": "spt"},
     "lsa": {"attention": "lsa"},
     "no cls": {"class_token": False, "pool": "avg", "in_chans": 1},

@@ -89,7 +89,7 @@ def test_it_goes_with_everything_else(quantizer: str, calibration: str) -> None:
         quantizer=quantizer,
         calibration=calibration,
         noisy=True,
-        architecture={"distilled": True, "pre_norm": True, "layer_scale": True},
+        architecture={"distilled": True, "distillation_tokens": 2, "pre_norm": True, "layer_scale": True},
         tokens={"reducer": "tome", "r": 3},
     )
     assert error(c, calibrated(c)) < max(0.1, WORST.get(quantizer, 0))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 from tests.e2e.harness import query, run, write_job
 
@@ -65,7 +68,7 @@ def test_the_teacher_is_asked_once_per_study(teacher: Path, tmp_path: Path) -> N
 def test_trials_learn_from_several_summands_in_the_workers(teacher: Path, tmp_path: Path) -> None:
     """With the cache of answers beside what the teacher computes, and with no answers at all."""
     several = {"labels": 0.5, "soft": 0.5, "tokens": 0.1, "manifold": 0.1, "minivit": 0.1}
-    for number, terms in enumerate((several, {"labels": 1.0, "manifold": 0.5})):
+    for number, terms in enumerate((several, {"labels": 1.0, "manifold": 0.5, "smkd": 0.2})):
         distill = {"method": "combined", "teacher": {"bundle": str(teacher)}, "terms": terms}
         train = {"epochs": 2, "distill": distill}
         job = write_job(tmp_path, search={"trials": 2}, train=train, dataset={"max_images": 600})
@@ -75,6 +78,41 @@ def test_trials_learn_from_several_summands_in_the_workers(teacher: Path, tmp_pa
         assert ("the teacher has answered epoch 2/2" in found.stderr) == ("soft" in terms)
         outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
         assert {outcome["kind"] for outcome in outcomes} == {"result"}
+
+
+@pytest.mark.slow
+def test_two_teachers_are_asked_once_each(teacher: Path, tmp_path: Path) -> None:
+    both = {"method": "co_advise", "teacher": {"bundle": str(teacher)}, "second_teacher": {"timm": "test_resnet",
+            "checkpoint": str(checkpoint_of("test_resnet", tmp_path))}}  # fmt: skip
+    fixed = {"architecture.image_size": 8, "architecture.distilled": True, "architecture.distillation_tokens": 2}
+    job = write_job(
+        tmp_path, search={"trials": 2, "sampler": "random"}, dataset={"max_images": 600},
+        space={"fixed": fixed, "dimensions": {"architecture.heads": {"choices": [2, 4]}}},
+        train={"epochs": 2, "distill": both},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    found = run("run", job, "--out", out)
+
+    assert found.returncode == 0, found.stderr
+    for name in ("the teacher", "the second teacher"):
+        assert f"{name} has answered epoch 2/2" in found.stderr
+    files = sorted((out / "artifacts" / "teacher").glob("*.npz"))
+    assert len(files) == 2
+    one, other = (np.load(file)["log_probs_ENT"] for file in files)
+    assert one.shape == other.shape
+    assert not np.array_equal(one, other)
+    outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
+    assert {outcome["kind"] for outcome in outcomes} == {"result"}, outcomes
+    bundle = run("export", out, "--select", "best-accuracy", "--out", tmp_path / "bundle")
+    assert bundle.returncode == 0, bundle.stderr
+
+
+def checkpoint_of(name: str, folder: Path) -> Path:
+    """Random weights of a timm network for ten classes."""
+    torch.manual_seed(0)
+    file = folder / f"{name}.safetensors"
+    save_file(timm.create_model(name, num_classes=10).state_dict(), file)
+    return file
 
 
 @pytest.mark.slow
@@ -93,11 +131,20 @@ def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> Non
 def test_a_teacher_that_does_not_fit_is_told_before_anything_is_made(teacher: Path, tmp_path: Path) -> None:
     for distill, rule in (
         ({"method": "deit", "teacher": {"bundle": str(teacher)}}, "deit needs a distillation token"),
+        ({"method": "co_advise", "teacher": {"bundle": str(teacher)}}, "add second_teacher"),
+        (
+            {
+                "method": "co_advise",
+                "teacher": {"bundle": str(teacher)},
+                "second_teacher": {"bundle": str(teacher)},
+            },
+            "co_advise needs two distillation tokens",
+        ),
         ({"method": "hard", "teacher": {"bundle": "nowhere"}}, "must be the folder of a bundle"),
         ({"method": "hard", "teacher": {"timm": "vit_tinny"}}, "must be a network that timm knows"),
         ({"method": "hard"}, "needs a teacher"),
         ({"method": "heard"}, "did you mean 'hard'"),
-        ({"method": "combined", "teacher": {"bundle": str(teacher)}}, "needs terms that listen to the teacher"),
+        ({"method": "combined", "teacher": {"bundle": str(teacher)}}, "needs terms that listen to a teacher"),
     ):
         job = write_job(tmp_path, train={"distill": distill})
         found = run("run", job, "--out", tmp_path / "out")

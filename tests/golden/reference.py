@@ -53,7 +53,7 @@ def forward(
     """Logits of one image, and the token sizes after each block."""
     w = weights
     x = embed(w, image_CHW, patch)
-    prefix = int("cls_token" in w) + int("dist_token" in w)
+    prefix = len(prefix_rows(w))
     size = np.ones(len(x))
     sizes = []
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
@@ -93,8 +93,10 @@ def logits(w: dict[str, Array], x: Array, prefix: int, pool: str) -> Array:
     if pool == "avg":
         return w["head.weight"] @ x[prefix:].mean(axis=0) + w["head.bias"]
     found = w["head.weight"] @ x[0] + w["head.bias"]
-    if "head_dist.weight" in w:
-        found = (found + w["head_dist.weight"] @ x[1] + w["head_dist.bias"]) / 2
+    others = [name for name in ("head_dist", "head_dist2") if f"{name}.weight" in w]
+    for place, name in enumerate(others, start=1):
+        found = found + w[f"{name}.weight"] @ x[place] + w[f"{name}.bias"]
+    found = found / (1 + len(others))
     return found
 
 
@@ -110,7 +112,7 @@ def forward_evo(
 ) -> Array:
     """Evo-ViT: in chosen blocks only the best patches and one token for the others are computed."""
     x = embed(w, image_CHW, patch)
-    prefix = int("cls_token" in w) + int("dist_token" in w)
+    prefix = len(prefix_rows(w))
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
     rank: list[float] = []
     for b in range(depth):
@@ -150,7 +152,7 @@ def forward_dynamicvit(
 ) -> Array:
     """DynamicViT in evaluation: before chosen blocks the patches most probably kept go on."""
     x = embed(w, image_CHW, patch)
-    prefix = int("cls_token" in w) + int("dist_token" in w)
+    prefix = len(prefix_rows(w))
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
     for b in range(depth):
         if b + 1 in kept:
@@ -175,7 +177,7 @@ def forward_avit(
 ) -> tuple[Array, list[int], float]:
     """A-ViT: logits, the tokens that each block computes, and the sum of blocks and remainders over tokens."""
     x = embed(w, image_CHW, patch)
-    prefix = int("cls_token" in w) + int("dist_token" in w)
+    prefix = len(prefix_rows(w))
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
     summed, output = [0.0] * len(x), np.zeros_like(x[:prefix])
     counts, ponder = [], 0.0
@@ -201,9 +203,14 @@ def forward_avit(
     return logits(w, np.concatenate([output, x[prefix:]]), prefix, "token"), counts, ponder
 
 
+def prefix_rows(w: dict[str, Array]) -> list[Array]:
+    """CLS and distillation tokens before their positions are added."""
+    return [row for name in ("cls_token", "dist_token") if name in w for row in w[name][0]]
+
+
 def embed(w: dict[str, Array], image_CHW: Array, patch: int) -> Array:
     kernel = w["patch_embed.proj.weight"]
-    rows = [w[name][0, 0] for name in ("cls_token", "dist_token") if name in w]
+    rows = prefix_rows(w)
     for top in range(0, image_CHW.shape[1], patch):
         for left in range(0, image_CHW.shape[2], patch):
             window = image_CHW[:, top : top + patch, left : left + patch]
@@ -403,7 +410,7 @@ def ps_vit_places(
 ) -> list[list[int]]:
     """Patch slimming: the places that leave the middle of each block, chosen from the last one down."""
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
-    prefix = int("cls_token" in w) + int("dist_token" in w)
+    prefix = len(prefix_rows(w))
     entering: list[list[Array]] = []
     now = [embed(w, image, patch) for image in images]
     for b in range(depth):

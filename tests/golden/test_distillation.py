@@ -16,7 +16,7 @@ from vitsearch.train.losses import Outputs
 
 B, K = 5, 7
 GENERATOR = np.random.default_rng(0)
-CLS, DIST, TEACHER = (3 * GENERATOR.normal(size=(B, K)) for _ in range(3))
+CLS, DIST, TEACHER, DIST2, TEACHER2 = (3 * GENERATOR.normal(size=(B, K)) for _ in range(5))
 LABELS = GENERATOR.integers(0, K, B)
 MIXED = GENERATOR.dirichlet(np.ones(K), B)
 
@@ -45,13 +45,14 @@ def divergence(teacher: np.ndarray, student: np.ndarray, temperature: float) -> 
     return temperature**2 * total / B
 
 
-def measured(method: str, targets: np.ndarray, *, dist: bool, smoothing: float = 0.0, **settings: Any) -> float:
+def measured(method: str, targets: np.ndarray, *, dist: int, smoothing: float = 0.0, **settings: Any) -> float:
     spec = DistillSpec.model_validate({"method": method, "teacher": {"timm": "any"}, **settings})
-    answers = torch.from_numpy(TEACHER).log_softmax(-1)
-    loss = distillation_loss(spec, smoothing, lambda _: answers)
+    said = [torch.from_numpy(one).log_softmax(-1) for one in (TEACHER, TEACHER2)]
+    asked = [lambda _, answers=answers: answers for answers in said[: len(spec.teachers)]]
+    loss = distillation_loss(spec, smoothing, *asked)
     batch = Batch(images_BCHW=torch.zeros(B, 1, 2, 2), targets=torch.from_numpy(targets), epoch=0, step=0, start=0)
-    heads = {"dist_BK": torch.from_numpy(DIST)} if dist else {}
-    return float(loss(Outputs(cls_BK=torch.from_numpy(CLS), **heads), batch))
+    heads = tuple(torch.from_numpy(one) for one in (DIST, DIST2)[:dist])
+    return float(loss(Outputs(cls_BK=torch.from_numpy(CLS), dist_BK=heads), batch))
 
 
 @pytest.mark.parametrize("dist", [False, True])
@@ -89,6 +90,27 @@ def test_deit_without_its_token_is_refused() -> None:
         measured("deit", LABELS, dist=False)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("alpha", [0.0, 2 / 3, 1.0])
+def test_co_advise_gives_each_token_a_teacher_of_its_own(alpha: float, temperature: float) -> None:
+    expected = (1 - alpha) * cross_entropy(CLS, one_hot(LABELS, 0.2))
+    expected += alpha / 2 * (divergence(TEACHER, DIST, temperature) + divergence(TEACHER2, DIST2, temperature))
+    settings = {"alpha": alpha, "temperature": temperature, "second_teacher": {"timm": "other"}}
+    found = measured("co_advise", LABELS, dist=2, smoothing=0.2, **settings)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_co_advise_needs_two_of_everything() -> None:
+    with pytest.raises(TrialError, match="distillation_tokens: 2"):
+        measured("co_advise", LABELS, dist=1, second_teacher={"timm": "other"})
+    with pytest.raises(TrialError, match=r"architecture\.distilled: true$"):
+        measured("deit", LABELS, dist=2)
+    with pytest.raises(ValueError, match="add second_teacher"):
+        DistillSpec(method="co_advise", teacher=NetworkSpec(timm="any"))
+    with pytest.raises(ValueError, match="answers under co_advise alone, but method is soft"):
+        DistillSpec(method="soft", teacher=NetworkSpec(timm="any"), second_teacher=NetworkSpec(timm="other"))
+
+
 @pytest.mark.parametrize("dist", [False, True])
 @pytest.mark.parametrize(
     "terms",
@@ -105,7 +127,7 @@ def test_combined(terms: dict[str, float], dist: bool) -> None:
 
 
 def test_every_method_stands_here() -> None:
-    assert set(DISTILLERS) == {"soft", "hard", "deit", "combined"}, "add a golden test of the new one"
+    assert set(DISTILLERS) == {"soft", "hard", "deit", "co_advise", "combined"}, "add a golden test of the new one"
 
 
 def test_a_method_needs_a_teacher() -> None:

@@ -187,10 +187,10 @@ def test_trials_with_every_kind_of_teacher(name: str, inner: str, digits: Tensor
         trial=0, candidate=c, train=recipe, evaluate=EvaluateSpec(batch_size=100), seed=0,
         data_fingerprint=digits.source.fingerprint, artifact_dir=str(tmp_path),
     )  # fmt: skip
-    result = run_trial(request, TrialContext(data=digits, teacher=teacher, inner_teacher=teacher))
+    result = run_trial(request, TrialContext(data=digits, teachers=(teacher,), inner_teacher=teacher))
     assert isinstance(result, TrialResult), result
     assert math.isfinite(result.loss)
-    lost = run_trial(request, TrialContext(data=digits, teacher=teacher))
+    lost = run_trial(request, TrialContext(data=digits, teachers=(teacher,)))
     assert not isinstance(lost, TrialResult)
     assert (lost.failure, lost.retryable) == ("no_teacher", True)
 
@@ -224,7 +224,7 @@ def test_trials_with_several_summands(terms: dict[str, float], digits: TensorDat
     )  # fmt: skip
     asked = teacher if spec.is_active else None
     computed = teacher if spec.inner_weights else None
-    result = run_trial(request, TrialContext(data=digits, teacher=asked, inner_teacher=computed))
+    result = run_trial(request, TrialContext(data=digits, teachers=(asked,), inner_teacher=computed))
     assert isinstance(result, TrialResult), result
     assert math.isfinite(result.loss)
 

@@ -28,6 +28,7 @@ from vitsearch.train.losses import Outputs
 PREFIXES: dict[str, dict[str, Any]] = {
     "cls": {},
     "cls+dist": {"distilled": True},
+    "cls+2 dist": {"distilled": True, "distillation_tokens": 2},
     "no cls": {"class_token": False, "pool": "avg"},
     "cls, avg": {"pool": "avg"},
 }

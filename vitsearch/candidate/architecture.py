@@ -11,6 +11,7 @@ from vitsearch.config.base import Spec
 
 LATER_DEFAULTS: dict[str, object] = {
     "patch_embedding": "linear", "attention": "softmax", "class_attention_blocks": 0, "share_blocks": 1,
+    "distillation_tokens": 1,
 }  # fmt: skip
 STEM_KERNEL = 3  # side of the convolutions of conv_stem
 
@@ -28,7 +29,7 @@ class Architecture(Spec):
         heads: Attention heads; divides ``width``.
         mlp_ratio: Hidden units of an MLP relative to ``width``.
         class_token: Whether a CLS token leads the sequence.
-        distilled: Whether a distillation token and head follow (DeiT).
+        distilled: Whether distillation tokens follow, each with a head of its own (DeiT).
         pool: What the head reads: the CLS ``token`` or the ``avg`` of the patches.
         pre_norm: LayerNorm before the first block (CLIP).
         patch_bias: Whether the patch projection has a bias.
@@ -40,6 +41,7 @@ class Architecture(Spec):
             class tokens attend and change. In the blocks before, the patches are among themselves.
         share_blocks: How many consecutive blocks share the weights of attention and MLP (MiniViT; 2 there), each
             with norms and a mixing of heads of its own.
+        distillation_tokens: How many follow under ``distilled``: one for each teacher (DeiT 1, CivT 2).
     """
 
     image_size: Annotated[int, Field(ge=1, le=4096)]
@@ -60,6 +62,7 @@ class Architecture(Spec):
     patch_embedding: Literal["linear", "spt", "conv_stem"] = "linear"
     class_attention_blocks: Annotated[int, Field(ge=0, le=256)] = 0
     share_blocks: Annotated[int, Field(ge=1, le=256)] = 1
+    distillation_tokens: Annotated[int, Field(ge=1, le=2)] = 1
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -85,6 +88,11 @@ class Architecture(Spec):
             raise ValueError("distilled=true needs class_token=true")
         if self.distilled and self.pool != "token":
             raise ValueError("distilled=true reads both tokens; choose pool=token")
+        if self.distillation_tokens > 1 and not self.distilled:
+            raise ValueError(
+                f"distillation_tokens={self.distillation_tokens} needs distilled=true; set it, or leave "
+                "distillation_tokens at 1"
+            )
         if self.mlp_units < 1:
             raise ValueError(f"mlp_ratio must leave at least one hidden unit, but got {self.mlp_ratio}")
         self._stem_fits()
@@ -175,14 +183,19 @@ class Architecture(Spec):
         return self.model_copy(
             update={
                 "depth": self.depth - self.class_attention_blocks, "class_attention_blocks": 0,
-                "class_token": False, "distilled": False, "pool": "avg",
+                "class_token": False, "distilled": False, "distillation_tokens": 1, "pool": "avg",
             }
         )  # fmt: skip
 
     @property
+    def num_distillation_tokens(self) -> int:
+        """Distillation tokens: as many classifiers stand beside the first."""
+        return self.distillation_tokens if self.distilled else 0
+
+    @property
     def num_prefix_tokens(self) -> int:
         """CLS and distillation tokens."""
-        return int(self.class_token) + int(self.distilled)
+        return int(self.class_token) + self.num_distillation_tokens
 
     @property
     def num_tokens(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ DECISIVE = {
     "flip", "crop_padding_px", "erasing", "distill",
 }  # fmt: skip
 
+DISTILLATION_TOKENS = {"deit": 1, "co_advise": 2}  # what a method's students need
+
 
 def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     """Refuse a recipe whose students lack what they would learn by.
@@ -33,10 +36,14 @@ def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     from vitsearch.errors import InputError
 
     spec = train.distill
-    if spec.method == "deit" and space.fixed.get("architecture.distilled") is not True:
+    tokens = DISTILLATION_TOKENS.get(spec.method)
+    fixed = space.fixed.get("architecture.distillation_tokens", 1)
+    if tokens and (space.fixed.get("architecture.distilled") is not True or fixed != tokens):
         raise InputError(
-            "deit needs a distillation token", where=str(where), field="train.distill.method", value="deit",
-            remedy="fix architecture.distilled: true in the space, or choose hard",
+            f"{spec.method} needs {'a distillation token' if tokens == 1 else 'two distillation tokens'}",
+            where=str(where), field="train.distill.method", value=spec.method,
+            remedy="fix architecture.distilled: true and "
+            f"architecture.distillation_tokens: {tokens} in the space, or choose hard",
         )  # fmt: skip
     reducer = _reduces_in_the_first_block(space)
     if spec.inner_weights and train.tokens == "start" and reducer:
@@ -79,9 +86,12 @@ def check_networks(job: JobSpec, data: ImageData) -> None:
         from vitsearch.train.distill import check_inner
         from vitsearch.train.tensors import TensorData
 
-        teacher = load_teacher(spec.distill.teacher, TensorData(data, torch.device("cpu")))
+        images = TensorData(data, torch.device("cpu"))
+        teacher = load_teacher(spec.distill.teacher, images)
         if spec.distill.inner_weights:
             check_inner(spec.distill, teacher)
+        if spec.distill.second_teacher is not None:
+            load_teacher(spec.distill.second_teacher, images)
     if spec.pretrained is not None and spec.init == "pretrained":
         from vitsearch.export import load_start
 
@@ -91,7 +101,7 @@ def check_networks(job: JobSpec, data: ImageData) -> None:
 def teach(
     train: TrainSpec, seed: int, fingerprint: str, out: Path, executor: RayExecutor, on_step: Callable[[str], None]
 ) -> None:
-    """Give all trainers the teacher's answers, from the run's folder if they are there already.
+    """Give all trainers the teachers' answers, from the run's folder if they are there already.
 
     Args:
         train: The recipe.
@@ -101,21 +111,32 @@ def teach(
         executor: Whose trainers ask and learn.
         on_step: Told how far it is.
     """
-    recipe = train.model_dump_json(include=DECISIVE)
-    key = hashlib.sha256(f"{recipe}:{seed}:{fingerprint}".encode()).hexdigest()[:16]
-    file = out / "artifacts" / "teacher" / f"{key}.npz"
-    answers = _read(file)
-    if answers is None:
-        on_step(f"asking the teacher about {train.epochs} epochs of images, once for all trials")
-        answers = executor.ask_teacher(
-            train, seed, lambda done: on_step(f"the teacher has answered epoch {done}/{train.epochs}")
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        with partial.open("wb") as stream:
-            np.savez(stream, classes_ENT=answers[0], log_probs_ENT=answers[1])
-        partial.replace(file)
-    executor.share_answers(*answers)
+    who, answers = ("the teacher", "the second teacher"), []
+    for name, teacher in zip(who, train.distill.teachers, strict=False):
+        alone = train.model_copy(update={"distill": train.distill.of_teacher(teacher)})
+        recipe = alone.model_dump_json(include=DECISIVE)
+        key = hashlib.sha256(f"{recipe}:{seed}:{fingerprint}".encode()).hexdigest()[:16]
+        file = out / "artifacts" / "teacher" / f"{key}.npz"
+        found = _read(file)
+        if found is None:
+            on_step(f"asking {name} about {train.epochs} epochs of images, once for all trials")
+            told = partial(_tell, on_step, name, train.epochs)
+            found = executor.ask_teacher(alone, seed, told)
+            _write(file, found)
+        answers.append(found)
+    executor.share_answers(answers)
+
+
+def _tell(on_step: Callable[[str], None], name: str, epochs: int, done: int) -> None:
+    on_step(f"{name} has answered epoch {done}/{epochs}")
+
+
+def _write(file: Path, answers: tuple[np.ndarray, np.ndarray]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".partial")
+    with unfinished.open("wb") as stream:
+        np.savez(stream, classes_ENT=answers[0], log_probs_ENT=answers[1])
+    unfinished.replace(file)
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray] | None:

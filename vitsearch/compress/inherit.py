@@ -49,7 +49,8 @@ def inherit(student: VisionTransformer, source: VisionTransformer, images_BCHW: 
     for name in ("norm_pre", "norm"):
         _copy_norm(getattr(student, name), getattr(full, name), channels)
     if student.architecture.num_classes == source.architecture.num_classes:
-        for ours, theirs in ((student.head, full.head), (student.head_dist, full.head_dist)):
+        for name in student.head_names:
+            ours, theirs = getattr(student, name), getattr(full, name)
             if isinstance(ours, torch.nn.Linear) and isinstance(theirs, torch.nn.Linear):
                 ours.weight[:, :C] = theirs.weight[:, channels]
                 ours.bias.copy_(theirs.bias)
@@ -80,10 +81,13 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
     """
     from timm.layers import resample_abs_pos_embed, resample_patch_embed
 
-    taken = {"image_size", "patch_size", "in_chans", "num_classes", "class_token", "distilled", "pool"}
+    taken = {
+        "image_size", "patch_size", "in_chans", "num_classes", "class_token", "distilled", "distillation_tokens",
+        "pool",
+    }  # fmt: skip
     if source.architecture.patch_embedding == "conv_stem" != like.patch_embedding:
         taken.add("patch_embedding")  # another kind keeps its own, and may have patches that no stem can have
-    update = like.model_dump(include=taken)
+    update = {name: getattr(like, name) for name in taken}
     if not like.class_token:
         update["class_attention_blocks"] = 0  # nothing is left that could attend there alone
     architecture = source.architecture.model_copy(update=update)
@@ -105,6 +109,9 @@ def adapted(source: VisionTransformer, like: Architecture) -> VisionTransformer:
     shared = min(own.shape[1], prefix.shape[1])
     own[:, :shared] = prefix[:, :shared]
     state["pos_embed"] = torch.cat([own, patches], dim=1)
+    if found.dist_token is not None and "dist_token" in state:
+        both = min(found.dist_token.shape[1], state["dist_token"].shape[1])
+        state["dist_token"] = torch.cat([state["dist_token"][:, :both], found.dist_token[:, both:]], dim=1)
     mine = found.state_dict()
     fitting = {name: value for name, value in state.items() if name in mine and value.shape == mine[name].shape}
     found.load_state_dict(fitting, strict=False)

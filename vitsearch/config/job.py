@@ -330,15 +330,14 @@ class JobSpec(Spec):
 
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative paths of data and networks made absolute against ``folder``."""
-        job, path, teacher = self, self.dataset.path, self.train.distill.teacher
+        job, path = self, self.dataset.path
         if path is not None and not path.expanduser().is_absolute():
             job = job.model_copy(
                 update={"dataset": job.dataset.model_copy(update={"path": (folder / path).resolve()})}
             )
         train, start = job.train, job.train.pretrained
-        if teacher is not None:
-            distill = train.distill.model_copy(update={"teacher": teacher.resolve_paths(folder)})
-            train = train.model_copy(update={"distill": distill})
+        distill = train.distill.with_networks(lambda network: network.resolve_paths(folder))
+        train = train.model_copy(update={"distill": distill})
         if start is not None:
             train = train.model_copy(update={"pretrained": start.resolve_paths(folder)})
         return job.model_copy(update={"train": train})

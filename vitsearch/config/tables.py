@@ -103,6 +103,7 @@ DISTILLERS: dict[str, str] = {
     "soft": "vitsearch.train.distill.losses:soft",
     "hard": "vitsearch.train.distill.losses:hard",
     "deit": "vitsearch.train.distill.losses:deit",
+    "co_advise": "vitsearch.train.distill.losses:co_advise",
     "combined": "vitsearch.train.distill.losses:combined",
 }
 
@@ -112,9 +113,11 @@ INNER_DISTILLERS: dict[str, str] = {
     "minivit": "vitsearch.train.distill.inner:minivit",
 }
 
+SELF_DISTILLER = "smkd"  # the one that has no other network for a teacher; vitsearch.train.distill.masked
+
 SamplerName = Annotated[str, KeyOf(SAMPLERS)]
 DatasetName = Annotated[str, KeyOf(DATASETS)]
 RuntimeName = Annotated[str, KeyOf(RUNTIMES)]
 DistillerName = Annotated[str, KeyOf(DISTILLERS, ("none",))]
-InnerDistillerName = Annotated[str, KeyOf(INNER_DISTILLERS, ("none",))]
-DistillTermName = Annotated[str, KeyOf(INNER_DISTILLERS, ("labels", "soft", "hard"))]
+InnerDistillerName = Annotated[str, KeyOf(INNER_DISTILLERS, ("none", SELF_DISTILLER))]
+DistillTermName = Annotated[str, KeyOf(INNER_DISTILLERS, ("labels", "soft", "hard", SELF_DISTILLER))]

@@ -132,7 +132,7 @@ def stem_macs(candidate: Candidate) -> int:
 def head_macs(candidate: Candidate) -> int:
     """MACs of the classifier heads for one image."""
     a = candidate.architecture
-    return candidate.widths[0].width * a.num_classes * (2 if a.distilled else 1)
+    return candidate.widths[0].width * a.num_classes * (1 + a.num_distillation_tokens)
 
 
 def num_macs(candidate: Candidate, shape: Shape | None = None) -> Any:

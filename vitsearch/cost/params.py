@@ -61,7 +61,7 @@ def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = No
         )
         for i, w in enumerate(widths)
     ]
-    heads = (2 if a.distilled else 1) * a.num_classes
+    heads = (1 + a.num_distillation_tokens) * a.num_classes
     head = LayerGroup(weights=d * heads, others=heads + 2 * d, weight_bits=bits[-1])
     return [stem, *blocks, head, *_learned_groups(candidate, d)]
 

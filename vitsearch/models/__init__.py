@@ -4,7 +4,14 @@ from vitsearch.models.attention import Attention, AttentionState, log_size_bias,
 from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
 from vitsearch.models.conv_stem import ConvStem
 from vitsearch.models.multiplexing import MultiplexedBlock, RepeatedBlock
-from vitsearch.models.vit import Block, TokenReducer, TokenRoute, TokenState, VisionTransformer
+from vitsearch.models.vit import (
+    Block,
+    TokenReducer,
+    TokenRoute,
+    TokenState,
+    VisionTransformer,
+    mean_of_heads,
+)
 
 __all__ = [
     "Attention",
@@ -21,5 +28,6 @@ __all__ = [
     "build_dense",
     "build_pruned",
     "log_size_bias",
+    "mean_of_heads",
     "set_fused_attention",
 ]

@@ -20,6 +20,7 @@ from vitsearch.models.spt import ShiftedPatchEmbed
 
 LAYER_NORM_EPS = 1e-6
 LAYER_SCALE_INIT = 1e-5
+HEADS = ("head", "head_dist", "head_dist2")  # the classifier of each prefix token; timm knows the first two
 
 
 class TokenState(NamedTuple):
@@ -165,6 +166,8 @@ class VisionTransformer(nn.Module):
         pos_embed_std: Deviation of the initial position embeddings.
     """
 
+    head: nn.Module
+
     def __init__(
         self,
         architecture: Architecture,
@@ -180,17 +183,21 @@ class VisionTransformer(nn.Module):
         dim = self.widths[0].width
         self.patch_embed = _patch_embedding(a, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.class_token else None
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if a.distilled else None
+        dist = a.num_distillation_tokens
+        self.dist_token = nn.Parameter(torch.zeros(1, dist, dim)) if dist else None
         self.pos_embed = nn.Parameter(torch.zeros(1, a.num_tokens, dim))
         self.norm_pre = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if a.pre_norm else nn.Identity()
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
         self.blocks = nn.ModuleList(_blocks(a, self.widths, rates, dropout))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.head = nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity()
-        self.head_dist = (
-            (nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity()) if a.distilled else None
-        )
+        for name in HEADS[: 1 + dist]:
+            setattr(self, name, nn.Linear(dim, a.num_classes) if a.num_classes else nn.Identity())
         self._init_weights(pos_embed_std)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Attributes that hold the classifiers: of the class token or of the mean, then distillation heads."""
+        return HEADS[: 1 + self.architecture.num_distillation_tokens]
 
     def set_reducers(self, reducers: Mapping[int, TokenReducer | TokenRoute]) -> None:
         """Install reducers by block number, from 1; blocks not named keep every token."""
@@ -205,19 +212,17 @@ class VisionTransformer(nn.Module):
         return {"cls_token", "dist_token", "pos_embed"}
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, C); with a distillation head, the mean of both heads (DeiT, Section 3)."""
-        cls_BC, dist_BC = self.forward_heads(images_BCHW)
-        return cls_BC if dist_BC is None else (cls_BC + dist_BC) / 2
+        """Logits (B, C); with distillation heads, the mean of all heads (DeiT, Section 3)."""
+        return mean_of_heads(self.forward_heads(images_BCHW))
 
-    def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, C) of the classifier and of the distillation head, if there is one."""
+    def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Logits (B, C) of the classifier, then those of each distillation head."""
         state = self.run_blocks(images_BCHW)
         return self._heads(self.norm(state.x_BND), state.size_BN)
 
     def logits_of(self, x_BND: Tensor) -> Tensor:
         """Logits (B, C) of what ``forward_features`` returned, where no place is empty."""
-        cls_BC, dist_BC = self._heads(x_BND, None)
-        return cls_BC if dist_BC is None else (cls_BC + dist_BC) / 2
+        return mean_of_heads(self._heads(x_BND, None))
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
@@ -231,10 +236,10 @@ class VisionTransformer(nn.Module):
             state = block.run(state)
         return state
 
-    def _heads(self, x_BND: Tensor, size_BN: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _heads(self, x_BND: Tensor, size_BN: Tensor | None) -> tuple[Tensor, ...]:
         if self.architecture.pool == "avg":
-            return self.head(_mean_of_patches(x_BND, size_BN, self.architecture.num_prefix_tokens)), None
-        return self.head(x_BND[:, 0]), None if self.head_dist is None else self.head_dist(x_BND[:, 1])
+            return (self.head(_mean_of_patches(x_BND, size_BN, self.architecture.num_prefix_tokens)),)
+        return tuple(getattr(self, name)(x_BND[:, place]) for place, name in enumerate(self.head_names))
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Prefix and patch tokens (B, N, D) with their positions."""
@@ -252,6 +257,11 @@ class VisionTransformer(nn.Module):
             if token is not None:
                 trunc_normal_(token, std=0.02)
         trunc_normal_(self.pos_embed, std=pos_embed_std)
+
+
+def mean_of_heads(heads_BC: Sequence[Tensor]) -> Tensor:
+    """The mean of the logits (B, C) of several classifiers; of a single one, its own."""
+    return heads_BC[0] if len(heads_BC) == 1 else sum(heads_BC[1:], heads_BC[0]) / len(heads_BC)
 
 
 def _mean_of_patches(x_BND: Tensor, size_BN: Tensor | None, num_prefix: int) -> Tensor:

@@ -25,6 +25,7 @@ SIDE, PATCH = 5, 2
 PREFIXES: dict[str, dict[str, Any]] = {
     "cls": {},
     "cls+dist": {"distilled": True},
+    "cls+2 dist": {"distilled": True, "distillation_tokens": 2},
     "no cls": {"class_token": False, "pool": "avg"},
 }
 
@@ -90,7 +91,9 @@ def check_canonical(rule: TokenRule, architecture: Architecture) -> None:
 
 def check_class_token(rule: TokenRule, architecture: Architecture) -> None:
     """A rule that needs a CLS token says so to a network without one."""
-    without = architecture.model_copy(update={"class_token": False, "distilled": False, "pool": "avg"})
+    without = architecture.model_copy(
+        update={"class_token": False, "distilled": False, "distillation_tokens": 1, "pool": "avg"}
+    )
     try:
         rule.resolved(without)
         accepted = True
@@ -208,8 +211,8 @@ def check_training(rule: TokenRule, architecture: Architecture) -> None:
             batch = Batch(images_BCHW=_images(4), targets=torch.arange(4), epoch=0, step=0, start=0)
             with token_losses(model, candidate, build_dense(architecture)) as terms:
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-                    cls_BK, dist_BK = model.forward_heads(batch.images_BCHW)
-                outputs = Outputs(cls_BK=cls_BK.float(), dist_BK=None if dist_BK is None else dist_BK.float())
+                    heads_BK = model.forward_heads(batch.images_BCHW)
+                outputs = Outputs.of(heads_BK)
                 loss = nn.functional.cross_entropy(outputs.logits_BK, batch.targets)
                 loss = sum((term(outputs, batch) for term in terms), loss)
         torch.autograd.backward(loss)

@@ -112,8 +112,8 @@ def train(
             scheduler.step_update(epoch * steps + batch.step)
             seed_everything(seed, epoch, batch.step, DROPOUT)
             with autocast(spec, data.device):
-                cls_BK, dist_BK = model.forward_heads(batch.images_BCHW)
-            outputs = Outputs(cls_BK=cls_BK.float(), dist_BK=None if dist_BK is None else dist_BK.float())
+                heads_BK = model.forward_heads(batch.images_BCHW)
+            outputs = Outputs.of(heads_BK)
             loss = sum((term(outputs, batch) for term in terms), torch.zeros((), device=data.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

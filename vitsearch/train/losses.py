@@ -5,12 +5,14 @@ Shape suffixes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitsearch.models import mean_of_heads
 from vitsearch.train.batches import Batch
 
 
@@ -20,16 +22,22 @@ class Outputs:
 
     Attributes:
         cls_BK: Logits of the classifier.
-        dist_BK: Logits of the distillation head, where there is one.
+        dist_BK: Logits of each distillation head.
     """
 
     cls_BK: Tensor
-    dist_BK: Tensor | None = None
+    dist_BK: tuple[Tensor, ...] = ()
 
     @property
     def logits_BK(self) -> Tensor:
-        """What evaluation would see: the mean of both heads."""
-        return self.cls_BK if self.dist_BK is None else (self.cls_BK + self.dist_BK) / 2
+        """What evaluation would see: the mean of all heads."""
+        return mean_of_heads((self.cls_BK, *self.dist_BK))
+
+    @classmethod
+    def of(cls, heads_BK: Sequence[Tensor]) -> Outputs:
+        """What ``VisionTransformer.forward_heads`` has returned."""
+        first_BK, *others = (one.float() for one in heads_BK)
+        return cls(cls_BK=first_BK, dist_BK=tuple(others))
 
 
 class LossTerm(Protocol):

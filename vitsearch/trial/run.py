@@ -40,7 +40,7 @@ from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.train.checkpoint import EpochCheckpoint
-from vitsearch.train.distill import LiveAnswers, TeacherAnswers, distillation_loss, inner_losses
+from vitsearch.train.distill import LiveAnswers, TeacherAnswers, distillation_loss, inner_losses, masked_losses
 from vitsearch.train.evaluate import evaluate, normalized_batches
 from vitsearch.train.loop import Hooks, train
 from vitsearch.train.losses import LossTerm, classification_loss
@@ -65,7 +65,7 @@ class TrialContext:
         data: The images, on the device that trains.
         on_epoch: Called after each epoch.
         on_batch: Called between batches; may block, or raise ``TrialStopped``.
-        teacher: Answers for recipes that distil.
+        teachers: Answers for recipes that distil, of each teacher.
         inner_teacher: The teacher itself, for recipes that learn from what it computes.
         start: A dense network for recipes that start from trained weights.
     """
@@ -73,7 +73,7 @@ class TrialContext:
     data: TensorData
     on_epoch: Callable[[EpochReport], None] = lambda _: None
     on_batch: Callable[[], None] = lambda: None
-    teacher: TeacherAnswers | None = None
+    teachers: tuple[TeacherAnswers, ...] = ()
     inner_teacher: LiveAnswers | None = None
     start: VisionTransformer | None = None
 
@@ -133,10 +133,14 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         learn_batch_norms(dense)
         if _reduces_from_the_start(request):
             dense.set_reducers(build_reducers(candidate))
-    with _stage("train"), _inner_losses(request, context, dense, spec.epochs) as inner:
+    with (
+        _stage("train"),
+        masked_losses(spec.distill, dense, spec.epochs) as own,
+        _inner_losses(request, context, dense, spec.epochs) as inner,
+    ):
         outcome = train(
             dense, data, spec, seed=request.seed, data_seed=request.data_seed, trial=request.trial, hooks=hooks,
-            loss_terms=(*_loss_terms(request, context), *inner), eval_batch_size=request.evaluate.batch_size,
+            loss_terms=(*_loss_terms(request, context), *inner, *own), eval_batch_size=request.evaluate.batch_size,
         )  # fmt: skip
     train_s = time.perf_counter() - started
     with _stage("compress"):
@@ -240,9 +244,9 @@ def _loss_terms(request: TrialRequest, context: TrialContext) -> tuple[LossTerm,
     spec = request.train
     if not spec.distill.is_active:
         return (classification_loss(spec.label_smoothing, spec.distill.labels_weight),)
-    if context.teacher is None:
+    if len(context.teachers) != len(spec.distill.teachers):
         raise TrialError("train", "no_teacher", "the worker has no teacher for train.distill", retryable=True)
-    return (distillation_loss(spec.distill, spec.label_smoothing, context.teacher),)
+    return (distillation_loss(spec.distill, spec.label_smoothing, *context.teachers),)
 
 
 def _inner_losses(

@@ -15,6 +15,8 @@ from vitsearch.candidate import Architecture, divisors, mlp_ratio_of
         ({"class_token": False}, "choose pool=avg"),
         ({"class_token": False, "pool": "avg", "distilled": True}, "distilled=true needs class_token=true"),
         ({"distilled": True, "pool": "avg"}, "choose pool=token"),
+        ({"distillation_tokens": 2}, "distillation_tokens=2 needs distilled=true; set it, or leave"),
+        ({"distilled": True, "distillation_tokens": 3}, "less than or equal to 2"),
         ({"mlp_ratio": 0.01}, "at least one hidden unit, but got 0.01"),
         ({"mlp_ratio": 0}, "greater than 0"),
         ({"depth": 0}, "greater than or equal to 1"),
@@ -37,6 +39,7 @@ def test_impossible_shapes(changes: dict[str, object], message: str):
 def test_token_counts():
     assert (deit_s().num_patches, deit_s().num_prefix_tokens, deit_s().num_tokens) == (196, 1, 197)
     assert deit_s(distilled=True).num_tokens == 198
+    assert deit_s(distilled=True, distillation_tokens=2).num_tokens == 199
     assert deit_s(class_token=False, pool="avg").num_tokens == 196
     assert deit_s(patch_size=32).num_tokens == 50
 

@@ -162,3 +162,24 @@ def test_a_start_from_trained_weights_is_a_head_start() -> None:
         return evaluate(model, data, data.source.train, batch_size=64).loss
 
     assert loss(started) < loss(fresh)
+
+
+def test_a_second_distillation_token_comes_and_goes() -> None:
+    one, two = {"distilled": True}, {"distilled": True, "distillation_tokens": 2}
+    old, new = source(**one), network(7, **{**SOURCE, **two})
+    inherit(new, old, images())
+    assert torch.equal(new.dist_token[:, :1], old.dist_token)
+    assert torch.equal(new.head_dist.weight, old.head_dist.weight)
+    for fresh, trained in ((new.dist_token[:, 1:], old.dist_token), (new.head_dist2.weight, old.head_dist.weight)):
+        assert fresh.std() == pytest.approx(0.02, rel=0.5)
+        assert not torch.allclose(fresh, trained, atol=0.01)
+    new = network(7, **SOURCE)
+    inherit(new, source(**two), images())
+    assert torch.equal(new.head.weight, source(**two).head.weight)
+
+
+def test_a_student_without_a_stem_may_have_patches_that_no_stem_can_have() -> None:
+    old = source(patch_embedding="conv_stem")
+    new = network(7, **{**SOURCE, "image_size": 9, "patch_size": 3})
+    inherit(new, old, images(image_size=9))
+    torch.testing.assert_close(new.blocks[0].mlp.fc1.weight, old.blocks[0].mlp.fc1.weight)

@@ -37,7 +37,7 @@ def test_what_is_asked_of_a_teacher(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "combined"}, r"needs terms that listen to the teacher, but got terms=\[\]; write terms"),
+        ({"method": "combined"}, r"needs terms that listen to a teacher, but got terms=\[\]; write terms"),
         ({"method": "combined", "terms": {"labels": 1.0}}, r"but got terms=\['labels'\]"),
         ({"method": "soft", "terms": {"hard": 1.0}}, "method is soft; write method: combined"),
         ({"terms": {"hard": 1.0}}, "method is none; write method: combined"),

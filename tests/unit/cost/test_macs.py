@@ -63,6 +63,7 @@ def test_closed_form_equals_every_kind_of_sparsity(
     "changes",
     [
         {"distilled": True},
+        {"distilled": True, "distillation_tokens": 2},
         {"pre_norm": True},
         {"patch_bias": False},
         {"layer_scale": True},

@@ -43,7 +43,8 @@ def test_size_and_bits_equal_a_walk_over_the_built_model(preset: str):
 def test_mixed_bits_equal_a_walk_over_the_built_model():
     for bits in ([4, 8, 16, 32], [16, 2, 3, 1], [32, 16, 16, 16]):
         for architecture in (
-            {}, {"distilled": True}, {"layer_scale": True, "pre_norm": True},
+            {}, {"distilled": True}, {"distilled": True, "distillation_tokens": 2},
+            {"layer_scale": True, "pre_norm": True},
             {"class_attention_blocks": 2, "patch_embedding": "conv_stem"},
         ):  # fmt: skip
             candidate = micro(architecture, precision={"weight_bits": bits})

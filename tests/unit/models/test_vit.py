@@ -80,6 +80,19 @@ def test_fused_and_plain_attention_agree():
     torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
 
 
+def test_a_model_with_two_distillation_tokens_answers_with_the_mean_of_three_heads():
+    a = small(distilled=True, distillation_tokens=2).architecture
+    assert (a.num_prefix_tokens, a.num_tokens) == (3, a.num_patches + 3)
+    model = randomised(build_dense(a))
+    images = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        x_BND = model.forward_features(images)
+        heads = [getattr(model, name)(x_BND[:, place]) for place, name in enumerate(model.head_names)]
+        torch.testing.assert_close(model(images), (heads[0] + heads[1] + heads[2]) / 3)
+        torch.testing.assert_close(model.logits_of(x_BND), model(images))
+        assert not torch.allclose(heads[1], heads[2])
+
+
 def test_a_distilled_model_answers_with_the_mean_of_both_heads():
     model = randomised(build_dense(small(distilled=True).architecture))
     images = torch.randn(2, 1, 8, 8)

@@ -11,7 +11,7 @@ from vitsearch.models import VisionTransformer
 PARTS: dict[str, dict[str, Any]] = {
     "dense": {},
     "everything": {
-        "architecture": {"distilled": True},
+        "architecture": {"distilled": True, "distillation_tokens": 2},
         "tokens": {"reducer": "tome", "r": 2},
         "sparsity": {"method": "magnitude", "mlp_units": 20, "heads": 2},
         "precision": {"weight_bits": 8, "activation_bits": 8},

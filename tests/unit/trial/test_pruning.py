@@ -132,7 +132,7 @@ def test_rankings_beside_tokens_bits_and_distillation(method: str, shape: str, d
         """A teacher that is nearly certain of the right class."""
         return F.log_softmax(6.0 * F.one_hot(batch.targets, 10), dim=1)
 
-    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, teacher=sure)))
+    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, teachers=(sure,))))
     assert result.num_params == cost_of(c).after(result.measured).num_params
     assert result.accuracy > 4 * digits.source.chance_accuracy
     model = load_model(c, tmp_path)

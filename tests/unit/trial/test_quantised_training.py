@@ -90,7 +90,7 @@ def test_pruned_with_fewer_tokens_and_a_teacher(training: str, quantizer: str, t
     for name in ("a", "b"):
         asked.clear()
         reports.clear()
-        lent = context(data, on_epoch=reports.append, teacher=teacher)
+        lent = context(data, on_epoch=reports.append, teachers=(teacher,))
         result = run_trial(request(tmp_path / name, c, train=recipe), lent)
         assert isinstance(result, TrialResult), result
         results.append(result)

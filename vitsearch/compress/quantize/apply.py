@@ -62,9 +62,8 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
         for number in range(len(model.patch_embed.convs)):
             wrap(model.patch_embed.convs, str(number), weights[0], activations[0], "relu" if number else "patches")
     wrap(model.patch_embed, "proj", weights[0], activations[0], "patches")
-    wrap(model, "head", weights[-1], activations[-1], "norm")
-    if model.head_dist is not None:
-        wrap(model, "head_dist", weights[-1], activations[-1], "norm")
+    for name in model.head_names:
+        wrap(model, name, weights[-1], activations[-1], "norm")
     round_beside_half_weights(model, weights)
     remember_bits(model, precision)
     return model
@@ -73,7 +72,7 @@ def insert_quantizers(model: VisionTransformer, precision: Precision) -> VisionT
 @torch.no_grad()
 def round_beside_half_weights(model: VisionTransformer, weight_bits: Sequence[int]) -> None:
     """Everything outside the blocks goes with the first one; the final norm and the heads with the last."""
-    groups = {"norm.": weight_bits[-1], "head.": weight_bits[-1], "head_dist.": weight_bits[-1]}
+    groups = {f"{name}.": weight_bits[-1] for name in ("norm", *model.head_names)}
     groups |= {f"blocks.{i}.": bits for i, bits in enumerate(weight_bits)}
     for name, parameter in model.named_parameters():
         bits = next((b for prefix, b in groups.items() if name.startswith(prefix)), weight_bits[0])

@@ -130,7 +130,7 @@ def _norms_and_layers(
             continue
         inputs = [getattr(block.attn, name) for name in block.attn.inputs]
         groups += [([block.norm1], inputs), ([block.norm2], [block.mlp.fc1])]
-    if model.head_dist is None:
+    if len(model.head_names) == 1:
         groups.append(([model.norm], [model.head]))
     for norms, layers in groups:
         projections = [

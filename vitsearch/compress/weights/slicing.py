@@ -124,9 +124,9 @@ def slice_network(model: VisionTransformer, kept: Kept) -> VisionTransformer:
     for name, value in old.items():
         if name.startswith("blocks."):
             continue
-        if name in {"head.weight", "head_dist.weight"}:
+        if name in {f"{head}.weight" for head in model.head_names}:
             state[name] = value[:, channels_D]
-        elif name in {"head.bias", "head_dist.bias"} or name.startswith(OWN_WIDTH):
+        elif name in {f"{head}.bias" for head in model.head_names} or name.startswith(OWN_WIDTH):
             state[name] = value
         else:  # tokens and positions hold channels last; kernels, biases and norms first
             state[name] = value[..., channels_D] if name.endswith(("_token", "pos_embed")) else value[channels_D]

@@ -11,14 +11,15 @@ from vitsearch.train.distill.answers import (
 )
 from vitsearch.train.distill.inner import inner_losses
 from vitsearch.train.distill.losses import Distiller
+from vitsearch.train.distill.masked import masked_losses
 from vitsearch.train.distill.seen import check_inner
 from vitsearch.train.losses import LossTerm
 
 _DISTILLERS: Imported[Distiller] = Imported(DISTILLERS)
 
 
-def distillation_loss(spec: DistillSpec, label_smoothing: float, answers: TeacherAnswers) -> LossTerm:
-    """The training loss of one recipe, labels included."""
+def distillation_loss(spec: DistillSpec, label_smoothing: float, *answers: TeacherAnswers) -> LossTerm:
+    """The training loss of one recipe, labels included; ``answers`` are those of ``spec.teachers``, in order."""
     return _DISTILLERS[spec.method](spec, label_smoothing, answers)
 
 
@@ -30,5 +31,6 @@ __all__ = [
     "check_inner",
     "distillation_loss",
     "inner_losses",
+    "masked_losses",
     "remember",
 ]
