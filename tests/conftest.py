@@ -8,6 +8,18 @@ from pathlib import Path
 
 import pytest
 
+ONE_PROCESS = ("unit/export", "unit/onnx")  # folders whose fixtures export networks, which takes seconds each
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share costly fixtures go to one of several processes, which makes them once."""
+    root = Path(__file__).parent
+    for item in items:
+        for folder in ONE_PROCESS:
+            if item.path.is_relative_to(root / folder):
+                item.add_marker(pytest.mark.xdist_group(folder))
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:

@@ -96,8 +96,7 @@ def logits(w: dict[str, Array], x: Array, prefix: int, pool: str) -> Array:
     others = [name for name in ("head_dist", "head_dist2") if f"{name}.weight" in w]
     for place, name in enumerate(others, start=1):
         found = found + w[f"{name}.weight"] @ x[place] + w[f"{name}.bias"]
-    found = found / (1 + len(others))
-    return found
+    return found / (1 + len(others))
 
 
 def forward_evo(

@@ -161,7 +161,7 @@ def test_a_resumed_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
     """The teacher, its centres and the heads are in the checkpoint."""
     data, recipe = tensor_data(), spec(epochs=3, early_stop=False, distill={"inner": "smkd"})
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def run(checkpoint: EpochCheckpoint | None, dies_after: int = 99) -> VisionTransformer:
@@ -169,7 +169,7 @@ def test_a_resumed_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
 
         def on_epoch(report: EpochReport) -> None:
             if report.epoch == dies_after:
-                raise Killed
+                raise KilledError
 
         hooks = Hooks(checkpoint=checkpoint, on_epoch=on_epoch)
         torch.manual_seed(9)  # of the heads
@@ -179,7 +179,7 @@ def test_a_resumed_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
 
     whole = run(None)
     checkpoint = EpochCheckpoint(tmp_path / "epoch.pt", key="any")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(checkpoint, dies_after=2)
     resumed = run(checkpoint)
     for name, value in whole.state_dict().items():

@@ -216,7 +216,15 @@ def test_only_candidates_of_eight_bits_run_in_eight_bits(precision: dict[str, An
     assert [executes(name, c) for name in TABLE] == [True, True, True, real, real]
 
 
-@pytest.mark.parametrize("precision", [W8A8, {**W8A8, "quantizer": "repq"}, {**W8A8, "noisy": True}], ids=str)
+@pytest.mark.parametrize(
+    "precision",
+    [
+        W8A8,
+        pytest.param({**W8A8, "quantizer": "repq"}, marks=pytest.mark.slow),
+        pytest.param({**W8A8, "noisy": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_file_of_integers_is_made_of_the_quantised_weights_and_scored_itself(
     precision: dict[str, Any], tmp_path: Path
 ):

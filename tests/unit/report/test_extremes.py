@@ -13,6 +13,10 @@ from vitsearch.report.extremes import eer_range
 from vitsearch.space import SearchSpace, load_preset, preset_names
 
 RANDOM_DRAWS = 2000
+PRESETS = [  # the larger ones take ten seconds and more
+    pytest.param(name, marks=[] if name in {"vit_micro_8", "vit_tiny_32"} else pytest.mark.slow)
+    for name in preset_names()
+]
 FIXED: dict[str, Any] = {"architecture.image_size": 8, "architecture.mlp_ratio": 1.0}
 SMALL: dict[str, dict[str, Any]] = {
     "architecture": {
@@ -70,7 +74,7 @@ def test_the_ends_are_what_drawing_everything_finds(name: str):
     assert (found.low_pct, found.high_pct) == pytest.approx((min(rates), max(rates)), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", PRESETS)
 def test_no_draw_of_a_preset_lies_outside(name: str):
     space, generator = preset(name), random.Random(1)
     found = eer_range(space)
@@ -80,7 +84,7 @@ def test_no_draw_of_a_preset_lies_outside(name: str):
         assert low <= rate(space, draw) <= high, draw
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", PRESETS)
 def test_both_ends_are_members_and_no_single_change_goes_past_them(name: str):
     space = preset(name)
     found = eer_range(space)
@@ -97,6 +101,7 @@ def test_both_ends_are_members_and_no_single_change_goes_past_them(name: str):
                 assert low <= rate(space, {**draw, axis.name: value}) <= high, (axis.name, value)
 
 
+@pytest.mark.slow
 def test_deit_224_reaches_far_beyond_what_random_draws_show():
     found = eer_range(preset("deit_224"))
     assert found.costliest.summary() == "d14 w768 h3 p14 m4"

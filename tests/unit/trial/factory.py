@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.unit.train.factory import architecture, image_data, spec, tensor_data
 from vitsearch.candidate import Candidate
-from vitsearch.config import EvaluateSpec
+from vitsearch.config import EvaluateSpec, TrainSpec
 from vitsearch.messages import TrialRequest
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext
@@ -34,3 +34,20 @@ def request(folder: Path, c: Candidate | None = None, **changes: Any) -> TrialRe
 
 def context(data: TensorData | None = None, **hooks: Any) -> TrialContext:
     return TrialContext(data=data or tensor_data(), **hooks)
+
+
+def wanted(folder: Path, c: Candidate, digits: TensorData, **recipe: Any) -> TrialRequest:
+    """A trial on digits, of four epochs unless the recipe says otherwise."""
+    train = TrainSpec(
+        **{"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5, **recipe}
+    )
+    return request(
+        folder, c, train=train, data_fingerprint=digits.source.fingerprint, evaluate=EvaluateSpec(batch_size=50)
+    )
+
+
+def on_digits(**parts: Any) -> Candidate:
+    """A candidate for digits that learns in seconds."""
+    return candidate(
+        architecture={"num_classes": 10, "width": 32, "depth": 3, **parts.pop("architecture", {})}, **parts
+    )

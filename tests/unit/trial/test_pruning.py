@@ -10,40 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.unit.train.factory import CPU
-from tests.unit.trial.factory import candidate, context, request
+from tests.unit.trial.factory import context, on_digits, wanted
 from tests.unit.trial.test_run import succeeded
-from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, PRUNERS, Candidate
+from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, PRUNERS
 from vitsearch.compress.weights.units import projections
-from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
-from vitsearch.messages import TrialRequest
 from vitsearch.profile import count_macs
 from vitsearch.train.batches import Batch
-from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import load_model, run_trial
 
 BITS = {"weight_bits": 8, "activation_bits": 8}
-
-
-@pytest.fixture(scope="module")
-def digits() -> TensorData:
-    return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
-
-
-def wanted(folder: Path, c: Candidate, digits: TensorData, **recipe: Any) -> TrialRequest:
-    train = TrainSpec(
-        **{"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5, **recipe}
-    )
-    return request(
-        folder, c, train=train, data_fingerprint=digits.source.fingerprint, evaluate=EvaluateSpec(batch_size=50)
-    )
-
-
-def on_digits(**parts: Any) -> Candidate:
-    return candidate(architecture={"num_classes": 10, "width": 32, "depth": 3}, **parts)
 
 
 MASKS: list[dict[str, Any]] = [
@@ -59,11 +37,11 @@ WITH_ALL = {"tokens": {"reducer": "dynamicvit", "keep": 0.6}, "precision": BITS}
     ("sparsity", "parts"),
     [
         (MASKS[0], WITH_ALL),
-        (MASKS[1], {}),
+        pytest.param(MASKS[1], {}, marks=pytest.mark.slow),
         pytest.param(MASKS[1], WITH_ALL, marks=pytest.mark.slow),
         (MASKS[2], {}),
         pytest.param(MASKS[2], WITH_ALL, marks=pytest.mark.slow),
-        (MASKS[3], WITH_ALL),
+        pytest.param(MASKS[3], WITH_ALL, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -85,7 +63,7 @@ def test_masks_in_a_trial(sparsity: dict[str, Any], parts: dict[str, Any], digit
         assert count_macs(model, torch.zeros(1, 1, 8, 8), nonzero=True) == cost.num_macs
 
 
-@pytest.mark.parametrize("training", ["ste", "lsq"])
+@pytest.mark.parametrize("training", [pytest.param("ste", marks=pytest.mark.slow), "lsq"])
 def test_zeros_outlast_training_through_quantisers(training: str, digits: TensorData, tmp_path: Path):
     """2:4, then training through 8-bit quantisers (GPUSQ-ViT): still at most two weights of every four."""
     c = on_digits(sparsity={"mask": "2:4"}, precision={**BITS, "training": training})
@@ -96,6 +74,7 @@ def test_zeros_outlast_training_through_quantisers(training: str, digits: Tensor
         assert int((weight.view(len(weight), -1, 4) != 0).sum(dim=2).max()) == 2
 
 
+@pytest.mark.slow
 def test_many_zeros_cost_accuracy_which_fine_tuning_brings_back(digits: TensorData, tmp_path: Path):
     def accuracy(zeros: float, finetune_epochs: int) -> float:
         c = on_digits(sparsity={"mask": "unstructured", "zeros": zeros})

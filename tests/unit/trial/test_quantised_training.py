@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.train.factory import CPU, spec, tensor_data
+from tests.unit.train.factory import spec, tensor_data
 from tests.unit.trial.factory import COMPRESSED, candidate, context, request
-from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
+from vitsearch.config import EvaluateSpec, TrainSpec
 from vitsearch.messages import EpochReport, TrialResult
-from vitsearch.train.data import load_dataset
 from vitsearch.train.distill import LiveAnswers
 from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData
@@ -26,14 +25,9 @@ FEW_BITS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def digits() -> TensorData:
-    return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
-
-
 @pytest.mark.parametrize(
     "precision",
-    [pytest.param(p, id=n, marks=[pytest.mark.slow] if n == "binary" else []) for n, p in FEW_BITS.items()],
+    [pytest.param(p, id=n, marks=[] if n == "ternary" else pytest.mark.slow) for n, p in FEW_BITS.items()],
 )
 def test_digits_in_few_bits_come_back_with_training(
     precision: dict[str, Any], digits: TensorData, tmp_path: Path

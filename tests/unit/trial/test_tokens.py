@@ -10,15 +10,12 @@ import pytest
 import torch
 
 from tests.unit.train.factory import CPU
-from tests.unit.trial.factory import candidate, context, request
+from tests.unit.trial.factory import context, on_digits, wanted
 from tests.unit.trial.test_run import succeeded
-from vitsearch.candidate import Candidate
-from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
-from vitsearch.messages import TrialRequest, TrialResult
+from vitsearch.messages import TrialResult
 from vitsearch.models import VisionTransformer
 from vitsearch.profile import count_macs
-from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import normalized_batches
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import load_model, run_trial
@@ -27,41 +24,28 @@ BITS = {"weight_bits": 8, "activation_bits": 8}
 PRUNED = {"method": "magnitude", "mlp_units": 20, "width": 24}
 
 
-@pytest.fixture(scope="module")
-def digits() -> TensorData:
-    return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
-
-
-def wanted(folder: Path, c: Candidate, digits: TensorData, **recipe: Any) -> TrialRequest:
-    train = TrainSpec(
-        **{"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5, **recipe}
-    )
-    return request(
-        folder, c, train=train, data_fingerprint=digits.source.fingerprint, evaluate=EvaluateSpec(batch_size=50)
-    )
-
-
-def on_digits(**parts: Any) -> Candidate:
-    return candidate(architecture={"num_classes": 10, "width": 32, "depth": 3}, **parts)
-
-
 def macs_one_by_one(model: VisionTransformer, digits: TensorData, count: int) -> list[int]:
     """What fvcore counts for each of the first validation images alone."""
     indices = digits.source.val[:count]
     return [count_macs(model, images) for images, _ in normalized_batches(digits, indices, 1)]
 
 
+SEEN: list[dict[str, Any]] = [
+    {"reducer": "threshold", "tau": 0.06, "score": "cls_attention"},
+    {"reducer": "threshold", "tau": 0.06, "rest": "merge", "score": "learned"},
+    {"reducer": "ats", "samples": 12},
+    {"reducer": "similarity_pool", "cosine": 0.8},
+    {"reducer": "ltmp", "target": 0.6},
+    {"reducer": "avit", "gamma": 4.0, "beta": 2.0},
+]
+
+
 @pytest.mark.parametrize(
     "tokens",
     [
-        {"reducer": "threshold", "tau": 0.06, "score": "cls_attention"},
-        {"reducer": "threshold", "tau": 0.06, "rest": "merge", "score": "learned"},
-        {"reducer": "ats", "samples": 12},
-        {"reducer": "similarity_pool", "cosine": 0.8},
-        {"reducer": "ltmp", "target": 0.6},
-        {"reducer": "avit", "gamma": 4.0, "beta": 2.0},
+        pytest.param(one, id=one["reducer"], marks=[] if number in {0, 4} else pytest.mark.slow)
+        for number, one in enumerate(SEEN)
     ],
-    ids=lambda tokens: tokens["reducer"],
 )
 def test_the_cost_of_what_the_image_decides_is_measured_on_the_scored_split(
     tokens: dict[str, Any], digits: TensorData, tmp_path: Path
@@ -120,16 +104,25 @@ LEARNING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNING)
+BESIDE: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "width pruned, W8A8": {"sparsity": PRUNED, "precision": BITS},
+    "blocks pruned in steps": {"sparsity": {"method": "taylor", "blocks": 2, "steps": 2}},
+}
+
+
 @pytest.mark.parametrize(
-    "parts",
-    [{}, {"sparsity": PRUNED, "precision": BITS}, {"sparsity": {"method": "taylor", "blocks": 2, "steps": 2}}],
-    ids=["alone", "width pruned, W8A8", "blocks pruned in steps"],
+    ("name", "parts"),
+    [
+        pytest.param(name, parts, marks=[] if i % len(BESIDE) == j else pytest.mark.slow)
+        for i, name in enumerate(LEARNING)
+        for j, parts in enumerate(BESIDE)
+    ],
 )
 def test_a_reducer_that_learns_trains_in_the_ordinary_loop(
-    name: str, parts: dict[str, Any], digits: TensorData, tmp_path: Path
+    name: str, parts: str, digits: TensorData, tmp_path: Path
 ):
-    c = on_digits(tokens=LEARNING[name], **parts)
+    c = on_digits(tokens=LEARNING[name], **BESIDE[parts])
     result = succeeded(run_trial(wanted(tmp_path, c, digits, finetune_epochs=2), context(digits)))
     assert result.accuracy > 2 * digits.source.chance_accuracy
     assert result.num_params == cost_of(c).num_params
@@ -149,22 +142,18 @@ def test_learned_thresholds_approach_their_target(digits: TensorData, tmp_path: 
     assert result.accuracy > 3 * digits.source.chance_accuracy
 
 
-@pytest.mark.parametrize("mode", ["after", "finetune", "start"])
-def test_when_tokens_come_in(mode: str, digits: TensorData, tmp_path: Path):
+def test_when_tokens_come_in(digits: TensorData, tmp_path: Path):
     """Training that has seen few tokens does better with few tokens; the network has the same cost either way."""
     c = on_digits(tokens={"reducer": "evit", "keep": 0.3, "fuse": False, "blocks": (1,)})
-    epochs: list[tuple[int, int]] = []
-    hooks = {"on_epoch": lambda report: epochs.append((report.epoch, report.epochs))}
-    recipe = {"tokens": mode, "finetune_epochs": 2}
-    result = succeeded(run_trial(wanted(tmp_path, c, digits, **recipe), context(digits, **hooks)))
-    assert result.num_params == cost_of(c).num_params
-    main = [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert epochs == main + ([(1, 2), (2, 2)] if mode == "finetune" else [])
-    ACCURACIES[mode] = result
-    if len(ACCURACIES) == 3:
-        assert ACCURACIES["start"].accuracy == ACCURACIES["start"].dense_accuracy
-        assert ACCURACIES["finetune"].accuracy > ACCURACIES["after"].accuracy
-        assert ACCURACIES["start"].accuracy > ACCURACIES["after"].accuracy
-
-
-ACCURACIES: dict[str, TrialResult] = {}
+    found: dict[str, TrialResult] = {}
+    for mode in ("after", "finetune", "start"):
+        epochs: list[tuple[int, int]] = []
+        hooks = {"on_epoch": lambda report, seen=epochs: seen.append((report.epoch, report.epochs))}
+        one = wanted(tmp_path / mode, c, digits, tokens=mode, finetune_epochs=2)
+        found[mode] = succeeded(run_trial(one, context(digits, **hooks)))
+        assert found[mode].num_params == cost_of(c).num_params
+        main = [(1, 4), (2, 4), (3, 4), (4, 4)]
+        assert epochs == main + ([(1, 2), (2, 2)] if mode == "finetune" else [])
+    assert found["start"].accuracy == found["start"].dense_accuracy
+    assert found["finetune"].accuracy > found["after"].accuracy
+    assert found["start"].accuracy > found["after"].accuracy
