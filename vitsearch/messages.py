@@ -108,6 +108,7 @@ class Profile(Spec):
         accuracy: Share of the validation images that the runtime itself classifies correctly, where its arithmetic
             is not the trial's.
         others: Slower runtimes on the same target.
+        failed: Why a runtime of the target could not be measured, by its name.
     """
 
     latency_ms_p50: float
@@ -119,6 +120,7 @@ class Profile(Spec):
     conditions: Conditions
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     others: tuple[Profile, ...] = ()
+    failed: dict[str, str] = {}
 
 
 class ProfileRequest(Spec):

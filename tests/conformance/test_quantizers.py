@@ -116,7 +116,10 @@ def test_only_weights_and_only_activations_and_mixed_bits(quantizer: str) -> Non
         assert calibrated(c)(images()).isfinite().all()
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize(
+    "quantizer",
+    [pytest.param(q, marks=[] if q in {"uniform", "twin", "repq"} else pytest.mark.slow) for q in QUANTIZERS],
+)
 @torch.no_grad()
 def test_it_is_counted_and_exported(quantizer: str, tmp_path: Path) -> None:
     c = quantised(8, quantizer=quantizer, calibration="minmax", noisy=True)

@@ -14,6 +14,7 @@ from tests.e2e.harness import front, results_stored, run, start, wait_for, write
 pytestmark = pytest.mark.xdist_group("e2e-interrupt")
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once_and_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, search={"trials": 40}, train={"epochs": 12, "early_stop": False})

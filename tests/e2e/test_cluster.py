@@ -75,6 +75,7 @@ def test_what_the_cluster_lacks_is_said_at_once(tmp_path: Path) -> None:
     assert "3 workers need 3 CPUs, but the cluster has 2" in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("address")
 def test_without_an_address_a_search_starts_a_ray_of_its_own(tmp_path: Path) -> None:
     """Ray by itself would join whatever cluster runs on the machine."""

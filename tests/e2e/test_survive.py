@@ -64,6 +64,7 @@ def trainers(parent: int) -> list[psutil.Process]:
     return [p for p in children if any("Trainer" in part for part in p.cmdline())]
 
 
+@pytest.mark.slow  # tests/conformance/test_executors.py kills one, too
 def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, search={"trials": 2, "workers": 1}, train={"epochs": 15, "early_stop": False})

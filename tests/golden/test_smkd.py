@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.train.factory import network, spec, tensor_data
-from vitsearch.config import DistillSpec
+from tests.unit.train.factory import CPU, network, spec, tensor_data
+from vitsearch.config import DatasetSpec, DistillSpec
 from vitsearch.messages import EpochReport
 from vitsearch.models import VisionTransformer
 from vitsearch.train.batches import Batch
 from vitsearch.train.checkpoint import EpochCheckpoint
+from vitsearch.train.data import load_dataset
 from vitsearch.train.distill import masked_losses
 from vitsearch.train.distill.masked import SelfTeacher, Views, partners, random_masks, smkd
 from vitsearch.train.loop import Hooks, train
 from vitsearch.train.losses import Outputs, classification_loss
+from vitsearch.train.tensors import TensorData
 
 B, P, D, K = 5, 7, 4, 6
 SMKD = DistillSpec(inner="smkd", inner_weight=0.5)
@@ -184,3 +187,28 @@ def test_a_resumed_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
     resumed = run(checkpoint)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_alone_it_draws_images_of_a_class_together() -> None:
+    """Without the labels' own loss: neighbours by what the network has computed are of one class more often."""
+    source = load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0)
+    data = TensorData(dataclasses.replace(source, train=source.train[:300]), CPU)
+    recipe = spec(epochs=40, batch_size=50, lr=2e-3, early_stop=False,
+                  distill={"method": "combined", "terms": {"smkd": 1.0}})  # fmt: skip
+    student = network(1, num_classes=10, patch_size=2, depth=3, width=48, heads=4)
+
+    @torch.no_grad()
+    def neighbours_of_one_class() -> float:
+        student.eval()
+        known, asked = (data.normalized(torch.from_numpy(part)) for part in (data.source.train, source.val))
+        known_ND, asked_MD = (
+            nn.functional.normalize(student.forward_features(x)[:, 0], dim=-1) for x in (known, asked)
+        )
+        nearest_M = (asked_MD @ known_ND.T).argmax(dim=1).numpy()
+        return float((source.labels_N[data.source.train][nearest_M] == source.labels_N[source.val]).mean())
+
+    before = neighbours_of_one_class()
+    with masked_losses(recipe.distill, student, recipe.epochs) as own:
+        train(student, data, recipe, seed=1, loss_terms=own)
+    assert neighbours_of_one_class() > before + 0.1

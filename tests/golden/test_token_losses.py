@@ -79,7 +79,7 @@ def test_a_dropped_token_of_dynamicvit_is_attended_to_by_none():
     route = model.blocks[1].reducer
     assert isinstance(route, DynamicViTRoute)
     route.choice[-1].weight.data.mul_(0).add_(0)
-    logits_BK, _ = model.forward_heads(batch.images_BCHW)
+    (logits_BK,) = model.forward_heads(batch.images_BCHW)
     logits_BK.square().sum().backward()
     assert route.choice[-1].bias.grad.abs().sum() > 0
 

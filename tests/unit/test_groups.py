@@ -7,7 +7,7 @@ import pytest
 
 @pytest.mark.xdist_group("canary")
 def test_groups_reach_the_scheduler(request: pytest.FixtureRequest) -> None:
-    """Some pairs of pytest and pytest-xdist ignore groups without a word; what is left of one is the node's name."""
+    """Some pairs of pytest and pytest-xdist ignore groups without a word."""
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("not under --dist loadgroup")
     assert request.node.nodeid.endswith("@canary"), "pytest-xdist no longer groups tests under this pytest"

@@ -208,6 +208,8 @@ def _latency(metrics: BundleMetrics) -> str:
         if profile.others:
             c = profile.conditions
             text += f" The fastest runtime on {c.target} is {c.runtime}."
+        for name, reason in profile.failed.items():
+            text += f" {name} could not be measured on {profile.conditions.target}: {_plain(reason)}."
     if any(one.accuracy is not None for one in measured):
         text += (
             " Correct: of the validation images, by the runtime's own arithmetic, where that is not the trial's."

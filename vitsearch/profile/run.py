@@ -35,19 +35,36 @@ def run_profile(request: ProfileRequest, model: VisionTransformer, data: TensorD
         data: The study's images, on the CPU.
 
     Returns:
-        The profile of the fastest runtime; the others are inside it.
+        The profile of the fastest runtime; the others are inside it, and why one could not be measured.
 
     Raises:
         ValueError: No runtime of the target executes the candidate.
+        Exception: All that do have failed; what the first one has raised.
     """
     target = request.target
     names = dict.fromkeys((target.runtime, *target.also))
     able = [name for name in names if executes(name, request.candidate)]
     if not able:
         raise ValueError(f"no runtime of target {target.name!r} executes {request.candidate.summary()}")
-    found = [_measure(request, name, model, data) for name in able]
+    found: list[Profile] = []
+    errors: dict[str, Exception] = {}
+    for name in able:
+        try:
+            found.append(_measure(request, name, model, data))
+        except Exception as error:  # noqa: BLE001 - one runtime's failure is no reason to lose the others' figures
+            errors[name] = error
+    if not found:
+        raise next(iter(errors.values()))
     fastest = min(found, key=lambda profile: profile.latency_ms_p50)
-    return fastest.model_copy(update={"others": tuple(one for one in found if one is not fastest)})
+    others = tuple(one for one in found if one is not fastest)
+    failed = {name: one_line(error) for name, error in errors.items()}
+    return fastest.model_copy(update={"others": others, "failed": failed})
+
+
+def one_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'no message'}"
 
 
 def executes(runtime: str, candidate: Candidate) -> bool:

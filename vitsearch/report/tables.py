@@ -178,9 +178,13 @@ def _runtime(profile: Profile) -> str:
 
 
 def profile_lines(profile: Profile) -> list[str]:
-    """A sentence for each runtime that was measured on one target, the fastest first and named as such."""
+    """A sentence for each runtime of one target, the fastest first and named as such, those that failed last."""
     others = [profile_words(one) for one in sorted(profile.others, key=lambda one: one.latency_ms_p50)]
-    return [f"{profile_words(profile)}{', the fastest runtime' if others else ''}", *others]
+    failed = [
+        f"On {profile.conditions.target}: {name} could not be measured: {_escape(reason)}"
+        for name, reason in profile.failed.items()
+    ]
+    return [f"{profile_words(profile)}{', the fastest runtime' if others else ''}", *others, *failed]
 
 
 def profile_words(profile: Profile) -> str:

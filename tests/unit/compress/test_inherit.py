@@ -164,6 +164,7 @@ def test_a_start_from_trained_weights_is_a_head_start() -> None:
     assert loss(started) < loss(fresh)
 
 
+@torch.no_grad()
 def test_a_second_distillation_token_comes_and_goes() -> None:
     one, two = {"distilled": True}, {"distilled": True, "distillation_tokens": 2}
     old, new = source(**one), network(7, **{**SOURCE, **two})

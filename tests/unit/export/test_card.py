@@ -96,9 +96,11 @@ def test_simulated_bits_stand_beside_latency(bundle_of):
 def test_a_runtime_of_integers_is_told_from_simulation(bundle_of):
     bundle = bundle_of("tome_w8a8_pruned")
     conditions = PROFILE.conditions.model_copy(update={"runtime": "onnxruntime_int8_qdq 1.2", "dtype": "int8"})
-    integers = PROFILE.model_copy(update={"conditions": conditions, "accuracy": 0.8125, "others": (PROFILE,)})
+    more = {"others": (PROFILE,), "failed": {"pytorch_bf16": "RuntimeError: no kernel"}}
+    integers = PROFILE.model_copy(update={"conditions": conditions, "accuracy": 0.8125, **more})
     card = card_of(bundle, profiles=(integers,))
     assert "The fastest runtime on local is onnxruntime_int8_qdq 1.2." in card
+    assert "pytorch_bf16 could not be measured on local: RuntimeError: no kernel." in card
     assert card.count("| local |") == 2
     assert "81.25 %" in card
     assert "linear layers ran on 8-bit integers" in card

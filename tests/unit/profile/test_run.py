@@ -295,3 +295,21 @@ def test_a_trained_model_keeps_its_accuracy_in_integers(tmp_path: Path):
     assert set(accuracies) == {*INT8, "pytorch_bf16"}
     for accuracy in accuracies.values():
         assert accuracy == pytest.approx(result.accuracy, abs=0.02)
+
+
+def test_a_runtime_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def measure(request: ProfileRequest, runtime: str, *_: object) -> Profile:
+        if runtime in broken:
+            raise RuntimeError(f"no kernel for {runtime}\nand a long trace")
+        return profile_of(request, runtime, 1.0)
+
+    monkeypatch.setattr(module, "_measure", measure)
+    c = candidate()
+    save_model(assemble(c), c, tmp_path)
+    broken = {"pytorch", "pytorch_bf16"}
+    found = profiled(tmp_path, c, runtime="pytorch", also=["onnxruntime", "pytorch_bf16"])
+    assert found.conditions.runtime == "onnxruntime"
+    assert found.failed == {name: f"RuntimeError: no kernel for {name}" for name in ("pytorch", "pytorch_bf16")}
+    broken |= {"onnxruntime"}
+    with pytest.raises(RuntimeError, match="no kernel for pytorch"):
+        profiled(tmp_path, c, runtime="pytorch", also=["onnxruntime"])

@@ -150,9 +150,9 @@ def test_the_front_names_the_fastest_runtime_of_each_model_and_what_it_gets_righ
     factory.add_trials(store, 40)
     first, second, third, *_ = StudyReport.load(store).front
     slow = (int8_profile("pytorch", 3.0), int8_profile("pytorch_bf16", 2.0, accuracy=0.75))
-    store.add_profiles(
-        first.number, [int8_profile("onnxruntime_int8_qdq", 1.0, accuracy=0.875, others=slow)], first.figures
-    )
+    broken = {"onnxruntime_int8_dynamic": "RuntimeError: no kernel"}
+    fast = int8_profile("onnxruntime_int8_qdq", 1.0, accuracy=0.875, others=slow, failed=broken)
+    store.add_profiles(first.number, [fast], first.figures)
     store.add_profiles(second.number, [int8_profile("pytorch", 1.5)], second.figures)
     report = StudyReport.load(store)
     heading, rows = front_table(report)
@@ -167,7 +167,8 @@ def test_the_front_names_the_fastest_runtime_of_each_model_and_what_it_gets_righ
     assert by_number[second.number]["runtime_accuracy"] == ""
     member = next(trial for trial in report.front if trial.number == first.number)
     sentences = [line for line in trial_markdown(member, report).splitlines() if line.startswith("- On local")]
-    assert ["1.2.3" in line for line in sentences] == [True] * 3
+    assert ["1.2.3" in line for line in sentences] == [True] * 3 + [False]
+    assert sentences[3].endswith("onnxruntime_int8_dynamic could not be measured: RuntimeError: no kernel")
     assert "onnxruntime_int8_qdq" in sentences[0]
     assert sentences[0].endswith("87.50 % correct in this arithmetic, the fastest runtime")
     assert "pytorch_bf16" in sentences[1]
