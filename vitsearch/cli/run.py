@@ -105,11 +105,12 @@ def resume(
 
 def validate(
     job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job to check.", show_default=False)],
-    data: Annotated[bool, typer.Option("--data", help="Also read its images, which may take a while.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="Also read its images, teacher and weights.")] = False,
     json_output: JsonFlag = False,
 ) -> None:
     """Check a job without running it; nothing is created."""
     from vitsearch.cli.session import load_data, summary_of
+    from vitsearch.cli.teaching import check_networks
     from vitsearch.config import load_job
     from vitsearch.report import space_of
     from vitsearch.space import num_configurations
@@ -118,13 +119,15 @@ def validate(
     space = check_space(spec, job)
     check_storage(spec, job)
     size = num_configurations(space)
-    read = summary_of(load_data(spec)) if data else None
-    if read is not None:
+    images = load_data(spec) if data else None
+    read = summary_of(images) if images is not None else None
+    if images is not None and read is not None:
         space_of(spec, read)
+        check_networks(spec, images)
     if json_output:
-        images = {} if read is None else {"data": read.model_dump(mode="json")}
+        found = {} if read is None else {"data": read.model_dump(mode="json")}
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size,
-                    **images})  # fmt: skip
+                    **found})  # fmt: skip
         return
     typer.echo(
         f"{job}: valid; {spec.search.trials} trials with {spec.search.sampler} over {len(space.dimensions)} axes "

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from vitsearch.config.base import Spec
 
+
+def _single(value: Any) -> Any:
+    if value is None or isinstance(value, list | dict):
+        kind = "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "nothing"
+        raise ValueError(
+            f"must be one number, word, true or false, but got {kind}; write '2,4' where a setting takes several "
+            "block numbers"
+        )
+    return value
+
+
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
+SingleValue = Annotated[Value, BeforeValidator(_single)]
 
 
 class DimensionSpec(Spec):
@@ -26,7 +38,7 @@ class DimensionSpec(Spec):
         when: The dimension counts only when every named dimension has the given value, or one of a list.
     """
 
-    choices: Annotated[tuple[Value, ...], Field(min_length=1)] | None = None
+    choices: Annotated[tuple[SingleValue, ...], Field(min_length=1)] | None = None
     low: StrictInt | StrictFloat | None = None
     high: StrictInt | StrictFloat | None = None
     step: StrictInt | StrictFloat | None = None
@@ -75,6 +87,6 @@ class SpaceSpec(Spec):
     name: str = "custom"
     description: str = ""
     preset: str | None = None
-    fixed: dict[str, Value] = {}
+    fixed: dict[str, SingleValue] = {}
     dimensions: dict[str, DimensionSpec] = {}
     drop: tuple[str, ...] = ()

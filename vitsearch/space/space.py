@@ -35,6 +35,7 @@ from vitsearch.config import SpaceSpec, Value
 from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
+from vitsearch.space.fitting import at_most, check_reach, nearest
 from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
@@ -104,6 +105,7 @@ class SearchSpace:
             axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
         )
         self._probe()
+        check_reach(self)
 
     @cached_property
     def image_size(self) -> int:
@@ -157,14 +159,14 @@ class SearchSpace:
         for name in ("depth", "width", "heads", "patch_size"):
             settings[name] = self._whole(prefix + name, settings[name])
         width, heads, patch = int(settings["width"]), int(settings["heads"]), int(settings["patch_size"])
-        settings["heads"] = _nearest(heads, divisors(width))
+        settings["heads"] = nearest(heads, divisors(width))
         patches = [p for p in divisors(self.image_size) if p < self.image_size or self.image_size == 1]
         if settings.get("patch_embedding") == "conv_stem":
             patches = [p for p in patches if is_stem_patch(p)] or patches
-        settings["patch_size"] = _nearest(patch, patches)
+        settings["patch_size"] = nearest(patch, patches)
         depth, share = int(settings["depth"]), settings.get("share_blocks", 1)
         if isinstance(share, int) and share > 1:  # what is no whole number is for the architecture to refuse
-            settings["share_blocks"] = _nearest(share, divisors(depth))
+            settings["share_blocks"] = nearest(share, divisors(depth))
         in_last = settings.get("class_attention_blocks", 0)
         if isinstance(in_last, int) and in_last >= depth:
             settings["class_attention_blocks"] = depth - 1
@@ -200,6 +202,10 @@ class SearchSpace:
             raise self._as_input_error(error) from error
         except ValueError as error:
             raise self._as_told(str(error), "") from error
+
+    def refusal(self, rule: str, setting: str, *, remedy: str) -> InputError:
+        """What is wrong with a setting, and where it stands."""
+        return InputError(rule, where=self._where, field=_path(self.spec, setting), remedy=remedy)
 
     def _needs_a_value(self, name: str) -> InputError:
         return InputError(
@@ -301,11 +307,6 @@ def _did_you_mean(value: Value, choices: tuple[Value, ...]) -> str:
     return f"did you mean {near[0]!r}?" if near else "choose one of these"
 
 
-def _nearest(value: int, admissible: list[int]) -> int:
-    """The admissible value nearest on a logarithmic scale, the smaller one on a tie."""
-    return min(admissible, key=lambda k: (max(k, value) / min(k, value), k))
-
-
 def _tokens(chosen: dict[str, Value], architecture: Architecture) -> TokenRule:
     name = str(chosen.get("tokens.reducer", "none"))
     if name not in TOKEN_RULES:
@@ -325,13 +326,8 @@ def _tokens(chosen: dict[str, Value], architecture: Architecture) -> TokenRule:
     limit = max_merges(architecture.num_tokens, architecture.num_prefix_tokens)
     if "r" in settings:
         r = settings["r"]
-        settings["r"] = tuple(_at_most(one, limit) for one in r) if isinstance(r, tuple) else _at_most(r, limit)
+        settings["r"] = tuple(at_most(one, limit) for one in r) if isinstance(r, tuple) else at_most(r, limit)
     return rule.model_validate(settings, strict=True)
-
-
-def _at_most(value: object, limit: int) -> object:
-    """A number held to ``limit``; anything else as it is."""
-    return min(int(value), limit) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def blocks_named(value: object, depth: int) -> tuple[int, ...]:

@@ -452,3 +452,30 @@ def test_the_space_of_the_page_on_architectures_reaches_every_one():
     found = {" ".join(c.architecture.variants) for c in random_candidates(one, 200, seed=0)}
     kinds = ("", "2 class blocks", "weights x2")
     assert found == {f"{stem} {kind}".strip() for stem in ("", "conv_stem", "spt") for kind in kinds}
+
+
+def test_figures_that_no_candidate_can_have_are_refused():
+    tome = {"tokens.reducer": "tome"}
+    refused("space.fixed.tokens.r", r"is 9, .* of 16 \(patch_size=2\) that is 8", {**tome, "tokens.r": 9})
+    refused("space.dimensions.tokens.r", "is 10, .* that is 8", tome, tokens__r={"low": 10, "high": 12})
+    space({**tome, "tokens.r": 8})
+    finer = {"choices": [4, 1]}
+    space(
+        tome, without="architecture.patch_size", architecture__patch_size=finer, tokens__r={"low": 2, "high": 32}
+    )
+    named = {"tokens.reducer": "evit", "tokens.keep": 0.5}
+    refused(
+        "space.fixed.tokens.blocks",
+        "names block 3, but no candidate has more than 2",
+        {**named, "tokens.blocks": "1,3"},
+    )
+    space({**named, "tokens.blocks": 3}, without="architecture.depth", architecture__depth={"low": 2, "high": 3})
+
+
+@pytest.mark.parametrize(("value", "kind"), [([9], "a list"), ({"a": 1}, "a mapping"), (None, "nothing")])
+def test_what_is_no_single_value_is_told(value: object, kind: str):
+    refused(
+        "fixed.tokens.blocks",
+        f"must be one number, word, true or false, but got {kind}",
+        {"tokens.blocks": value},
+    )
