@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitsearch.candidate import PRUNERS, TOKEN_RULES, Architecture, Candidate, TokenRule
@@ -16,7 +17,9 @@ from vitsearch.cost import cost_of
 from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.testing.reducers import architectures, random_network
 from vitsearch.train.autocast import fastest_autocast
+from vitsearch.train.batches import Batch
 from vitsearch.train.data import load_dataset
+from vitsearch.train.distill import TeacherAnswers
 from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, load_model, run_trial
@@ -36,7 +39,13 @@ def digits() -> TensorData:
     return TensorData(data, torch.device("cuda"))
 
 
-def trained(parts: dict[str, Any], digits: TensorData, folder: Path, **recipe: Any) -> TrialResult:
+def trained(
+    parts: dict[str, Any],
+    digits: TensorData,
+    folder: Path,
+    teachers: tuple[TeacherAnswers, ...] = (),
+    **recipe: Any,
+) -> TrialResult:
     """A trial on the device; its stored model scores on the processor nearly what it did there."""
     c = Candidate.model_validate({"architecture": {**ARCHITECTURE, **parts.pop("architecture", {})}, **parts})
     spec = {"epochs": 3, "batch_size": 64, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5,
@@ -46,7 +55,7 @@ def trained(parts: dict[str, Any], digits: TensorData, folder: Path, **recipe: A
         evaluate=EvaluateSpec(batch_size=100, calibration_images=64),
         seed=0, data_fingerprint=digits.source.fingerprint, artifact_dir=str(folder),
     )  # fmt: skip
-    outcome = run_trial(request, TrialContext(data=digits))
+    outcome = run_trial(request, TrialContext(data=digits, teachers=teachers))
     assert isinstance(outcome, TrialResult), outcome
     assert outcome.device.startswith("cuda")
     assert c.sparsity.macs_ratio is not None or outcome.num_params == cost_of(c).num_params
@@ -100,11 +109,27 @@ def test_calibrations(calibration: str, digits: TensorData, tmp_path: Path) -> N
         {"class_attention_blocks": 1, "layer_scale": True},
         {"depth": 4, "share_blocks": 2},
         {"distilled": True},
+        {"distilled": True, "distillation_tokens": 2},
     ],
     ids=str,
 )
 def test_architectures(changes: dict[str, Any], digits: TensorData, tmp_path: Path) -> None:
     trained({"architecture": changes, "precision": W8A8}, digits, tmp_path)
+
+
+def test_a_network_that_is_its_own_teacher(digits: TensorData, tmp_path: Path) -> None:
+    trained(
+        {"tokens": {"reducer": "evit", "keep": 0.6}}, digits, tmp_path, distill={"inner": "smkd"}, tokens="start"
+    )
+
+
+def test_two_teachers(digits: TensorData, tmp_path: Path) -> None:
+    def sure(batch: Batch) -> Tensor:
+        return (6.0 * F.one_hot(batch.targets, 10)).log_softmax(dim=1)
+
+    both = {"method": "co_advise", "teacher": {"timm": "any"}, "second_teacher": {"timm": "other"}}
+    parts = {"architecture": {"distilled": True, "distillation_tokens": 2}, "precision": W8A8}
+    trained(parts, digits, tmp_path, teachers=(sure, sure), distill=both)
 
 
 @pytest.mark.parametrize("mode", ["bf16_fused", "bf16_unfused"])
