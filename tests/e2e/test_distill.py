@@ -84,7 +84,10 @@ def test_trials_learn_from_several_summands_in_the_workers(teacher: Path, tmp_pa
 def test_two_teachers_are_asked_once_each(teacher: Path, tmp_path: Path) -> None:
     both = {"method": "co_advise", "teacher": {"bundle": str(teacher)}, "second_teacher": {"timm": "test_resnet",
             "checkpoint": str(checkpoint_of("test_resnet", tmp_path))}}  # fmt: skip
-    fixed = {"architecture.image_size": 8, "architecture.distilled": True, "architecture.distillation_tokens": 2}
+    fixed = {
+        "architecture.image_size": 8, "architecture.patch_size": 4, "architecture.depth": 2,
+        "architecture.width": 32, "architecture.distilled": True, "architecture.distillation_tokens": 2,
+    }  # fmt: skip
     job = write_job(
         tmp_path, search={"trials": 2, "sampler": "random"}, dataset={"max_images": 600},
         space={"fixed": fixed, "dimensions": {"architecture.heads": {"choices": [2, 4]}}},

@@ -135,3 +135,12 @@ def test_a_method_needs_a_teacher() -> None:
         DistillSpec(method="soft")
     with pytest.raises(ValueError, match="either timm or bundle"):
         NetworkSpec()
+
+
+def test_each_of_two_teachers_is_asked_by_a_recipe_that_is_valid_alone() -> None:
+    """Workers read the recipe from JSON."""
+    one, other = NetworkSpec(timm="any"), NetworkSpec(timm="other")
+    both = DistillSpec(method="co_advise", teacher=one, second_teacher=other)
+    for teacher in both.teachers:
+        alone = DistillSpec.model_validate_json(both.of_teacher(teacher).model_dump_json())
+        assert alone.teachers == (teacher,)

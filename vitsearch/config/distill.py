@@ -100,7 +100,8 @@ class DistillSpec(Spec):
 
     def of_teacher(self, teacher: NetworkSpec) -> Self:
         """The same with this teacher alone, as far as asking it goes."""
-        return self.model_copy(update={"teacher": teacher, "second_teacher": None})
+        method = "soft" if self.method == "co_advise" else self.method  # which would miss the other one
+        return self.model_copy(update={"teacher": teacher, "second_teacher": None, "method": method})
 
     def with_networks(self, change: Callable[[NetworkSpec], NetworkSpec]) -> Self:
         """The same with each teacher changed."""
