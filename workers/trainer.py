@@ -151,7 +151,7 @@ class Trainer:
         from vitsearch.train.distill import CachedAnswers
 
         lives = [partial(self._live_teacher, teacher) for teacher in spec.teachers]
-        if spec.cache and self._remembered:
+        if lives and spec.cache and self._remembered:
             return tuple(CachedAnswers(*pair) for pair in zip(self._remembered, lives, strict=True))
         return tuple(live() for live in lives)
 

@@ -30,6 +30,7 @@ from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 
 TEACHER = NetworkSpec(timm="vit_tiny_patch16_224")
+DIGITS = Architecture(image_size=8, in_chans=1, num_classes=10, patch_size=2, depth=2, width=32, heads=2)
 
 
 def live(teacher: nn.Module, data: TensorData, size: int = 8) -> LiveAnswers:
@@ -233,17 +234,8 @@ def test_trials_with_several_summands(terms: dict[str, float], digits: TensorDat
 def test_a_student_learns_from_weighted_summands_what_its_labels_do_not_say(tmp_path: Path):
     """All labels are one class; whoever knows better is a teacher that was trained on the true ones."""
     data = TensorData(load_dataset(DatasetSpec(kind="digits", max_images=900), image_size=8, seed=0), CPU)
-    shape = {
-        "image_size": 8,
-        "in_chans": 1,
-        "num_classes": 10,
-        "patch_size": 2,
-        "depth": 2,
-        "width": 32,
-        "heads": 2,
-    }
     torch.manual_seed(0)
-    knowing = build_dense(Architecture.model_validate(shape), pos_embed_std=0.5)
+    knowing = build_dense(DIGITS, pos_embed_std=0.5)
     settings = {"epochs": 8, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "pos_embed_std": 0.5}
     train(knowing, data, TrainSpec.model_validate(settings), seed=1)
     truth, data.labels_N = data.labels_N, torch.zeros_like(data.labels_N)
@@ -252,7 +244,7 @@ def test_a_student_learns_from_weighted_summands_what_its_labels_do_not_say(tmp_
         distill = {"method": "combined", "terms": terms, "teacher": TEACHER, "temperature": 2.0}
         recipe = TrainSpec.model_validate({**settings, "distill": distill})
         torch.manual_seed(3)
-        student, teacher = build_dense(Architecture.model_validate(shape), pos_embed_std=0.5), live(knowing, data)
+        student, teacher = build_dense(DIGITS, pos_embed_std=0.5), live(knowing, data)
         with inner_losses(recipe.distill, student, teacher, recipe.epochs) as inner:
             summands = (distillation_loss(recipe.distill, 0.0, teacher), *inner)
             train(student, data, recipe, seed=0, loss_terms=summands)
@@ -266,20 +258,11 @@ def test_a_student_learns_from_weighted_summands_what_its_labels_do_not_say(tmp_
 @pytest.mark.parametrize("inner", ["tokens", "manifold", "minivit"])
 def test_a_student_computes_what_its_teacher_does_on_images_it_has_not_seen(inner: str, digits: TensorData):
     """With the summand, at most half of what is left without it, above what the teacher has to itself."""
-    shape = {
-        "image_size": 8,
-        "in_chans": 1,
-        "num_classes": 10,
-        "patch_size": 2,
-        "depth": 2,
-        "width": 32,
-        "heads": 2,
-    }
     settings = {"epochs": 4, "batch_size": 32, "lr": 3e-3, "autocast": "fp32", "early_stop": False}
 
     def built(seed: int) -> VisionTransformer:
         torch.manual_seed(seed)
-        return build_dense(Architecture.model_validate(shape), pos_embed_std=0.5)
+        return build_dense(DIGITS, pos_embed_std=0.5)
 
     knowing = built(0)
     train(knowing, digits, TrainSpec.model_validate(settings), seed=0)

@@ -37,8 +37,8 @@ def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
 
     spec = train.distill
     tokens = DISTILLATION_TOKENS.get(spec.method)
-    fixed = space.fixed.get("architecture.distillation_tokens", 1)
-    if tokens and (space.fixed.get("architecture.distilled") is not True or fixed != tokens):
+    drawn = set(space.values_of("architecture.distillation_tokens") or (1,))
+    if tokens and (space.fixed.get("architecture.distilled") is not True or drawn != {tokens}):
         raise InputError(
             f"{spec.method} needs {'a distillation token' if tokens == 1 else 'two distillation tokens'}",
             where=str(where), field="train.distill.method", value=spec.method,

@@ -197,6 +197,34 @@ def test_validate_reads_the_data_when_asked(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
+def test_validate_looks_at_the_teacher_with_the_data(tmp_path: Path) -> None:
+    teacher = {"timm": "test_vit", "checkpoint": "none.safetensors"}
+    job = write_job(tmp_path, train={"distill": {"method": "soft", "teacher": teacher}})
+    assert vitsearch("validate", job).returncode == 0
+    found = vitsearch("validate", job, "--data")
+    assert found.returncode == 2
+    assert "train.distill.teacher.checkpoint: the file does not exist" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(("method", "counts"), [("deit", [1, 2]), ("deit", [2]), ("co_advise", [1, 2])])
+def test_students_must_have_a_token_for_each_teacher_throughout(
+    method: str, counts: list[int], tmp_path: Path
+) -> None:
+    teacher = {"timm": "test_vit"}
+    second = {"second_teacher": {"timm": "test_resnet"}} if method == "co_advise" else {}
+    fixed = {"architecture.image_size": 8, "architecture.patch_size": 4, "architecture.depth": 2,
+             "architecture.width": 32, "architecture.heads": 2, "architecture.distilled": True}  # fmt: skip
+    tokens = {"architecture.distillation_tokens": {"choices": counts}}
+    job = write_job(
+        tmp_path, space={"fixed": fixed, "dimensions": tokens},
+        train={"distill": {"method": method, "teacher": teacher, **second}},
+    )  # fmt: skip
+    found = vitsearch("validate", job)
+    assert found.returncode == 2
+    assert f"train.distill.method: {method} needs " in found.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("arguments", [["eer", "--params-m", "3"], ["spaces", "vit_micro_8"]])
 def test_a_full_disk_is_one_line(arguments: list[str]) -> None:

@@ -1,12 +1,17 @@
-"""Pausing without Ray: the trainer is an ordinary class."""
+"""A trainer without Ray is an ordinary class."""
 
 from __future__ import annotations
 
 import threading
 import time
 
+import numpy as np
 import pytest
+import torch
 
+from tests.unit.train.factory import image_data
+from vitsearch.config import DistillSpec, NetworkSpec
+from vitsearch.train.batches import Batch
 from workers.trainer import Trainer
 
 
@@ -56,3 +61,21 @@ def test_an_idle_trainer_is_at_rest(trainer: Trainer) -> None:
 def test_a_trainer_that_does_not_come_to_rest_says_so(trainer: Trainer) -> None:
     trainer._halted.clear()
     assert not trainer.pause(0.05)
+
+
+def test_what_two_teachers_have_said_stays_apart_and_in_order() -> None:
+    data = image_data()
+    meta = {name: getattr(data, name) for name in vars(data) if name not in {"images_NHWC", "labels_N"}}
+    images = len(data.train)
+    said = [
+        part
+        for favourite in (0, 2)
+        for part in (np.full((1, images, 1), favourite, np.uint16), np.full((1, images, 1), -0.1, np.float16))
+    ]
+    trainer = Trainer(data.images_NHWC, data.labels_N, meta, torch.get_num_threads(), "cpu", *said)
+    one, other = NetworkSpec(timm="any"), NetworkSpec(timm="other")
+    both = DistillSpec(method="co_advise", teacher=one, second_teacher=other)
+    batch = Batch(images_BCHW=torch.zeros(4, 1, 8, 8), targets=torch.zeros(4), epoch=0, step=0, start=0)
+    found = [answers(batch).argmax(dim=1).tolist() for answers in trainer._answers(both)]
+    assert found == [[0] * 4, [2] * 4]
+    assert trainer._answers(DistillSpec()) == ()
