@@ -19,7 +19,7 @@ from vitsearch.compress.quantize import CALIBRATIONS, QUANTIZERS
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.messages import TrialResult
-from vitsearch.models import VisionTransformer
+from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.onnx import OnnxModel, export_onnx
@@ -40,6 +40,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "share_blocks": 2, "depth": 4, "class_token": False, "pool": "avg", "attention": "lsa",
         "patch_embedding": "spt",
     },
+    "branches": {"pooling_branches": True, "depth": 4},
+    "branches, two tokens": {"pooling_branches": True, "depth": 4, "distilled": True, "attention": "lsa"},
 }  # fmt: skip
 TOKENS: list[dict[str, Any]] = [
     {"reducer": "none"},
@@ -48,6 +50,7 @@ TOKENS: list[dict[str, Any]] = [
     {"reducer": "tps", "keep": 0.6, "score": "entropy", "blocks": (1,)},
     {"reducer": "grid_pool", "grid": 2, "blocks": (2,)},
 ]
+GRID_TOKENS = [one for one in TOKENS if one["reducer"] in {"none", "grid_pool"}]
 SPARSITIES: list[dict[str, Any]] = [
     {"method": "none"},
     {"method": "magnitude", "mlp_units": (20, 20, 7, 7), "heads": (3, 3, 2, 2)},
@@ -68,6 +71,19 @@ BITS = [
 ]
 
 
+def reducers(kind: str) -> list[dict[str, Any]]:
+    """Those that go with it."""
+    return GRID_TOKENS if "pooling_branches" in KINDS[kind] else TOKENS
+
+
+def fewer_tokens(kind: str) -> dict[str, Any]:
+    return reducers(kind)[1]
+
+
+def everything(kind: str) -> dict[str, Any]:
+    return {**ALL, "tokens": reducers(kind)[min(2, len(reducers(kind)) - 1)]}
+
+
 def pruning() -> PruneContext:
     labels = torch.arange(4) % 5
     return PruneContext(seed=3, batches=((images(4), labels), (images(3), labels[:3])), epochs=2)
@@ -85,8 +101,10 @@ def compressed(c: Candidate) -> VisionTransformer:
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES, ids=lambda one: one["method"])
-@pytest.mark.parametrize("tokens", TOKENS, ids=lambda one: one["reducer"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "tokens"),
+    [pytest.param(kind, one, id=f"{kind}-{one['reducer']}") for kind in KINDS for one in reducers(kind)],
+)
 @torch.no_grad()
 def test_its_cost_is_exact_whatever_is_removed(
     kind: str, tokens: dict[str, Any], sparsity: dict[str, Any]
@@ -118,7 +136,7 @@ def test_every_ranking_ranks_it(kind: str, method: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_what_a_mask_leaves_of_it_is_counted(kind: str, mask: dict[str, Any]) -> None:
-    c = candidate(KINDS[kind], tokens=TOKENS[1], sparsity=mask).canonical()
+    c = candidate(KINDS[kind], tokens=fewer_tokens(kind), sparsity=mask).canonical()
     model = prune(network(c), c, pruning()).eval()
     assert cost_of(c).num_macs == count_macs(model, images(2), nonzero=True)
     assert cost_of(c).num_macs < 0.9 * count_macs(model, images(2))
@@ -154,10 +172,12 @@ def test_what_has_no_weight_can_go(kind: str) -> None:
     torch.testing.assert_close(prune(dense, c)(images()), dense(images()), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["stem", "class attention", "class attention, two tokens"])
+@pytest.mark.parametrize("kind", ["stem", "class attention", "class attention, two tokens", "branches"])
 @torch.no_grad()
 def test_a_budget_is_met_over_all_blocks(kind: str) -> None:
-    c = candidate(KINDS[kind], tokens=TOKENS[1], sparsity={"method": "magnitude", "macs_ratio": 0.6}).canonical()
+    c = candidate(
+        KINDS[kind], tokens=fewer_tokens(kind), sparsity={"method": "magnitude", "macs_ratio": 0.6}
+    ).canonical()
     model = compressed(c)
     dense = cost_of(c.model_copy(update={"sparsity": candidate().sparsity}))
     assert count_macs(model, images()) == pytest.approx(cost_of(c).num_macs, rel=0.015)
@@ -178,7 +198,7 @@ def loss_of_bits(c: Candidate, model: VisionTransformer) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_bits_are_close_and_come_back(kind: str, quantizer: str, calibration: str) -> None:
     precision = {"quantizer": quantizer, "calibration": calibration, "weight_bits": 8, "activation_bits": 8}
-    c = candidate(KINDS[kind], tokens=TOKENS[1], precision=precision)
+    c = candidate(KINDS[kind], tokens=fewer_tokens(kind), precision=precision)
     model = compressed(c)
     assert loss_of_bits(c, model) < 0.1
     again = assemble(c)
@@ -203,15 +223,13 @@ def test_every_weight_is_quantised(kind: str) -> None:
     ("kind", "parts"),
     [
         pytest.param(
-            kind,
-            parts,
-            marks=() if kind in {"class attention", "shared"} and parts else pytest.mark.slow,
+            kind, parts, id=f"{kind}, {what}",
+            marks=() if what == "all" and kind in {"class attention", "shared", "branches"} else pytest.mark.slow,
         )
         for kind in KINDS
-        for parts in ({}, ALL)
+        for what, parts in (("dense", {}), ("all", everything(kind)))
     ],
-    ids=[f"{kind}, {what}" for kind in KINDS for what in ("dense", "all")],
-)
+)  # fmt: skip
 @torch.no_grad()
 def test_it_runs_elsewhere(kind: str, parts: dict[str, Any], tmp_path: Path) -> None:
     model = compressed(candidate(KINDS[kind], **parts))
@@ -226,11 +244,11 @@ def test_it_runs_elsewhere(kind: str, parts: dict[str, Any], tmp_path: Path) -> 
     torch.testing.assert_close(traced(images()), expected)
 
 
-@pytest.mark.parametrize("parts", [{}, ALL], ids=["dense", "all"])
+@pytest.mark.parametrize("compressing", [False, True], ids=["dense", "all"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_trial_saves_what_it_measured(kind: str, parts: dict[str, Any], tmp_path: Path) -> None:
+def test_a_trial_saves_what_it_measured(kind: str, compressing: bool, tmp_path: Path) -> None:
     settings = {**KINDS[kind], "num_classes": 3}
-    c = candidate(settings, **parts).canonical()
+    c = candidate(settings, **(everything(kind) if compressing else {})).canonical()
     outcome = run_trial(request(tmp_path, c), context())
     assert isinstance(outcome, TrialResult), outcome
     assert outcome.num_params == cost_of(c).num_params
@@ -247,7 +265,7 @@ def digits() -> TensorData:
     return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
 
 
-@pytest.mark.parametrize("kind", ["stem", "class attention", "shared"])
+@pytest.mark.parametrize("kind", ["stem", "class attention", "shared", "branches"])
 def test_it_learns_digits(kind: str, digits: TensorData, tmp_path: Path) -> None:
     c = candidate({**KINDS[kind], "num_classes": 10, "layer_scale": False, "patch_size": 4}).canonical()
     recipe = TrainSpec(epochs=8, batch_size=32, lr=3e-3, autocast="fp32")
@@ -291,6 +309,13 @@ def test_any_network_starts_another(new: dict[str, Any], old: str) -> None:
     assert set(student.state_dict()) == set(before)
     assert student.eval()(images()).isfinite().all()
     assert not torch.equal(student.blocks[0].attn.proj.weight, before["blocks.0.attn.proj.weight"])
+
+
+@pytest.mark.parametrize("changes", [{"layer_scale": True}, {"pooling_branches": True}], ids=str)
+def test_scales_that_a_start_has_not_change_nothing(changes: dict[str, Any]) -> None:
+    plain, student = network(candidate()), build_dense(candidate(changes).architecture).eval()
+    inherit(student, plain, images())
+    assert same(student, plain, images())
 
 
 def test_a_plain_start_gives_class_attention_its_weights() -> None:

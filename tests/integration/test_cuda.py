@@ -110,6 +110,7 @@ def test_calibrations(calibration: str, digits: TensorData, tmp_path: Path) -> N
         {"depth": 4, "share_blocks": 2},
         {"distilled": True},
         {"distilled": True, "distillation_tokens": 2},
+        {"pooling_branches": True},
     ],
     ids=str,
 )

@@ -1,6 +1,13 @@
 """The frozen ViT configuration and the torch-free rules that make it valid."""
 
-from vitsearch.candidate.architecture import STEM_KERNEL, Architecture, divisors, is_stem_patch, mlp_ratio_of
+from vitsearch.candidate.architecture import (
+    POOLING_WINDOWS,
+    STEM_KERNEL,
+    Architecture,
+    divisors,
+    is_stem_patch,
+    mlp_ratio_of,
+)
 from vitsearch.candidate.budget import even_widths, least_ratio, products
 from vitsearch.candidate.candidate import Candidate, budget_counts_of, load_candidate
 from vitsearch.candidate.precision import Precision
@@ -44,6 +51,7 @@ __all__ = [
     "LEARNING_EPOCHS",
     "LEARNING_PRUNERS",
     "LTMP",
+    "POOLING_WINDOWS",
     "PPT",
     "PRUNERS",
     "SCORES",

@@ -11,9 +11,10 @@ from vitsearch.config.base import Spec
 
 LATER_DEFAULTS: dict[str, object] = {
     "patch_embedding": "linear", "attention": "softmax", "class_attention_blocks": 0, "share_blocks": 1,
-    "distillation_tokens": 1,
+    "distillation_tokens": 1, "pooling_branches": False,
 }  # fmt: skip
 STEM_KERNEL = 3  # side of the convolutions of conv_stem
+POOLING_WINDOWS = ((1, 3), (3, 1), (1, 5), (5, 1))  # of the branches of pooling_branches, in patches
 
 
 class Architecture(Spec):
@@ -42,6 +43,8 @@ class Architecture(Spec):
         share_blocks: How many consecutive blocks share the weights of attention and MLP (MiniViT; 2 there), each
             with norms and a mixing of heads of its own.
         distillation_tokens: How many follow under ``distilled``: one for each teacher (DeiT 1, CivT 2).
+        pooling_branches: Whether blocks average neighbouring patches beside their MLP, and scale and shift what
+            they add (BinaryViT).
     """
 
     image_size: Annotated[int, Field(ge=1, le=4096)]
@@ -63,6 +66,7 @@ class Architecture(Spec):
     class_attention_blocks: Annotated[int, Field(ge=0, le=256)] = 0
     share_blocks: Annotated[int, Field(ge=1, le=256)] = 1
     distillation_tokens: Annotated[int, Field(ge=1, le=2)] = 1
+    pooling_branches: bool = False
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -137,6 +141,21 @@ class Architecture(Spec):
                 f"class_attention_blocks={self.class_attention_blocks}; set share_blocks=1 or "
                 f"class_attention_blocks=0"
             )
+        self._branches_fit()
+
+    def _branches_fit(self) -> None:
+        others: dict[str, tuple[object, object]] = {
+            "layer_scale": (self.layer_scale, False),  # residuals are scaled already
+            "share_blocks": (self.share_blocks, 1),
+            "class_attention_blocks": (self.class_attention_blocks, 0),
+        }
+        wrong = [f"{name}={value}" for name, (value, plain) in others.items() if value != plain]
+        if self.pooling_branches and wrong:
+            plain = ", ".join(f"{name}={plain}" for name, (_, plain) in others.items())
+            raise ValueError(
+                f"pooling_branches makes blocks of its own kind, but got {', '.join(wrong)}; set {plain}, or "
+                "pooling_branches=False"
+            )
 
     def resolved(self) -> Architecture:
         """The canonical form: of all ratios that give the same hidden units, the plainest."""
@@ -152,6 +171,8 @@ class Architecture(Spec):
             words.append(f"{self.class_attention_blocks} class blocks")
         if self.share_blocks > 1:
             words.append(f"weights x{self.share_blocks}")
+        if self.pooling_branches:
+            words.append("pooling branches")
         return words
 
     @property

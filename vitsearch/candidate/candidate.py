@@ -61,8 +61,14 @@ class Candidate(Spec):
                 f"{self.tokens.reducer} runs whole blocks, which class tokens pass by under "
                 f"class_attention_blocks={pruned.class_attention_blocks}; set it to 0 or choose topk"
             )
+        tokens = self.tokens.resolved(pruned.self_attention_part)
+        if pruned.pooling_branches and not tokens.keeps_grid:
+            raise ValueError(
+                f"{tokens.reducer} leaves no grid of patches, on which pooling_branches average neighbours; "
+                "choose grid_pool or none, or set pooling_branches=False"
+            )
         return {
-            "tokens": self.tokens.resolved(pruned.self_attention_part),
+            "tokens": tokens,
             "sparsity": sparsity,
             "precision": self.precision.resolved(pruned, self.equal_blocks),
         }

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from vitsearch.candidate import Architecture
 from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
-from vitsearch.models import Block, ConvStem, MultiplexedBlock, RepeatedBlock, VisionTransformer, build_dense
+from vitsearch.models import (
+    Block,
+    ConvStem,
+    MultiplexedBlock,
+    PoolingBlock,
+    RepeatedBlock,
+    VisionTransformer,
+    build_dense,
+)
 from vitsearch.models.spt import ShiftedPatchEmbed
 
 
@@ -198,10 +206,22 @@ def _inherit_block(new: Block, old: Block, channels: Tensor) -> None:
             ours.weight[: len(heads), : len(heads)] = theirs.weight[heads][:, heads]
     for name in ("norm1", "norm2"):
         _copy_norm(getattr(new, name), getattr(old, name), channels)
-    for name in ("ls1", "ls2"):
-        gamma, trained = getattr(getattr(new, name), "gamma", None), getattr(getattr(old, name), "gamma", None)
-        if gamma is not None and trained is not None:
-            gamma[: len(channels)] = trained[channels]
+    scales: list[tuple[torch.nn.Module, torch.nn.Module]] = [(new.ls1, old.ls1), (new.ls2, old.ls2)]
+    if isinstance(new, PoolingBlock) and isinstance(old, PoolingBlock):
+        scales += zip(new.branches.affines, old.branches.affines, strict=True)
+    for scale, trained in scales:
+        _copy_scale(scale, trained, channels)
+
+
+def _copy_scale(new: torch.nn.Module, old: torch.nn.Module, channels: Tensor) -> None:
+    """Scale and shift; where the source has none the scale is 1, so that the block does what it did."""
+    C = len(channels)
+    gamma, trained = getattr(new, "gamma", None), getattr(old, "gamma", None)
+    if gamma is not None:
+        gamma[:C] = 1 if trained is None else trained[channels]
+    beta, trained = getattr(new, "beta", None), getattr(old, "beta", None)
+    if beta is not None and trained is not None:
+        beta[:C] = trained[channels]
 
 
 def _inherit_weights(new: Block, old: Block, channels: Tensor, heads: Tensor) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from vitsearch.candidate import STEM_KERNEL, BlockWidths, Candidate
+from vitsearch.candidate import POOLING_WINDOWS, STEM_KERNEL, BlockWidths, Candidate
 from vitsearch.cost.macs import Shape, block_macs, head_macs, stem_macs
 
 
@@ -56,7 +56,8 @@ def layer_groups(candidate: Candidate, widths: Sequence[BlockWidths] | None = No
             + (2 * w.heads**2 if w.mixes_heads else 0),
             others=(0 if i % a.share_blocks else 2 * w.qk_width + w.v_width + d + w.mlp_units + d)
             + 4 * d
-            + (2 * d if a.layer_scale else 0),
+            + (2 * d if a.layer_scale else 0)
+            + (2 * d * (2 + len(POOLING_WINDOWS)) if a.pooling_branches else 0),
             weight_bits=bits[i],
         )
         for i, w in enumerate(widths)

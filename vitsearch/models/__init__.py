@@ -4,6 +4,7 @@ from vitsearch.models.attention import Attention, AttentionState, log_size_bias,
 from vitsearch.models.build import architecture_of_timm, build_dense, build_pruned
 from vitsearch.models.conv_stem import ConvStem
 from vitsearch.models.multiplexing import MultiplexedBlock, RepeatedBlock
+from vitsearch.models.pooling_branches import ChannelAffine, PoolingBlock, PoolingBranches
 from vitsearch.models.vit import (
     Block,
     TokenReducer,
@@ -17,8 +18,11 @@ __all__ = [
     "Attention",
     "AttentionState",
     "Block",
+    "ChannelAffine",
     "ConvStem",
     "MultiplexedBlock",
+    "PoolingBlock",
+    "PoolingBranches",
     "RepeatedBlock",
     "TokenReducer",
     "TokenRoute",

@@ -131,6 +131,7 @@ def _blocks(
     # these build on Block, which stands here
     from vitsearch.models.class_attention import ClassAttentionBlock, PatchBlock
     from vitsearch.models.multiplexing import MultiplexedBlock, RepeatedBlock
+    from vitsearch.models.pooling_branches import PoolingBlock
 
     owner: MultiplexedBlock | None = None
     for index, (w, rate) in enumerate(zip(widths, rates, strict=True)):
@@ -141,6 +142,8 @@ def _blocks(
             yield owner
         elif index >= a.depth - a.class_attention_blocks:
             yield ClassAttentionBlock(a, w, rate, dropout)
+        elif a.pooling_branches:
+            yield PoolingBlock(a, w, rate, dropout)
         else:
             yield (PatchBlock if a.class_attention_blocks else Block)(a, w, rate, dropout)
 

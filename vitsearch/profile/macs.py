@@ -33,6 +33,7 @@ FREE_OPERATORS = frozenset(
         "rsqrt",
         "sum",
         "mean",
+        "avg_pool2d",
         "var",
         "norm",
         "linalg_vector_norm",

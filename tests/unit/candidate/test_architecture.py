@@ -29,6 +29,9 @@ from vitsearch.candidate import Architecture, divisors, mlp_ratio_of
         ({"class_attention_blocks": 2, "class_token": False, "pool": "avg"}, "choose pool=token"),
         ({"share_blocks": 3}, r"depth=4, share_blocks=3; choose share_blocks from \[1, 2, 4\]"),
         ({"share_blocks": 2, "class_attention_blocks": 1}, "set share_blocks=1 or class_attention_blocks=0"),
+        ({"pooling_branches": True, "share_blocks": 2}, "got share_blocks=2; set .* or pooling_branches=False"),
+        ({"pooling_branches": True, "layer_scale": True}, "got layer_scale=True; set layer_scale=False"),
+        ({"pooling_branches": True, "class_attention_blocks": 1}, "got class_attention_blocks=1; set"),
     ],
 )
 def test_impossible_shapes(changes: dict[str, object], message: str):
@@ -57,6 +60,7 @@ def test_younger_fields_are_written_only_when_they_say_something():
     assert Architecture.model_validate_json(one.model_dump_json()) == one
     assert one.variants == ["conv_stem", "2 class blocks"]
     assert (deit_s(share_blocks=2).variants, deit_s().variants) == (["weights x2"], [])
+    assert deit_s(pooling_branches=True).variants == ["pooling branches"]
 
 
 def test_widths():

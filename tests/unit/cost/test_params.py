@@ -45,7 +45,7 @@ def test_mixed_bits_equal_a_walk_over_the_built_model():
         for architecture in (
             {}, {"distilled": True}, {"distilled": True, "distillation_tokens": 2},
             {"layer_scale": True, "pre_norm": True},
-            {"class_attention_blocks": 2, "patch_embedding": "conv_stem"},
+            {"class_attention_blocks": 2, "patch_embedding": "conv_stem"}, {"pooling_branches": True},
         ):  # fmt: skip
             candidate = micro(architecture, precision={"weight_bits": bits})
             total, mean = stored_bits(candidate)

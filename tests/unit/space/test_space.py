@@ -444,6 +444,11 @@ def test_a_reducer_that_follows_cls_is_refused_before_class_attention():
     refused("space.architecture", "set share_blocks=1 or class_attention_blocks=0", both)
 
 
+def test_a_reducer_that_leaves_no_grid_is_refused_beside_pooling_branches():
+    fixed = {"architecture.pooling_branches": True, "tokens.reducer": "evit"}
+    refused("space.fixed.tokens.reducer", "leaves no grid of patches, .* choose grid_pool or none", fixed)
+
+
 def test_the_space_of_the_page_on_architectures_reaches_every_one():
     text = (Path(__file__).parents[3] / "docs/architectures.md").read_text(encoding="utf-8")
     written = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["dimensions"]

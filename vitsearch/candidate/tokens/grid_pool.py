@@ -24,6 +24,7 @@ class GridPool(BlockwiseRule, ScoredRule):
     """
 
     averages: ClassVar[bool] = False
+    keeps_grid: ClassVar[bool] = True
 
     reducer: Literal["grid_pool"] = "grid_pool"
     grid: Annotated[int, Field(ge=1)] = 2

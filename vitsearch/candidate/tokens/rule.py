@@ -47,11 +47,13 @@ class TokenRule(Spec):
         tracks_sizes: Whether the kernel says for how many patches each token stands.
         averages: Whether an image's tokens either drop whole or merge into averages weighted by size, and nothing
             else happens to them.
+        keeps_grid: Whether the patches that are left are a smaller square grid, row by row.
         per_block_fields: Settings that may be one figure for all chosen blocks or a tuple with one for each.
     """
 
     tracks_sizes: ClassVar[bool] = True
     averages: ClassVar[bool] = True
+    keeps_grid: ClassVar[bool] = False
     per_block_fields: ClassVar[tuple[str, ...]] = ()
 
     reducer: str
@@ -181,6 +183,8 @@ class TokenRule(Spec):
 
 class NoReduction(TokenRule):
     """Every token stays; the identity."""
+
+    keeps_grid: ClassVar[bool] = True
 
     reducer: Literal["none"] = "none"
 

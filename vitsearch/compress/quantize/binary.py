@@ -8,8 +8,9 @@ with sign(0) = 1 and an alpha for each activation, calibrated, and learned under
 where |x| <= alpha, and to every weight. Other widths are Eq. 5 (softmax outputs: unsigned). Weights of one bit are
 counted at one, their scales per channel not, as with every other quantiser.
 
-Not part of this: what BinaryViT adds to the architecture (average-pooling branches, affine transforms before
-residuals, pyramid) and its distillation from the full network, which is ``train.distill``.
+What BinaryViT adds to the architecture is ``architecture.pooling_branches``
+(``vitsearch.models.pooling_branches`` says what of it is there); its distillation from the full network is
+``train.distill``.
 """
 
 from __future__ import annotations

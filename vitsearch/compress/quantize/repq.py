@@ -25,7 +25,7 @@ from vitsearch.compress.quantize.asymmetric import Asymmetric
 from vitsearch.compress.quantize.codes import Quantizer
 from vitsearch.compress.quantize.layers import QuantizedProjection, observing
 from vitsearch.compress.quantize.uniform import positive
-from vitsearch.models import Block, RepeatedBlock, VisionTransformer
+from vitsearch.models import Block, PoolingBlock, PoolingBranches, RepeatedBlock, VisionTransformer
 
 
 class LogSqrt2:
@@ -79,17 +79,17 @@ def fold_norms(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
         extremes[norm] = low, high
 
     groups = list(_norms_and_layers(model))
-    handles = [norm.register_forward_hook(watch) for norms, _ in groups for norm in norms]
+    handles = [norm.register_forward_hook(watch) for norms, _, _ in groups for norm in norms]
     with observing(model):
         for images_BCHW in batches:
             model(images_BCHW)
     for handle in handles:
         handle.remove()
-    for norms, projections in groups:
+    for norms, projections, branches in groups:
         low_D = torch.stack([extremes[norm][0] for norm in norms]).amin(dim=0)
         high_D = torch.stack([extremes[norm][1] for norm in norms]).amax(dim=0)
         layers = [projection.layer for projection in projections]
-        fold(norms, layers, low_D, high_D, projections[0].input_quantizer.bits)
+        fold(norms, [*layers, *branches], low_D, high_D, projections[0].input_quantizer.bits)
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def fold(
 
     Args:
         norms: Have gamma and beta.
-        layers: The linear layers that read their outputs.
+        layers: The linear layers and branches that read their outputs.
         low_D: Least output of each channel.
         high_D: Largest.
         bits: Code width of the outputs.
@@ -112,6 +112,9 @@ def fold(
         norm.bias.copy_((norm.bias + shift_D) / ratio_D)
         norm.weight.div_(ratio_D)
     for layer in layers:
+        if isinstance(layer, PoolingBranches):
+            layer.absorb(ratio_D, shift_D)
+            continue
         assert isinstance(layer, nn.Linear)
         layer.bias.sub_(layer.weight @ shift_D)
         layer.weight.mul_(ratio_D)
@@ -119,8 +122,8 @@ def fold(
 
 def _norms_and_layers(
     model: VisionTransformer,
-) -> Iterator[tuple[list[nn.LayerNorm], list[QuantizedProjection]]]:
-    """Norms with the layers that read them; those of blocks that share the layers together."""
+) -> Iterator[tuple[list[nn.LayerNorm], list[QuantizedProjection], list[PoolingBranches]]]:
+    """Norms with the layers and branches that read them; those of blocks that share the layers together."""
     groups: list[tuple[list[nn.LayerNorm], list[nn.Module]]] = []
     for block in model.blocks:
         assert isinstance(block, Block)
@@ -129,7 +132,8 @@ def _norms_and_layers(
             groups[-1][0].append(block.norm2)
             continue
         inputs = [getattr(block.attn, name) for name in block.attn.inputs]
-        groups += [([block.norm1], inputs), ([block.norm2], [block.mlp.fc1])]
+        branches = [block.branches] if isinstance(block, PoolingBlock) else []
+        groups += [([block.norm1], inputs), ([block.norm2], [block.mlp.fc1, *branches])]
     if len(model.head_names) == 1:
         groups.append(([model.norm], [model.head]))
     for norms, layers in groups:
@@ -137,4 +141,4 @@ def _norms_and_layers(
             one for one in layers if isinstance(one, QuantizedProjection) and one.input_quantizer.bits < 16
         ]
         if projections:
-            yield norms, projections
+            yield norms, projections, [one for one in layers if isinstance(one, PoolingBranches)]
