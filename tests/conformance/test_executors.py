@@ -64,6 +64,13 @@ class Elsewhere(Trainer):
         return "elsewhere"
 
 
+class Patience(Trainer):
+    """Tells how long its threads wait for work."""
+
+    def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:
+        return os.environ["GOMP_SPINCOUNT"]
+
+
 @pytest.fixture(scope="module")
 def data() -> ImageData:
     return load_dataset(DatasetSpec(kind="digits", max_images=200), image_size=8, seed=0)
@@ -132,6 +139,14 @@ def test_both_executors_find_the_same_weights(on_ray: Make, inline: Make, data: 
             executor.submit(executor.idle_workers()[0], trial(tmp_path / name, data, epochs=2))
             checksums.append(outcome_of(events_until(executor, TrialDone)).weights_sha256)
     assert checksums[0] == checksums[1]
+
+
+def test_threads_of_a_trainer_leave_the_processor_to_others_soon(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    with on_ray(Patience) as executor:
+        shape = trial(tmp_path, data).candidate.architecture
+        assert 0 < int(executor.fastest_autocast(shape, 8)) < 100_000
 
 
 def test_a_failed_measurement_says_why(on_ray: Make, tmp_path: Path) -> None:
