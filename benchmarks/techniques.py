@@ -3,8 +3,9 @@
 One ViT is trained on CIFAR-10 photographs (about ten minutes on two cores), then compressed in every way the
 tables know, without fine-tuning: techniques that learn are not here. EER is relative to the trained network
 itself; where images decide how many tokens stay, it is the mean over the test images. A simulated bit-width and
-zeros among the weights have no latency of their own. Writes ``techniques.csv``, ``techniques.md`` and
-``techniques.png``.
+zeros among the weights have no latency of their own; all other networks are timed in turns, so that what else the
+machine does falls on each of them, and compared with the dense one of the same turn. Writes ``techniques.csv``,
+``techniques.md`` and ``techniques.png``.
 Run: ``python benchmarks/techniques.py cifar10_20k.npz [--out docs] [--work FOLDER] [--epochs N]``.
 """
 
@@ -13,25 +14,27 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from torch import Tensor
 
 from vitsearch.candidate import Architecture, Candidate
 from vitsearch.compress import metered
-from vitsearch.config import RECIPES, DatasetSpec, EerSpec, ReferenceSpec, TargetSpec, TrainSpec
+from vitsearch.config import RECIPES, DatasetSpec, EerSpec, ReferenceSpec, TrainSpec
 from vitsearch.cost import Tokens, cost_of, eer_pct, measured_cost
-from vitsearch.messages import EpochReport, ProfileRequest, TrialRequest
-from vitsearch.profile import run_profile
+from vitsearch.messages import EpochReport, TrialRequest
+from vitsearch.profile.measure import processor_name
 from vitsearch.train.autocast import fastest_autocast
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData
-from vitsearch.trial import TrialContext, load_model, run_trial, save_model
+from vitsearch.trial import TrialContext, load_model, run_trial
 from vitsearch.trial.run import compress
 
 ARCHITECTURE = Architecture(
@@ -53,65 +56,93 @@ class Row:
     macs_m: float
     params_m: float
     size_mb: float
-    latency_ms_p50: float | None
+    latency_ms_p50: float | None = None
+    speed_up: float | None = None
 
 
 def sweep() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Family, technique, strength and the parts of each candidate."""
     yield "dense", "dense", "", {}
+    for technique, strength, tokens in token_sweep():
+        yield "tokens", technique, strength, {"tokens": tokens}
+    for technique, strength, sparsity in sparsity_sweep():
+        yield "pruning", technique, strength, {"sparsity": sparsity}
+    for technique, strength, precision in precision_sweep():
+        yield "bits", technique, strength, {"precision": precision}
+    mlp = {"method": "magnitude", "mlp_units": round(ARCHITECTURE.mlp_units * 0.8)}
+    eight = {"weight_bits": 8, "activation_bits": 8}
+    yield (
+        "bits", "tome + mlp + W8A8", "",
+        {"tokens": {"reducer": "tome", "r": 4}, "sparsity": mlp, "precision": eight},
+    )  # fmt: skip
+
+
+def token_sweep() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Technique, strength and settings of each token reducer that needs no training."""
     for r in (2, 4, 6, 8):
-        yield "tokens", "tome", f"r={r}", {"tokens": {"reducer": "tome", "r": r}}
-    for keep in (0.9, 0.7, 0.5, 0.3):
-        yield "tokens", "evit", f"keep={keep}", {"tokens": {"reducer": "evit", "keep": keep}}
-        for score in ("cls_attention", "attention_to_cls", "attention_received", "ats", "entropy", "magnitude"):
-            tokens = {"reducer": "topk", "keep": keep, "score": score}
-            yield "scores", f"topk {score}", f"keep={keep}", {"tokens": tokens}
-    for tau in (0.004, 0.008, 0.012, 0.016):
-        yield "tokens", "threshold", f"tau={tau}", {"tokens": {"reducer": "threshold", "tau": tau}}
-    for samples in (64, 48, 32, 16):
-        yield "tokens", "ats", f"n={samples}", {"tokens": {"reducer": "ats", "samples": samples}}
-    for cosine in (0.9, 0.8, 0.7, 0.6):
-        yield (
-            "tokens",
-            "similarity_pool",
-            f"cos={cosine}",
-            {"tokens": {"reducer": "similarity_pool", "cosine": cosine}},
-        )
-    for epsilon in (0.002, 0.01, 0.03, 0.1):
-        yield "tokens", "ps_vit", f"eps={epsilon}", {"tokens": {"reducer": "ps_vit", "epsilon": epsilon}}
+        yield "tome", f"r={r}", {"reducer": "tome", "r": r}
     for r in (6, 10, 14, 18):
-        yield "tokens", "ppt", f"r={r}", {"tokens": {"reducer": "ppt", "r": r}}
-    units, heads = ARCHITECTURE.mlp_units, ARCHITECTURE.heads
-    yield "pruning", "2:4", "", {"sparsity": {"mask": "2:4"}}
+        yield "ppt", f"r={r}", {"reducer": "ppt", "r": r}
+    for keep in (0.9, 0.7, 0.5, 0.3):
+        for reducer in ("evit", "tps", "spvit", "token_pooling", "evo"):
+            yield reducer, f"keep={keep}", {"reducer": reducer, "keep": keep}
+        for score in ("cls_attention", "attention_to_cls", "attention_received", "ats", "entropy", "magnitude"):
+            yield f"topk {score}", f"keep={keep}", {"reducer": "topk", "keep": keep, "score": score}
+        yield "topk merged", f"keep={keep}", {"reducer": "topk", "keep": keep, "rest": "merge"}
+    for count in (2, 4, 6, 8):
+        yield "diffrate", f"{count} + {count}", {"reducer": "diffrate", "prune": count, "merge": count}
+    for tau in (0.004, 0.008, 0.012, 0.016):
+        yield "threshold", f"tau={tau}", {"reducer": "threshold", "tau": tau}
+    for samples in (64, 48, 32, 16):
+        yield "ats", f"n={samples}", {"reducer": "ats", "samples": samples}
+    for cosine in (0.9, 0.8, 0.7, 0.6):
+        yield "similarity_pool", f"cos={cosine}", {"reducer": "similarity_pool", "cosine": cosine}
+    for epsilon in (0.002, 0.01, 0.03, 0.1):
+        yield "ps_vit", f"eps={epsilon}", {"reducer": "ps_vit", "epsilon": epsilon}
+    for block in (5, 4, 3, 2):
+        yield "grid_pool", f"block {block}", {"reducer": "grid_pool", "grid": 2, "blocks": (block,)}
+
+
+def sparsity_sweep() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Technique, strength and settings of each mask, and of each ranking that needs no training."""
+    a = ARCHITECTURE
+    yield "2:4", "", {"mask": "2:4"}
     for zeros in (0.3, 0.5, 0.7):
-        mask = {"mask": "unstructured", "zeros": zeros}
-        yield "pruning", "unstructured", f"{zeros:.0%} zeros", {"sparsity": mask}
+        yield "unstructured", f"{zeros:.0%} zeros", {"mask": "unstructured", "zeros": zeros}
     for ratio in (0.9, 0.8, 0.7):
         for method in ("taylor", "nvit"):
-            sparsity = {"method": method, "macs_ratio": ratio}
-            yield "pruning", f"{method} budget", f"{ratio:.0%} of MACs", {"sparsity": sparsity}
+            yield f"{method} budget", f"{ratio:.0%} of MACs", {"method": method, "macs_ratio": ratio}
     for method in ("random", "magnitude", "taylor"):
         for share in (0.1, 0.2, 0.3, 0.5):
-            kept = round(units * (1 - share))
-            yield "pruning", f"{method} mlp", f"-{share:.0%}", {"sparsity": {"method": method, "mlp_units": kept}}
-        yield "pruning", f"{method} heads", f"-1 of {heads}", {"sparsity": {"method": method, "heads": heads - 1}}
-    for quantizer in ("uniform", "asymmetric", "twin", "mpq", "repq"):
+            yield (
+                f"{method} mlp",
+                f"-{share:.0%}",
+                {"method": method, "mlp_units": round(a.mlp_units * (1 - share))},
+            )
+        yield f"{method} heads", f"-1 of {a.heads}", {"method": method, "heads": a.heads - 1}
+        yield f"{method} qk", "-25%", {"method": method, "qk_dim": round(0.75 * a.head_dim)}
+        yield f"{method} v", "-25%", {"method": method, "v_dim": round(0.75 * a.head_dim)}
+        yield f"{method} channels", "-10%", {"method": method, "width": round(0.9 * a.width)}
+        yield f"{method} blocks", f"-1 of {a.depth}", {"method": method, "blocks": a.depth - 1}
+
+
+def precision_sweep() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Technique, strength and settings of each quantiser and calibration that needs no training."""
+
+    def both(bits: int) -> dict[str, Any]:
+        return {"weight_bits": bits, "activation_bits": bits}
+
+    for quantizer in ("uniform", "asymmetric", "twin", "mpq", "repq", "auto_vit_acc"):
         for bits in (8, 6, 5, 4):
-            precision = {"quantizer": quantizer, "weight_bits": bits, "activation_bits": bits}
-            yield "bits", quantizer, f"W{bits}A{bits}", {"precision": precision}
-    for bits in (8, 6, 4):
-        precision = {"weight_bits": bits, "activation_bits": bits, "noisy": True}
-        yield "bits", "uniform + noise", f"W{bits}A{bits}", {"precision": precision}
-    yield (
-        "combined",
-        "tome + mlp + W8A8",
-        "",
-        {
-            "tokens": {"reducer": "tome", "r": 4},
-            "sparsity": {"method": "magnitude", "mlp_units": round(units * 0.8)},
-            "precision": {"weight_bits": 8, "activation_bits": 8},
-        },
-    )
+            yield quantizer, f"W{bits}A{bits}", {"quantizer": quantizer, **both(bits)}
+    for calibration in ("percentile", "mse", "blockwise", "hessian"):
+        for bits in (8, 6, 5, 4):
+            yield f"uniform, {calibration}", f"W{bits}A{bits}", {"calibration": calibration, **both(bits)}
+    for bits in (6, 4):
+        full = {"quantizer": "twin", "calibration": "hessian_full", **both(bits)}
+        yield "twin, full search", f"W{bits}A{bits}", full
+    for bits in (8, 6, 5, 4):
+        yield "uniform + noise", f"W{bits}A{bits}", {"noisy": True, **both(bits)}
 
 
 def trained(data: TensorData, work: Path, epochs: int) -> Path:
@@ -142,8 +173,8 @@ def request_for(candidate: Candidate, data: TensorData, folder: Path, recipe: Tr
 
 def measure(
     parts: dict[str, Any], data: TensorData, dense_folder: Path, work: Path, eer: EerSpec
-) -> dict[str, Any]:
-    """Accuracy on the test split, cost and latency of one candidate."""
+) -> tuple[dict[str, Any], torch.nn.Module | None]:
+    """Accuracy on the test split and cost of one candidate; and its network, if there is a latency to it."""
     candidate = Candidate.model_validate({"architecture": ARCHITECTURE, **parts}).canonical()
     dense = load_model(Candidate(architecture=ARCHITECTURE), dense_folder)
     recipe = TrainSpec(autocast="fp32", finetune_epochs=0)
@@ -155,20 +186,42 @@ def measure(
         tokens = Tokens(*meter.per_block(a.num_tokens, a.depth))
     known = cost_of(candidate)
     cost = known if known.kind == "exact" else known.after(measured_cost(candidate, model.widths, tokens))
-    latency = None
-    if candidate.precision.is_float32 and candidate.sparsity.mask == "none":
-        save_model(model, candidate, work / "profiled")
-        target = TargetSpec(batch_size=BATCH, repeats=20)
-        request = ProfileRequest(trial=0, artifact_dir=str(work / "profiled"), candidate=candidate, target=target)
-        latency = run_profile(request, model, data).latency_ms_p50
-    return {
+    found = {
         "accuracy_pct": 100 * accuracy,
         "eer_pct": eer_pct(cost.eer_values(), eer),
         "macs_m": cost.num_macs / 1e6,
         "params_m": cost.num_params / 1e6,
         "size_mb": cost.size_mb,
-        "latency_ms_p50": latency,
     }
+    return found, model if candidate.precision.is_float32 and candidate.sparsity.mask == "none" else None
+
+
+@torch.inference_mode()
+def timed(rows: list[Row], models: list[torch.nn.Module | None], images_BCHW: Tensor, rounds: int) -> list[Row]:
+    """The rows with their latencies; the first model is the dense one."""
+    torch.set_num_threads(1)
+    found: list[list[float]] = [[] for _ in rows]
+    for _ in range(rounds):
+        for place, model in enumerate(models):
+            if model is not None:
+                model(images_BCHW)
+                found[place].append(statistics.median(call_ms(model, images_BCHW) for _ in range(3)))
+    return [
+        dataclasses.replace(
+            row,
+            latency_ms_p50=statistics.median(mine),
+            speed_up=statistics.median(whole / own for whole, own in zip(found[0], mine, strict=True)),
+        )
+        if mine
+        else row
+        for row, mine in zip(rows, found, strict=True)
+    ]
+
+
+def call_ms(model: torch.nn.Module, images_BCHW: Tensor) -> float:
+    started = time.perf_counter()
+    model(images_BCHW)
+    return 1000 * (time.perf_counter() - started)
 
 
 def write_table(rows: list[Row], out: Path, epochs: int, images: int) -> None:
@@ -183,18 +236,18 @@ def write_table(rows: list[Row], out: Path, epochs: int, images: int) -> None:
         "",
         f"One ViT ({ARCHITECTURE.depth} blocks, width {ARCHITECTURE.width}, patch {ARCHITECTURE.patch_size}),",
         f"trained for {epochs} epochs on {images:,} CIFAR-10 images, then compressed without fine-tuning.",
-        "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch 8",
-        "(none for simulated bits).",
-        "Each latency is measured once, in the order of the table: small differences say nothing.",
+        "Accuracy on the test split; EER relative to this network; latency of PyTorch on one thread, batch",
+        f"{BATCH} (none for simulated bits and for zeros among the weights), measured in turns: the median of all",
+        f"turns, and the median of how much faster than the dense network of the same turn. {processor_name()}.",
         f"Made by `python benchmarks/techniques.py cifar10_20k.npz --epochs {epochs} --out docs`.",
         "",
         "![Accuracy against EER and latency](techniques.png)",
         "",
-        "| technique | strength | accuracy % | EER % | M MACs | M params | MB | ms p50 |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| technique | strength | accuracy % | EER % | M MACs | M params | MB | ms p50 | speed-up |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        latency = "" if row.latency_ms_p50 is None else f"{row.latency_ms_p50:.1f}"
+        latency = " | " if row.latency_ms_p50 is None else f"{row.latency_ms_p50:.1f} | {row.speed_up:.2f}"
         lines.append(
             f"| {row.technique} | {row.strength} | {row.accuracy_pct:.1f} | {row.eer_pct:.1f} | "
             f"{row.macs_m:.0f} | {row.params_m:.2f} | {row.size_mb:.2f} | {latency} |"
@@ -221,26 +274,34 @@ def thesis_lines(rows: list[Row]) -> list[str]:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6), sharey=True, layout="constrained")
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    techniques = list(dict.fromkeys(row.technique for row in rows if row.family != "dense"))
-    dense = next(row for row in rows if row.family == "dense")
-    for number, technique in enumerate(techniques):
-        mine = [row for row in rows if row.technique == technique]
-        style = {"color": colours[number % 20], "marker": "os^Dv"[number // 20], "markersize": 5, "linewidth": 1}
-        mine.sort(key=lambda row: row.eer_pct)
-        left.plot([r.eer_pct for r in mine], [r.accuracy_pct for r in mine], label=technique, **style)
+    """A line for each family of techniques: accuracy against EER and, where there is any, against latency."""
+    families = [("tokens", 2), ("pruning", 2), ("bits", 1)]
+    figure, axes = plt.subplots(len(families), 2, figsize=(14, 18), layout="constrained")
+    for line, (family, columns) in zip(axes, families, strict=True):
+        draw_family([row for row in rows if row.family == family], rows[0], line[:columns])
+        for unused in line[columns:]:
+            unused.axis("off")
+        line[-1].legend(*line[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(
+            (1.02, 0.5) if columns > 1 else (0.0, 0.5)), fontsize=8, title=family)  # fmt: skip
+    figure.savefig(path, dpi=80)
+
+
+def draw_family(rows: list[Row], dense: Row, axes: Sequence[Any]) -> None:
+    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    for number, technique in enumerate(dict.fromkeys(row.technique for row in rows)):
+        mine = sorted((row for row in rows if row.technique == technique), key=lambda row: row.eer_pct)
+        style = {"color": colours[number % 10], "marker": "os^Dv"[number // 10], "markersize": 5, "linewidth": 1}
+        axes[0].plot([r.eer_pct for r in mine], [r.accuracy_pct for r in mine], label=technique, **style)
         timed = sorted((r.latency_ms_p50, r.accuracy_pct) for r in mine if r.latency_ms_p50 is not None)
         if timed:
-            right.plot(*zip(*timed, strict=True), **style)
-    left.plot(dense.eer_pct, dense.accuracy_pct, "k*", markersize=12, label="dense")
-    right.plot(dense.latency_ms_p50, dense.accuracy_pct, "k*", markersize=12)
-    left.set(xlabel="EER % of the dense network", ylabel="test accuracy %")
-    right.set(xlabel=f"latency ms, batch {BATCH}, one thread, PyTorch float32")
-    for axes in (left, right):
-        axes.grid(visible=True, alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=110)
+            axes[1].plot(*zip(*timed, strict=True), **style)
+    axes[0].plot(dense.eer_pct, dense.accuracy_pct, "k*", markersize=12, label="dense")
+    axes[0].set(xlabel="EER % of the dense network", ylabel="test accuracy %")
+    if len(axes) > 1:
+        axes[1].plot(dense.latency_ms_p50, dense.accuracy_pct, "k*", markersize=12)
+        axes[1].set(xlabel=f"latency ms, batch {BATCH}, one thread, PyTorch float32")
+    for one in axes:
+        one.grid(visible=True, alpha=0.3)
 
 
 def main() -> None:
@@ -250,6 +311,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/techniques"))
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15, help="turns in which latencies are measured")
     parser.add_argument("--train-only", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -262,11 +324,14 @@ def main() -> None:
     reference = ReferenceSpec(
         name="dense", params_m=whole.num_params / 1e6, flops_g=whole.num_macs / 1e9, bits=32, size_mb=whole.size_mb
     )
-    rows = []
+    rows, models = [], []
     for family, technique, strength, parts in sweep():
-        found = measure(parts, data, dense, options.work, EerSpec(reference=reference))
+        found, model = measure(parts, data, dense, options.work, EerSpec(reference=reference))
         rows.append(Row(family=family, technique=technique, strength=strength, **found))
+        models.append(model)
         print(f"{technique:24s} {strength:10s} {rows[-1].accuracy_pct:5.1f} %  EER {rows[-1].eer_pct:5.1f} %")
+    shown = data.normalized(torch.from_numpy(data.source.test[:BATCH]))
+    rows = timed(rows, models, shown, options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)
     write_table(rows, options.out, options.epochs, len(data.source.train))
     draw(rows, options.out / "techniques.png")
