@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+from torch import nn
 
 from vitsearch.candidate import PRUNERS, BlockWidths, Candidate, products
 from vitsearch.compress.tokens import build_reducers, fit_reducers, token_losses
@@ -37,7 +39,7 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
     if sparsity.method == "none":
         model = copy.deepcopy(model)
     for step in steps_of(candidate, candidate.widths, context.epochs):
-        spent = 0
+        spent, before = 0, model
         if sparsity.method != "none":
             budget = None
             if sparsity.macs_ratio is not None:
@@ -53,7 +55,9 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
                 )
             kept = choose(ranked.scores, widths, candidate.architecture.share_blocks)
             model = slice_network(ranked.model, kept)
-        model.set_reducers(build_reducers(candidate, model.widths[0].width))
+        reducers = build_reducers(candidate, model.widths[0].width)
+        _keep_learning(reducers, before)
+        model.set_reducers(reducers)
         if context.batches:
             fit_reducers(model, candidate, context.batches[0][0])
         with masked(model, sparsity, step.share):
@@ -63,6 +67,17 @@ def prune(model: VisionTransformer, candidate: Candidate, context: PruneContext 
     if sparsity.mask != "none":
         hold_zeros(model)
     return model
+
+
+def _keep_learning(reducers: Mapping[int, object], before: VisionTransformer) -> None:
+    """What reducers have learned in the step before; those that see fewer channels now begin anew."""
+    for number, reducer in reducers.items():
+        old = before.blocks[number - 1].reducer
+        if not (isinstance(reducer, nn.Module) and isinstance(old, nn.Module)):
+            continue
+        learned, fresh = old.state_dict(), reducer.state_dict()
+        if all(learned[name].shape == value.shape for name, value in fresh.items()):
+            reducer.load_state_dict(learned)
 
 
 def _share_left(
