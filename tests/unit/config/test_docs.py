@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -85,3 +87,13 @@ def test_the_recipes_stand_in_the_reference(repository: Path):
         ]
         wanted[name] = ", ".join(changes) or "the defaults above"
     assert rows == wanted
+
+
+@pytest.mark.parametrize("name", ["bits.md", "combining.md", "distillation.md"])
+def test_what_other_pages_put_into_a_job_is_valid(repository: Path, name: str):
+    text = (repository / "docs" / name).read_text(encoding="utf-8")
+    parts = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    assert parts
+    for part in parts:
+        written = {"space": part} if "fixed" in part else part
+        JobSpec.model_validate({"name": "page", "dataset": {"kind": "digits"}, "space": "vit_micro_8", **written})
