@@ -185,8 +185,9 @@ def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Pat
             other = sorted(drawn - executed)
             if other:
                 raise InputError(
-                    f"executes {_numbers(executed)} bits only, but {setting} can be {_numbers(other)}",
-                    where=str(where), field=f"targets.{number}.runtime", value=target.runtime,
+                    f"{target.runtime} executes {_numbers(executed)} bits only, but {setting} can be "
+                    f"{_numbers(other)}",
+                    where=str(where), field=f"targets.{number}.runtime",
                     remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime to also",
                 )  # fmt: skip
 

@@ -41,7 +41,7 @@ def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     if tokens and (space.fixed.get("architecture.distilled") is not True or drawn != {tokens}):
         raise InputError(
             f"{spec.method} needs {'a distillation token' if tokens == 1 else 'two distillation tokens'}",
-            where=str(where), field="train.distill.method", value=spec.method,
+            where=str(where), field="train.distill.method",
             remedy="fix architecture.distilled: true and "
             f"architecture.distillation_tokens: {tokens} in the space, or choose hard",
         )  # fmt: skip

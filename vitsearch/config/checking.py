@@ -45,7 +45,8 @@ def remedy_of(detail: ErrorDetails) -> str:
     kind = detail["type"]
     if kind == "literal_error":
         known = [word.strip("' ") for word in re.split(r",| or ", str(detail.get("ctx", {}).get("expected")))]
-        near = difflib.get_close_matches(str(detail["input"]), known, n=1)
+        is_word = isinstance(detail["input"], str)  # digits of a number say nothing of how near another one is
+        near = difflib.get_close_matches(detail["input"], known, n=1) if is_word else []
         return f"did you mean {near[0]!r}?" if near else "choose one of these"
     return next((remedy for pattern, remedy in _REMEDIES.items() if re.fullmatch(pattern, kind)), "")
 

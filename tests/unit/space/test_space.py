@@ -449,6 +449,13 @@ def test_a_reducer_that_leaves_no_grid_is_refused_beside_pooling_branches():
     refused("space.fixed.tokens.reducer", "leaves no grid of patches, .* choose grid_pool or none", fixed)
 
 
+def test_another_number_is_not_guessed_by_its_digits():
+    error = refused(
+        "space.fixed.precision.activation_bits", "6, 7, 8, 16 or 32, but got 2", {"precision.activation_bits": 2}
+    )
+    assert error.remedy == "choose one of these"
+
+
 def test_the_space_of_the_page_on_architectures_reaches_every_one():
     text = (Path(__file__).parents[3] / "docs/architectures.md").read_text(encoding="utf-8")
     written = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["dimensions"]
