@@ -62,7 +62,7 @@ def test_compress_speed(repository: Path) -> None:
 def test_calibration(repository: Path) -> None:
     text = printed(repository, "calibration.py", "--images", "4", "--size", "32", "--depth", "2", "--full")
     for kind in ("uniform", "asymmetric", "repq", "mpq", "noisy", "twin", "twin, noisy", "twin, full search"):
-        assert number(rf"^{kind} +[\d.]+ s   relative error ([\d.e-]+)$", text) < 0.2
+        assert number(rf"^{kind} +[\d.]+ s \([\d.]+ s of processors\)   relative error ([\d.e-]+)$", text) < 0.2
 
 
 def test_int8_speed(repository: Path) -> None:
