@@ -143,6 +143,9 @@ def precision_sweep() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "twin, full search", f"W{bits}A{bits}", full
     for bits in (8, 6, 5, 4):
         yield "uniform + noise", f"W{bits}A{bits}", {"noisy": True, **both(bits)}
+    for bits in (5, 4, 3, 2):
+        yield "uniform weights", f"W{bits}", {"weight_bits": bits}
+        yield "uniform weights, mixed", f"W{bits}", {"weight_bits": bits, "mixed": True}
 
 
 def trained(data: TensorData, work: Path, epochs: int) -> Path:

@@ -75,10 +75,15 @@ class Candidate(Spec):
 
     @property
     def equal_blocks(self) -> tuple[tuple[int, ...], ...]:
-        """Indices of blocks of one shape, group by group, without the first and the last."""
+        """Indices of blocks of one shape, group by group, without the first and the last.
+
+        Blocks that share their weights are there once, as the first of them.
+        """
         sizes = self.sparsity.widths(self.architecture)
-        between = range(1, len(sizes) - 1)
-        return tuple(tuple(b for b in between if sizes[b] == size) for size in dict.fromkeys(sizes[1:-1]))
+        share = self.architecture.share_blocks
+        between = range(share, len(sizes) - share, share)
+        shapes = dict.fromkeys(sizes[b] for b in between)
+        return tuple(tuple(b for b in between if sizes[b] == shape) for shape in shapes)
 
     @property
     def pruned_architecture(self) -> Architecture:

@@ -44,7 +44,9 @@ class CalibrationKind:
     sets_weights: bool = False
 
 
-ANY_BITS = frozenset(range(1, 9))
+MOST_CODED_BITS = 8
+"""Weights of more bits are stored as floats."""
+ANY_BITS = frozenset(range(1, MOST_CODED_BITS + 1))
 
 QUANTIZERS: dict[str, QuantizerKind] = {
     "uniform": QuantizerKind(build="vitsearch.compress.quantize.uniform:build_uniform"),
@@ -99,8 +101,8 @@ class Precision(Spec):
             ``binary``.
         noisy: Whether a fixed noise is added to the inputs of linear layers before they are quantised, and
             subtracted after (NoisyQuant); goes with any quantiser.
-        mixed: Whether figures of ``weight_bits`` per block change places among blocks of equal shape, by
-            sensitivity, once the network is trained; those of the first and the last block stay.
+        mixed: Whether blocks of equal shape share their ``weight_bits`` of 8 or fewer out among each other, by
+            sensitivity, once the network is trained: their mean stays. The first and the last block keep theirs.
         training: Whether the calibrated network is trained through its quantisers, for ``train.qat_epochs``:
             ``none``; ``ste`` in the ranges found; ``lsq`` learns the steps too, where codes are multiples of one
             (all but the softmax and GELU outputs of ``twin`` and the tokens of ``ternary``, which go as in
@@ -153,20 +155,22 @@ class Precision(Spec):
 
         Args:
             architecture: Of the blocks that are left.
-            equal_blocks: Indices of those that ``mixed`` may exchange figures among, group by group.
+            equal_blocks: Indices of those that may share their bits out, group by group; of blocks that share
+                their weights, the first.
 
         Raises:
             ValueError: Blocks that share their weights differ in bits, or a tuple does not fit the depth.
         """
         weights = self.weight_bits_per_block(architecture.depth)
-        exchanged = [group for group in equal_blocks if len({weights[block] for block in group}) > 1]
-        if self.mixed:
-            weights = _descending(weights, exchanged)
-        activations = self.activation_bits_per_block(architecture.depth)
         check_shared(weights, architecture.share_blocks, "precision.weight_bits")
+        pools = bit_pools(weights, equal_blocks) if self.mixed else ()
+        for pool in pools:
+            weights = pool.shared_out(weights, pool.even, architecture.share_blocks)
+        activations = self.activation_bits_per_block(architecture.depth)
         check_shared(activations, architecture.share_blocks, "precision.activation_bits")
         calibrated = min(activations) < 16
-        coded = calibrated or not QUANTIZERS[self.quantizer].own_weights.isdisjoint(weights)
+        possible = ANY_BITS.union(weights) if pools else weights
+        coded = calibrated or not QUANTIZERS[self.quantizer].own_weights.isdisjoint(possible)
         ranged = calibrated or (min(weights) < 16 and CALIBRATIONS[self.calibration].sets_weights)
         return Precision.model_validate(
             {
@@ -175,7 +179,7 @@ class Precision(Spec):
                 "weight_bits": weights[0] if len(set(weights)) == 1 else weights,
                 "activation_bits": activations[0] if len(set(activations)) == 1 else activations,
                 "noisy": self.noisy and calibrated,
-                "mixed": self.mixed and bool(exchanged),
+                "mixed": bool(pools),
                 "training": self.training if calibrated or min(weights) < 16 else "none",
             }
         )
@@ -194,10 +198,49 @@ class Precision(Spec):
         return self.weight_bits == 32 and self.activation_bits == 32
 
 
-def _descending(figures: tuple[int, ...], groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The figures of each group from the largest to the least."""
-    found = list(figures)
-    for group in groups:
-        for block, figure in zip(group, sorted((figures[b] for b in group), reverse=True), strict=True):
-            found[block] = figure
-    return tuple(found)
+@dataclass(frozen=True, kw_only=True)
+class BitPool:
+    """Weight bits that some blocks of one shape have together, to be shared out among them.
+
+    Attributes:
+        blocks: Their indices; of blocks that share their weights, the first.
+        total: The sum of their bits.
+    """
+
+    blocks: tuple[int, ...]
+    total: int
+
+    @property
+    def even(self) -> tuple[int, ...]:
+        """The bits of each block where all get the same, or the first ones a bit more."""
+        each, more = divmod(self.total, len(self.blocks))
+        return tuple(each + (place < more) for place in range(len(self.blocks)))
+
+    def shared_out(self, figures: Sequence[int], bits: Sequence[int], share_blocks: int) -> tuple[int, ...]:
+        """Figures of all blocks, those of the pool replaced.
+
+        Args:
+            figures: One per block of the network.
+            bits: One per block of the pool.
+            share_blocks: How many consecutive blocks share their weights.
+        """
+        found = list(figures)
+        for block, figure in zip(self.blocks, bits, strict=True):
+            found[block : block + share_blocks] = [figure] * share_blocks
+        return tuple(found)
+
+
+def bit_pools(figures: Sequence[int], equal_blocks: Sequence[Sequence[int]]) -> tuple[BitPool, ...]:
+    """What ``mixed`` may share out: where one block could have a bit more and another one less.
+
+    Args:
+        figures: Weight bits of each block; those of 16 and 32 bits keep them.
+        equal_blocks: As ``Precision.resolved`` takes them.
+    """
+    pools = []
+    for group in equal_blocks:
+        blocks = tuple(block for block in group if figures[block] <= MOST_CODED_BITS)
+        total = sum(figures[block] for block in blocks)
+        if len(blocks) > 1 and len(blocks) < total < MOST_CODED_BITS * len(blocks):
+            pools.append(BitPool(blocks=blocks, total=total))
+    return tuple(pools)

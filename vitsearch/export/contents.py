@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from vitsearch.candidate import Candidate
+from vitsearch.candidate import Candidate, Precision
 from vitsearch.config import METRICS, EerSpec, Spec, TrainSpec
 from vitsearch.cost import Cost
 from vitsearch.errors import ExportError
@@ -140,9 +140,14 @@ class SimulatedBits(Spec):
     activation_bits: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, candidate: Candidate) -> SimulatedBits:
-        """Everything below 32 bits: PyTorch and ONNX Runtime compute in float32 here."""
-        precision, depth = candidate.precision, candidate.pruned_architecture.depth
+    def of(cls, candidate: Candidate, precision: Precision) -> SimulatedBits:
+        """Everything below 32 bits: PyTorch and ONNX Runtime compute in float32 here.
+
+        Args:
+            candidate: The model.
+            precision: Its own, or what ``mixed`` has made of that.
+        """
+        depth = candidate.pruned_architecture.depth
         return cls(
             weight_bits=tuple(sorted(set(precision.weight_bits_per_block(depth)) - {32})),
             activation_bits=tuple(sorted(set(precision.activation_bits_per_block(depth)) - {32})),

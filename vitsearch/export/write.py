@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vitsearch import __version__
 from vitsearch.candidate import Candidate, load_candidate
+from vitsearch.compress.quantize.mixed import remembered
 from vitsearch.config import Spec
 from vitsearch.cost import cost_of
 from vitsearch.errors import ExportError, InputError
@@ -98,7 +99,8 @@ def export_bundle(
         check = check_onnx(candidate, model, OnnxModel(folder / ONNX_FILE), images_NCHW)
         onnx_sha256 = hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
         integers = None if int8 is None else write_int8(int8, candidate, model, folder)
-        metrics = _metrics(candidate, data, facts, check, onnx_sha256, integers)
+        simulated = SimulatedBits.of(candidate, remembered(candidate.precision, model.state_dict()))
+        metrics = _metrics(candidate, simulated, data, facts, check, onnx_sha256, integers)
         _write(folder / METRICS_FILE, metrics)
         file_mb = source.stat().st_size / 1e6
         card = model_card(candidate, preprocess, metrics, weights_file_mb=file_mb, notes=notes)
@@ -122,6 +124,7 @@ def _require_same_candidate(candidate: Candidate, weights_folder: Path) -> None:
 
 def _metrics(
     candidate: Candidate,
+    simulated: SimulatedBits,
     data: DataSummary,
     facts: ModelFacts,
     check: OnnxCheck,
@@ -134,7 +137,7 @@ def _metrics(
         candidate_hash=candidate.hash,
         cost=cost,
         eer_pct=eer_pct_of(facts, cost),
-        simulated=SimulatedBits.of(candidate),
+        simulated=simulated,
         data_fingerprint=data.fingerprint,
         num_train=data.num_train,
         num_val=data.num_val,

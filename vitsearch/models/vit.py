@@ -220,8 +220,7 @@ class VisionTransformer(nn.Module):
 
     def forward_heads(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Logits (B, C) of the classifier, then those of each distillation head."""
-        state = self.run_blocks(images_BCHW)
-        return self._heads(self.norm(state.x_BND), state.size_BN)
+        return self.heads_of(self.run_blocks(images_BCHW))
 
     def logits_of(self, x_BND: Tensor) -> Tensor:
         """Logits (B, C) of what ``forward_features`` returned, where no place is empty."""
@@ -231,10 +230,21 @@ class VisionTransformer(nn.Module):
         """Normalised tokens (B, N', D) after the last block, prefix tokens first."""
         return self.norm(self.run_blocks(images_BCHW).x_BND)
 
+    def heads_of(self, state: TokenState) -> tuple[Tensor, ...]:
+        """Logits (B, C) of each head, from what the last block left."""
+        return self._heads(self.norm(state.x_BND), state.size_BN)
+
     def run_blocks(self, images_BCHW: Tensor) -> TokenState:
         """Tokens and their sizes after the last block, not yet normalised."""
-        state = TokenState(self.norm_pre(self.embed(images_BCHW)))
-        for block in self.blocks:
+        return self.run_from(0, self.entering(images_BCHW))
+
+    def entering(self, images_BCHW: Tensor) -> TokenState:
+        """What the first block sees."""
+        return TokenState(self.norm_pre(self.embed(images_BCHW)))
+
+    def run_from(self, first: int, state: TokenState) -> TokenState:
+        """What the last block leaves, from what block ``first`` (an index) sees."""
+        for block in self.blocks[first:]:
             assert isinstance(block, Block)
             state = block.run(state)
         return state

@@ -61,6 +61,6 @@ def test_a_trial_without_a_model_cannot_be_exported(outcome):
 
 
 def test_simulated_bits_list_every_width_below_32():
-    assert not SimulatedBits.of(micro()).any
+    assert not SimulatedBits.of(micro(), micro().precision).any
     mixed = micro(precision={"weight_bits": [8, 4, 4, 32], "activation_bits": 16})
-    assert SimulatedBits.of(mixed) == SimulatedBits(weight_bits=(4, 8), activation_bits=(16,))
+    assert SimulatedBits.of(mixed, mixed.precision) == SimulatedBits(weight_bits=(4, 8), activation_bits=(16,))

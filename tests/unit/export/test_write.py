@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.unit.export.factory import CANDIDATES, exported, facts, summary, trained
+from tests.unit.export.factory import CANDIDATES, exported, facts, micro, summary, trained
 from vitsearch.candidate import load_candidate
 from vitsearch.cost import cost_of
 from vitsearch.errors import ExportError, InputError
@@ -39,6 +39,15 @@ def test_a_bundle_holds_what_it_promises(name, bundle_of, data):
 def test_simulated_bits_are_named(bundle_of):
     simulated = bundle_of("tome_w8a8_pruned").metrics.simulated
     assert simulated.weight_bits == simulated.activation_bits == (8,)
+
+
+def test_bits_that_were_shared_out_are_named_as_they_are(data, tmp_path):
+    bits = (8, 2, 6, 4)
+    candidate = micro(precision={"weight_bits": bits, "mixed": True})
+    assert 2 not in candidate.canonical().precision.weight_bits
+    bundle = exported(candidate, data, tmp_path)
+    assert bundle.metrics.simulated.weight_bits == tuple(sorted(bits))
+    assert bundle.metrics.cost == cost_of(candidate.canonical())
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

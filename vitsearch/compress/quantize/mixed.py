@@ -1,29 +1,35 @@
 """Weight bits shared out among blocks by sensitivity (after Liu et al., Post-Training Quantization for ViT, 2021).
 
-The candidate's figures are the budget: which block gets which is decided once the network is trained. With f the
-network, f_lb the same with the weights of block l alone at b bits, and x the calibration images::
+The candidate's mean is the budget: which block gets how many is decided once the network is trained. With f the
+network, f_lb the same with the weights of block l alone at b bits, x the calibration images, and L blocks of one
+shape whose bits have the sum T::
 
-    S(l, b) = mean over images of ||f(x) - f_lb(x)||^2,   bits = argmin over permutations of sum_l S(l, bits_l)
+    S(l, b) = mean over images of ||f(x) - f_lb(x)||^2
+    bits = argmin over b_1, ..., b_L in 1..8 with sum_l b_l = T of sum_l S(l, b_l)
 
-an assignment problem, solved exactly. Figures change places only among blocks of equal shape, and never those of
-the first and the last block, whose bits the stem and the heads have: so mean bits and size are the candidate's to
-the bit (under ``sparsity.macs_ratio``, where shapes are an estimate, so are they).
-The paper measures sensitivity by nuclear norms and gives the bits a budget of size alone.
+a knapsack problem of multiple choice, solved exactly. Bits move only among blocks of equal shape, and never those
+of the first and the last block, whose bits the stem and the heads have: so mean bits and size are the candidate's
+to the bit (under ``sparsity.macs_ratio``, where shapes are an estimate, so are they).
+The paper measures sensitivity by nuclear norms, and shares out the bits of activations as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vitsearch.candidate import Candidate, Precision
+from vitsearch.candidate.precision import ANY_BITS, bit_pools
 from vitsearch.compress.quantize.layers import QuantizedProjection
-from vitsearch.models import Block, VisionTransformer
+from vitsearch.models import Block, VisionTransformer, mean_of_heads
 
 BITS_NAME = "weight_bits_L"  # of the buffer that keeps a network's bits beside its weights
+CHOICES = tuple(sorted(ANY_BITS))
 
 
 @torch.no_grad()
@@ -32,38 +38,71 @@ def share_out_bits(model: VisionTransformer, candidate: Candidate, batches: Sequ
 
     Args:
         model: Trained, pruned, with token reducers, without quantisers; not changed.
-        candidate: Says which figures there are.
+        candidate: Says how many bits there are.
         batches: Normalised images (B, C, H, W).
     """
     precision = candidate.precision
     if not precision.mixed:
         return precision
-    bits = list(precision.weight_bits_per_block(len(model.blocks)))
-    exact = [model(images_BCHW) for images_BCHW in batches]
-    for group in candidate.equal_blocks:
-        figures = [bits[block] for block in group]
-        if len(set(figures)) == 1:
-            continue
-        costs = {
-            b: [_sensitivity(model, block, b, precision, batches, exact) for block in group] for b in set(figures)
-        }
-        found = assigned(np.array([costs[b] for b in figures]).T, figures)
-        for block, figure in zip(group, found, strict=True):
-            bits[block] = figure
-    return precision.model_copy(update={"weight_bits": tuple(bits)})
+    figures = precision.weight_bits_per_block(len(model.blocks))
+    pools = bit_pools(figures, candidate.equal_blocks)
+    losses = sensitivities(model, [block for pool in pools for block in pool.blocks], precision, batches)
+    for pool in pools:
+        found = least_total([losses[block] for block in pool.blocks], pool.total)
+        figures = pool.shared_out(figures, found, candidate.architecture.share_blocks)
+    return precision.model_copy(update={"weight_bits": figures})
 
 
-def assigned(costs_LB: np.ndarray, figures: Sequence[int]) -> list[int]:
-    """The order of ``figures`` of least total cost.
+@torch.no_grad()
+def sensitivities(
+    model: VisionTransformer, blocks: Sequence[int], precision: Precision, batches: Sequence[Tensor]
+) -> dict[int, list[float]]:
+    """What each block loses at 1, ..., 8 bits, by the block's index: S above.
 
     Args:
-        costs_LB: What block l loses at the figure in column b.
-        figures: One per column.
+        model: Without quantisers; not changed.
+        blocks: Indices; of blocks that share their weights, the first.
+        precision: Says how weights become codes.
+        batches: Normalised images (B, C, H, W).
     """
-    from scipy.optimize import linear_sum_assignment
+    states = [model.entering(images_BCHW) for images_BCHW in batches]
+    exact = [model(images_BCHW) for images_BCHW in batches]
+    losses: dict[int, list[float]] = {}
+    for index, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        if index in blocks:
+            losses[index] = []
+            for bits in CHOICES:
+                with _rounded(block, bits, precision):
+                    ends = [mean_of_heads(model.heads_of(model.run_from(index, state))) for state in states]
+                changes = [(end - logits).square().sum() for end, logits in zip(ends, exact, strict=True)]
+                losses[index].append(float(sum(changes)) / sum(map(len, batches)))
+        states = [block.run(state) for state in states]
+    return losses
 
-    _, columns = linear_sum_assignment(costs_LB)
-    return [figures[column] for column in columns]
+
+def least_total(losses_LB: npt.ArrayLike, total: int) -> list[int]:
+    """Bits of each block, of a given sum and the least total loss.
+
+    Args:
+        losses_LB: What block l loses at 1 + b bits, (L, 8).
+        total: The sum, from L to 8 L.
+    """
+    rows = np.asarray(losses_LB, dtype=np.float64)
+    best_T = np.full(total + 1, np.inf)  # least loss of the blocks so far, by the bits that they have
+    best_T[0] = 0.0
+    taken = []
+    for row in rows:
+        reached = np.full((len(CHOICES), total + 1), np.inf)
+        for place, bits in enumerate(CHOICES[:total]):
+            reached[place, bits:] = best_T[: total + 1 - bits] + row[place]
+        taken.append(reached.argmin(axis=0))
+        best_T = reached.min(axis=0)
+    found = []
+    for choice_T in reversed(taken):
+        found.append(CHOICES[choice_T[total]])
+        total -= found[-1]
+    return found[::-1]
 
 
 def remember_bits(model: VisionTransformer, precision: Precision) -> None:
@@ -80,22 +119,15 @@ def remembered(precision: Precision, state: Mapping[str, Tensor] | None) -> Prec
     return precision.model_copy(update={"weight_bits": tuple(int(b) for b in state[BITS_NAME])})
 
 
-def _sensitivity(
-    model: VisionTransformer,
-    block: int,
-    bits: int,
-    precision: Precision,
-    batches: Sequence[Tensor],
-    exact: Sequence[Tensor],
-) -> float:
-    here = model.blocks[block]
-    assert isinstance(here, Block)
-    layers = {here.attn.qkv: False, here.attn.proj: False, here.mlp.fc1: True, here.mlp.fc2: True}
+@contextmanager
+def _rounded(block: Block, bits: int, precision: Precision) -> Iterator[None]:
+    """The block with its weights at these bits, for a while."""
+    layers = {block.attn.qkv: False, block.attn.proj: False, block.mlp.fc1: True, block.mlp.fc2: True}
     kept = [layer.weight.clone() for layer in layers]
     for layer, in_mlp in layers.items():
         QuantizedProjection(layer, bits, 32, precision, "norm", in_mlp=in_mlp).settle()
-    pairs = zip(batches, exact, strict=True)
-    total = sum(float((model(images) - logits).square().sum()) for images, logits in pairs)
-    for layer, weight in zip(layers, kept, strict=True):
-        layer.weight.copy_(weight)
-    return total / sum(map(len, batches))
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.weight.copy_(weight)

@@ -30,7 +30,7 @@ def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
     images_BCHW = _first(batches, MAX_IMAGES)
     exact = _block_outputs(model, images_BCHW)
     settle_by(mse_range, model, batches)
-    state = TokenState(model.norm_pre(model.embed(images_BCHW)))
+    state = model.entering(images_BCHW)
     for block, target_BND in zip(model.blocks, exact, strict=True):
         assert isinstance(block, Block)
         with observing(block) as quantizers:
@@ -68,7 +68,7 @@ def _block_outputs(model: VisionTransformer, images_BCHW: Tensor) -> list[Tensor
     """Tokens after each block without quantisation."""
     outputs: list[Tensor] = []
     with observing(model):
-        state = TokenState(model.norm_pre(model.embed(images_BCHW)))
+        state = model.entering(images_BCHW)
         for block in model.blocks:
             assert isinstance(block, Block)
             state = block.run(state)
