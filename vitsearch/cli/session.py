@@ -169,6 +169,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     from vitsearch.search import Driver, Finisher, Study, data_seed
     from workers import RayExecutor, SharedData, default_workers, local_ray
 
+    store.on_wait = display.on_step
     store.acquire()
     study = store.study()
     job, summary = study.job, summary_of(data)

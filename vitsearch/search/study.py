@@ -68,6 +68,8 @@ class Study:
             Whether it was the trial's first.
         """
         trial = self.trials[number]
+        if trial.outcome is not None:
+            return False
         figures = self.figures_of(trial, outcome)
         if not self.store.store_outcome(number, outcome, figures):
             return False

@@ -1,14 +1,15 @@
 """Reading and writing one study.
 
-Each method is one transaction. Methods that write take part in the driver's lease: under a stale epoch they raise
-``StudyLockedError`` and change nothing.
+Each method is one transaction, and waits while the database is away. Methods that write take part in the driver's
+lease: under a stale epoch they raise ``StudyLockedError`` and change nothing. All of them may run twice: what is
+there already stays as it is, the latest measurement counts, the outbox delivers at least once.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +24,11 @@ from vitsearch.cost import Cost
 from vitsearch.errors import StudyError
 from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
+from vitsearch.storage.patience import patiently
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.tables import FinalTable, OutboxTable, ProfileTable, ResultTable, StudyTable, TrialTable
 
+PATIENCE_S = 600.0
 _OUTCOME: TypeAdapter[TrialResult | TrialFailure] = TypeAdapter(Outcome)
 
 
@@ -35,9 +38,15 @@ class StudyStore:
     Args:
         engine: From ``open_engine``.
         study_id: Row id.
+
+    Attributes:
+        patience_s: How long a database may be away before its error is raised.
+        on_wait: Told, again and again, that the database is away.
     """
 
     def __init__(self, engine: Engine, study_id: int) -> None:
+        self.patience_s = PATIENCE_S
+        self.on_wait: Callable[[str], None] = lambda _: None
         self._engine = engine
         self.study_id = study_id
         self._epoch: int | None = None
@@ -78,6 +87,7 @@ class StudyStore:
             raise StudyError(f"no single study matches, since {wanted}; the database holds: {names}")
         return cls(engine, found[0])
 
+    @patiently
     def study(self) -> StudyRecord:
         """The study's own row."""
         with Session(self._engine) as session:
@@ -93,6 +103,7 @@ class StudyStore:
                 }
             )
 
+    @patiently
     def acquire(self) -> None:
         """Become the driver and keep the lease alive; see ``take_lease``."""
         self._stop_heartbeat()
@@ -100,6 +111,7 @@ class StudyStore:
         self._heartbeat = Heartbeat(self._engine, self.study_id, self._epoch)
         self._heartbeat.start()
 
+    @patiently
     def release(self, state: StudyState) -> None:
         """Give the lease back and leave the study in ``state``."""
         with self._writing() as session:
@@ -116,6 +128,7 @@ class StudyStore:
             self._heartbeat.stop()
             self._heartbeat = None
 
+    @patiently
     def renew(self, elapsed_s: float) -> None:
         """Keep the lease alive and note the search time used."""
         with self._writing() as session:
@@ -133,9 +146,13 @@ class StudyStore:
         """Remember the data set."""
         self._update_study(data=data.model_dump_json())
 
+    @patiently
     def add_trial(self, trial: TrialRecord) -> None:
         """Store an ask before anything is done about it."""
         with self._writing() as session:
+            there = session.get(TrialTable, (self.study_id, trial.number))
+            if there is not None and there.candidate_hash == trial.candidate.hash:
+                return
             session.execute(
                 insert(TrialTable).values(
                     study_id=self.study_id,
@@ -165,6 +182,7 @@ class StudyStore:
         """Queue a trial again."""
         self._update_trial(number, state="asked", worker="", attempts=attempts)
 
+    @patiently
     def store_outcome(
         self,
         number: int,
@@ -175,11 +193,12 @@ class StudyStore:
         """Persist what a trial found, before anybody is told.
 
         Returns:
-            Whether this was the first outcome of the trial; a second one is dropped.
+            Whether this is the outcome of the trial; another one after the first is dropped.
         """
         with self._writing() as session:
-            if session.get(ResultTable, (self.study_id, number)) is not None:
-                return False
+            first = session.get(ResultTable, (self.study_id, number))
+            if first is not None:
+                return first.outcome == outcome.model_dump_json()
             session.execute(
                 insert(ResultTable).values(
                     study_id=self.study_id,
@@ -192,6 +211,7 @@ class StudyStore:
             session.execute(self._trial_update(number, state="result", finished_at=time.time()))
         return True
 
+    @patiently
     def add_profiles(self, number: int, profiles: Sequence[Profile], figures: Mapping[str, float]) -> None:
         """Add measurements made after the search, and the figures that follow from them."""
         with self._writing() as session:
@@ -210,22 +230,26 @@ class StudyStore:
         """Note that Optuna knows the outcome."""
         self._update_trial(number, state="told")
 
+    @patiently
     def store_final(self, number: int, outcome: TrialResult | TrialFailure) -> None:
         """Persist the full-length retraining of a winner."""
         with self._writing() as session:
             session.merge(FinalTable(study_id=self.study_id, trial=number, outcome=outcome.model_dump_json()))
 
+    @patiently
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
         with Session(self._engine) as session:
             return [self._record(*row) for row in self._rows(session)]
 
+    @patiently
     def num_trials(self) -> int:
         """Asks so far."""
         with Session(self._engine) as session:
             query = select(func.count()).select_from(TrialTable).where(TrialTable.study_id == self.study_id)
             return int(session.execute(query).scalar_one())
 
+    @patiently
     def enqueue(self, kind: str, payload: Mapping[str, object]) -> None:
         """Put a message for MLflow into the outbox."""
         with self._writing() as session:
@@ -235,6 +259,7 @@ class StudyStore:
                 )
             )
 
+    @patiently
     def undelivered(self, limit: int = 50) -> list[OutboxRecord]:
         """The oldest messages MLflow has not seen."""
         query = (
@@ -246,6 +271,7 @@ class StudyStore:
         with Session(self._engine) as session:
             return [OutboxRecord(id=row.id, kind=row.kind, payload=row.payload) for row in session.scalars(query)]
 
+    @patiently
     def mark_delivered(self, message_ids: Sequence[int]) -> None:
         """Note deliveries; needs no lease, since delivering twice is harmless."""
         with Session(self._engine) as session, session.begin():
@@ -261,11 +287,13 @@ class StudyStore:
             hold_lease(session, self.study_id, self._epoch)
             yield session
 
-    def _update_study(self, **values: Any) -> None:
+    @patiently
+    def _update_study(self, /, **values: Any) -> None:
         with self._writing() as session:
             session.execute(update(StudyTable).where(StudyTable.id == self.study_id).values(**values))
 
-    def _update_trial(self, number: int, **values: Any) -> None:
+    @patiently
+    def _update_trial(self, number: int, /, **values: Any) -> None:
         with self._writing() as session:
             session.execute(self._trial_update(number, **values))
 
