@@ -147,15 +147,28 @@ def linear(w: dict[str, Array], layer: str, x: Array) -> Array:
 
 
 def forward_dynamicvit(
-    w: dict[str, Array], image_CHW: Array, *, patch: int, heads: int, kept: dict[int, int], pool: str
-) -> Array:
-    """DynamicViT in evaluation: before chosen blocks the patches most probably kept go on."""
+    w: dict[str, Array], image_CHW: Array, *, patch: int, heads: int, kept: dict[int, int | Array], pool: str
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """DynamicViT: before chosen blocks some patches go on, and the others are gone.
+
+    Args:
+        w: Weights by name.
+        image_CHW: One image.
+        patch: Side of a patch.
+        heads: Heads.
+        kept: By block, how many of the patches most probably kept go on; or which of all patches, boolean.
+        pool: As in the architecture.
+
+    Returns:
+        Logits; and for each choice the patches it was made among and their (P, 2) log-probabilities.
+    """
     x = embed(w, image_CHW, patch)
-    prefix = len(prefix_rows(w))
+    prefix, asked = len(prefix_rows(w)), []
+    left = np.arange(len(x) - prefix)
     depth = 1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))
     for b in range(depth):
         if b + 1 in kept:
-            p = f"blocks.{b}.reducer."
+            p, chosen = f"blocks.{b}.reducer.", kept[b + 1]
             z = layer_norm(x[prefix:], w[p + "features.0.weight"], w[p + "features.0.bias"])
             z = gelu(linear(w, p + "features.1", z))
             half = z.shape[1] // 2
@@ -164,11 +177,15 @@ def forward_dynamicvit(
                 y = np.concatenate([z[i, :half], z[:, half:].sum(axis=0) / len(z)])
                 y = gelu(linear(w, p + "choice.0", y))
                 y = linear(w, p + "choice.4", gelu(linear(w, p + "choice.2", y)))
-                rows.append(y[0] - math.log(math.exp(y[0]) + math.exp(y[1])))
-            x = np.concatenate([x[:prefix], x[prefix:][best(np.array(rows), kept[b + 1])[0]]])
+                rows.append(y - math.log(math.exp(y[0]) + math.exp(y[1])))
+            logs = np.array(rows).reshape(-1, 2)
+            asked.append((left, logs))
+            stay = best(logs[:, 0], chosen)[0] if isinstance(chosen, int) else np.flatnonzero(chosen[left])
+            left = left[stay]
+            x = np.concatenate([x[:prefix], x[prefix:][stay]])
         x, _ = attend(w, b, x, np.ones(len(x)), heads, prefix)
         x = mix_channels(w, b, x)
-    return logits(w, x, prefix, pool)
+    return logits(w, x, prefix, pool), asked
 
 
 def forward_avit(

@@ -72,13 +72,12 @@ def test_dynamicvit():
     assert all(b.reducer.policy_BP is None for b in model.blocks if isinstance(b.reducer, DynamicViTRoute))
 
 
-def test_a_dropped_token_of_dynamicvit_is_attended_to_by_none():
-    """What a dropped patch holds changes no other token, and yet its choice has a derivative."""
+def test_the_choice_of_a_dropped_token_of_dynamicvit_has_a_derivative():
     candidate = Candidate(architecture=A, tokens=DynamicViT(keep=0.5, blocks=(2,)))
     model, batch, _ = training(candidate)
     route = model.blocks[1].reducer
     assert isinstance(route, DynamicViTRoute)
-    route.choice[-1].weight.data.mul_(0).add_(0)
+    route.choice[-1].weight.data.mul_(0)
     (logits_BK,) = model.forward_heads(batch.images_BCHW)
     logits_BK.square().sum().backward()
     assert route.choice[-1].bias.grad.abs().sum() > 0
@@ -117,6 +116,22 @@ def test_a_step_has_the_derivative_of_a_sigmoid():
     s = [1 / (1 + math.exp(-x / 0.1)) for x in (-0.3, 0.0, 0.05)]
     assert v.grad is not None
     np.testing.assert_allclose(v.grad.numpy(), [p * (1 - p) / 0.1 for p in s], rtol=1e-12)
+
+
+def test_what_iared_keeps_and_how_probable_that_was():
+    """Of the patches there: the share that stays, and the mean of log I where it stays, log(1 - I) where not."""
+    reducer = IARedReducer(0.5, width=12, heads=3, num_prefix=1).train()
+    informs_BP = torch.rand(3, 7)
+    there_BP = torch.tensor([[True] * 7, [True] * 4 + [False] * 3, [True] * 5 + [False] * 2])
+    keep_BP = reducer._drawn(informs_BP, there_BP)
+    assert not keep_BP[~there_BP].any()
+    for i, count in enumerate((7, 4, 5)):
+        stays, informs = keep_BP[i, :count].tolist(), informs_BP[i, :count].tolist()
+        logs = [math.log(p if stay else 1 - p) for p, stay in zip(informs, stays, strict=True)]
+        assert float(reducer.kept_B[i]) == pytest.approx(sum(stays) / count)
+        assert float(reducer.log_prob_B[i]) == pytest.approx(sum(logs) / count, rel=1e-5)
+    reducer._drawn(torch.ones(3, 7), there_BP)
+    assert reducer.kept_B.tolist() == [1.0, 1.0, 1.0], "whatever the other images have left"
 
 
 def test_iared_rewards_right_answers_by_what_they_save():

@@ -462,11 +462,64 @@ def test_dynamicvit(size: str, prefix: str):
     expected = np.stack([
         reference.forward_dynamicvit(
             weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, kept=kept, pool=a.pool
-        )
+        )[0]
         for image in images_BCHW
     ])  # fmt: skip
     assert np.abs(expected - dense.numpy()).max() > 1e-2
     np.testing.assert_allclose(model(images_BCHW).numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", [prefix for prefix in PREFIXES if prefix not in {"no cls", "cls, avg"}])
+def test_dynamicvit_in_training(size: str, prefix: str):
+    """Choices are the larger of log-probability and Gumbel noise; what is dropped is as if it were gone."""
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    install(model, Candidate(architecture=a, tokens=DynamicViT(keep=(0.7, 0.5), blocks=(1, 3))))
+    routes = {number: model.blocks[number - 1].reducer for number in (1, 3)}
+    with torch.no_grad():
+        for route in routes.values():
+            route.choice[-1].weight.mul_(0.1)  # chances near even
+            route.choice[-1].bias.zero_()
+        for block in model.blocks:
+            block.attn.qkv.weight.mul_(0.6)  # a millionth of a large exponential would be seen
+    model.train()
+    torch.manual_seed(5)
+    found = model(images_BCHW).detach().numpy()
+    policies = {number: route.policy_BP.detach().numpy() for number, route in routes.items()}
+    assert all(0 < policy.mean() < 1 for policy in policies.values())
+    torch.manual_seed(5)
+    noise = [-torch.empty(BATCH, a.num_patches, 2).exponential_().log().numpy() for _ in policies]
+    for i, image in enumerate(images_BCHW):
+        kept = {number: policy[i] > 0 for number, policy in policies.items()}
+        expected, asked = reference.forward_dynamicvit(
+            weights_of(model), image.numpy(), patch=a.patch_size, heads=a.heads, kept=kept, pool=a.pool
+        )
+        np.testing.assert_allclose(found[i], expected, atol=1e-4)  # a dropped key weighs a millionth
+        for (left, logs), gumbel, which in zip(asked, noise, kept.values(), strict=True):
+            assert which[left].tolist() == (np.argmax(logs + gumbel[i, left], axis=1) == 0).tolist()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("blocks", [(2,), (1, 2, 4)])
+def test_thresholds_of_ltmp_learn_in_the_network_that_is_evaluated(
+    size: str, prefix: str, blocks: tuple[int, ...]
+):
+    a = architecture(SIZES[size], **PREFIXES[prefix])
+    model, images_BCHW = network(a), images(a)
+    rule = LTMP(target=0.5, blocks=blocks)
+    install(model, Candidate(architecture=a, tokens=rule), merge=0.3 / GAIN, drop=0.8 / GAIN)
+    evaluated = model.run_blocks(images_BCHW)
+    trained = model.train().run_blocks(images_BCHW)
+    assert evaluated.size_BN is not None
+    assert trained.size_BN is not None
+    assert trained.size_BN.requires_grad
+    left = (evaluated.size_BN > 0).sum(dim=1)
+    assert left.max() < a.num_tokens
+    assert (trained.size_BN > 0).sum(dim=1).tolist() == left.tolist()
+    for i, count in enumerate(left.tolist()):  # where sizes learn, an empty place weighs a millionth
+        torch.testing.assert_close(trained.x_BND[i, :count], evaluated.x_BND[i, :count], rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -36,8 +36,8 @@ class DynamicViTRoute(nn.Module, TokenRoute):
         training:   D <- D * (the first of Gumbel-softmax(log pi), hard, straight-through), and no patch leaves:
                     A_ij = exp(q_i k_j) D_j / sum_l exp(q_i k_l) D_l
 
-    In training D is the size of a token. A patch that was dropped does not attend to itself either, where the
-    paper lets it; it is attended to by none, so that no other token notices.
+    In training D is the size of a token, and a millionth more, so that its logarithm has a derivative. A patch
+    that was dropped does not attend to itself either, where the paper lets it; no other token notices it.
 
     Args:
         num_kept: k.

@@ -48,7 +48,7 @@ class IARedReducer(nn.Module):
         self.query, self.key = nn.Linear(width, inner), nn.Linear(width, inner)
         self.shift = nn.Parameter(torch.full((), FIRST_SHIFT))
         self.log_prob_B: Tensor | None = None  # of the choices of the latest training pass, mean over patches
-        self.kept_B: Tensor | None = None  # the share of patches that they kept
+        self.kept_B: Tensor | None = None  # the share of the patches there that they kept
 
     def forward(
         self,
@@ -79,7 +79,7 @@ class IARedReducer(nn.Module):
         keep_BP = torch.bernoulli(chance_BP.detach()).bool() & there_BP
         log_BP = torch.where(keep_BP, chance_BP, 1 - chance_BP).log() * there_BP
         self.log_prob_B = log_BP.sum(dim=1) / there_BP.sum(dim=1)
-        self.kept_B = keep_BP.sum(dim=1) / there_BP.shape[1]
+        self.kept_B = keep_BP.sum(dim=1) / there_BP.sum(dim=1)
         return keep_BP
 
 

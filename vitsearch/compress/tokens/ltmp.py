@@ -36,8 +36,9 @@ class LTMPReducer(nn.Module):
         d step(v - t) := d sigmoid((v - t) / 0.1)     (straight-through)
 
     Attention counts relative to its mean, which is 1 at any number of tokens N. A dropped or merged token has size
-    0; while thresholds learn, sizes carry their derivatives into the attention of later blocks. The thresholds
-    begin where nothing leaves. Prefix tokens and the patch that is attended to most stay.
+    0 and goes behind the others; while thresholds learn it stays there, and sizes carry their derivatives into the
+    attention of later blocks. The thresholds begin where nothing leaves. Prefix tokens and the patch that is
+    attended to most stay.
 
     Args:
         num_prefix: Leading tokens.
@@ -81,7 +82,6 @@ class LTMPReducer(nn.Module):
         size_BN, left_BN = size_BN * stays_BN, left_BN * stays_BN
         if self.training:
             self.left = left_BN.sum() / there_BN.sum()
-            return x_BND, size_BN
         x_BMD, size_BM = compacted(x_BND, size_BN)
         return x_BMD, size_BM
 
@@ -90,6 +90,8 @@ class LTMPReducer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens at their places, their sizes, and where tokens are left."""
         prefix, there_BN = self.num_prefix, present(size_BN)
+        if x_BND.shape[1] < 2:
+            return x_BND, size_BN, left_BN  # one token has none to go into
         metric_BNK = F.normalize(attention.k_BHNK.mean(dim=1), dim=-1)
         free_BN = there_BN & (torch.arange(x_BND.shape[1], device=x_BND.device) >= prefix)
         scores_Bab = metric_BNK[:, ::2] @ metric_BNK[:, 1::2].transpose(1, 2)

@@ -23,12 +23,12 @@ def present(size_BN: Tensor) -> Tensor:
 def compacted(x_BND: Tensor, size_BN: Tensor, *beside_BN: Tensor) -> tuple[Tensor, ...]:
     """Tokens, sizes and what stands beside them, in order, without the places that are empty in every image.
 
-    An image's empty places come last, so that its tokens stand where they would in a batch of their own.
+    An image's empty places come last, so that its tokens stand where they would in a batch of their own, whether
+    places are given up or not.
     """
-    if size_BN.requires_grad:
-        return x_BND, size_BN, *beside_BN
     there_BN = present(size_BN)
-    longest = size_BN.shape[1] if torch.compiler.is_exporting() else int(there_BN.sum(dim=1).max())
+    keeps_all = size_BN.requires_grad or torch.compiler.is_exporting()
+    longest = size_BN.shape[1] if keeps_all else int(there_BN.sum(dim=1).max())
     places_N = torch.arange(size_BN.shape[1], device=size_BN.device)
     key_BN = torch.where(there_BN, places_N, places_N + size_BN.shape[1])  # ONNX has no stable sort
     order_BM = key_BN.argsort(dim=1)[:, :longest]
