@@ -101,6 +101,32 @@ def test_bits_come_back_with_the_weights_and_cost_what_the_candidate_says(traini
     assert cost_of(c).weight_bits == stored / sum(counts)
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"class_attention_blocks": 4, "pool": "token"},
+        {"attention": "lsa"},
+        {"pooling_branches": True},
+        {"class_attention_blocks": 1, "layer_scale": True},
+        {"share_blocks": 2},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_every_architecture_shares_bits(architecture: dict[str, Any]) -> None:
+    c = mixed((8, 8, 3, 3, 3, 3, 4, 4), architecture=architecture)
+    model = network(c)
+    model.blocks[2].mlp.fc2.weight.mul_(9)
+    before = model(images(4))
+    precision = share_out_bits(model, c, [images(4)])
+    bits = precision.weight_bits_per_block(8)
+    assert sum(bits) == 8 + 8 + 3 * 4 + 4 + 4
+    assert len(set(bits[2:6])) > 1
+    assert cost_of(c) == cost_of(c.model_copy(update={"precision": precision}))
+    assert torch.equal(model(images(4)), before)
+    insert_quantizers(model, precision)
+
+
 def test_only_blocks_of_one_shape_share_bits() -> None:
     pruned = {"sparsity": {"method": "magnitude", "mlp_units": (48, 48, 30, 48, 30)}}
     c = mixed(**pruned)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitsearch.candidate import Candidate, Precision
 from vitsearch.candidate.precision import ANY_BITS, bit_pools
@@ -122,12 +122,13 @@ def remembered(precision: Precision, state: Mapping[str, Tensor] | None) -> Prec
 @contextmanager
 def _rounded(block: Block, bits: int, precision: Precision) -> Iterator[None]:
     """The block with its weights at these bits, for a while."""
-    layers = {block.attn.qkv: False, block.attn.proj: False, block.mlp.fc1: True, block.mlp.fc2: True}
-    kept = [layer.weight.clone() for layer in layers]
-    for layer, in_mlp in layers.items():
+    parts = ((block.attn, False), (block.mlp, True))
+    layers = [(layer, inner) for part, inner in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
+    kept = [layer.weight.clone() for layer, _ in layers]
+    for layer, in_mlp in layers:
         QuantizedProjection(layer, bits, 32, precision, "norm", in_mlp=in_mlp).settle()
     try:
         yield
     finally:
-        for layer, weight in zip(layers, kept, strict=True):
+        for (layer, _), weight in zip(layers, kept, strict=True):
             layer.weight.copy_(weight)
