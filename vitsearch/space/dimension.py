@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from random import Random
 from typing import Literal
 
 from vitsearch.config import DimensionSpec, Value
@@ -54,6 +55,21 @@ class Dimension:
             return (self.low, self.high)
         grid = [self.low + i * self.step for i in range(self.cardinality or 0)]
         return tuple(round(v) for v in grid) if self.kind == "int" else tuple(grid)
+
+    def values_near(self, value: Value) -> tuple[Value, ...]:
+        """The other values, of a range the nearest first."""
+        others = [other for other in self.values() if other != value]
+        if self.kind != "categorical" and not isinstance(value, str):
+            others.sort(key=lambda other: abs(float(other) - float(value)))
+        return tuple(others)
+
+    def random(self, generator: Random) -> Value:
+        """A value at random, as likely as any other."""
+        if self.cardinality is not None:
+            return generator.choice(self.values())
+        if self.log:
+            return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        return generator.uniform(self.low, self.high)
 
     def contains(self, value: Value) -> bool:
         """Whether ``value`` lies on the axis."""

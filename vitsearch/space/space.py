@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
-
-from pydantic import ValidationError
 
 from vitsearch.candidate import (
     TOKEN_RULES,
@@ -32,10 +31,10 @@ from vitsearch.candidate import (
     quarter_blocks,
 )
 from vitsearch.config import SpaceSpec, Value
-from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
 from vitsearch.space.fitting import at_most, check_reach, nearest
+from vitsearch.space.probe import probe
 from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
@@ -104,7 +103,7 @@ class SearchSpace:
         self.dimensions: tuple[Dimension, ...] = tuple(
             axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
         )
-        self._probe()
+        probe(self)
         check_reach(self)
 
     @cached_property
@@ -121,11 +120,34 @@ class SearchSpace:
     def decode(self, draw: Draw) -> Candidate:
         """The candidate a draw stands for, in canonical form.
 
+        A combination that is impossible though its parts are possible moves to the nearest possible one: one
+        setting changes, the last that can. ``probe`` refuses spaces where that would happen often.
+
         Args:
             draw: A value for every axis in ``dimensions``.
 
         Raises:
-            ValueError: No repair makes the draw valid (a hand-written draw outside the space).
+            ValueError: No change of one setting makes the draw valid (a hand-written draw outside the space).
+        """
+        try:
+            return self.decode_as_drawn(draw)
+        except ValueError:
+            for other in self._nearby(draw):
+                with suppress(ValueError):
+                    return self.decode_as_drawn(other)
+            raise
+
+    def _nearby(self, draw: Draw) -> Iterator[Draw]:
+        """The draws that differ in one setting, the last settings and the nearest values first."""
+        for axis in reversed(self.dimensions):
+            for value in axis.values_near(draw[axis.name]):
+                yield {**draw, axis.name: value}
+
+    def decode_as_drawn(self, draw: Draw) -> Candidate:
+        """The same, without moving impossible combinations of settings.
+
+        Raises:
+            ValueError: The draw is no model.
         """
         chosen = self.active_values(draw)
         architecture = self._architecture(chosen)
@@ -178,67 +200,9 @@ class SearchSpace:
                              field=_path(self.spec, name), value=value, remedy="write 1 or more")  # fmt: skip
         return int(value)
 
-    def _probe(self) -> None:
-        """Decode some draws, so that an impossible value is reported now and not in some trial.
-
-        Both ends of every axis together, and each choice of a categorical axis beside them.
-        """
-        for pick in (0, -1):
-            draw = {axis.name: axis.values()[pick] for axis in self.dimensions}
-            self._try(draw)
-            for axis in self.dimensions:
-                if axis.kind == "categorical" and axis.block in {None, 1}:
-                    for value in axis.choices:
-                        self._try({**draw, axis.name: value})
-
-    def _try(self, draw: Draw) -> None:
-        try:
-            self.decode(draw)
-        except InputError:
-            raise
-        except KeyError as error:
-            raise self._needs_a_value(f"architecture.{error.args[0]}") from error
-        except ValidationError as error:
-            raise self._as_input_error(error) from error
-        except ValueError as error:
-            raise self._as_told(str(error), "") from error
-
-    def refusal(self, rule: str, setting: str, *, remedy: str) -> InputError:
+    def refusal(self, rule: str, setting: str, *, value: object = None, remedy: str = "") -> InputError:
         """What is wrong with a setting, and where it stands."""
-        return InputError(rule, where=self._where, field=_path(self.spec, setting), remedy=remedy)
-
-    def _needs_a_value(self, name: str) -> InputError:
-        return InputError(
-            "needs a value", where=self._where, field=f"space.{name}", remedy="add it under fixed or dimensions"
-        )
-
-    def _as_input_error(self, error: ValidationError) -> InputError:
-        """The first broken rule, under the name that the space gives the setting."""
-        first = error.errors(include_url=False)[0]
-        sections = {
-            "Architecture": "architecture.",
-            "Sparsity": "sparsity.",
-            "Precision": "precision.",
-            "Candidate": "",
-        }
-        name = ".".join(str(part) for part in first["loc"][:1])
-        setting = (sections.get(error.title, "tokens.") + name).rstrip(".")
-        if first["type"] == "missing":
-            return self._needs_a_value(setting)
-        if first["type"] == "value_error":
-            return self._as_told(first["msg"].removeprefix("Value error, "), setting)
-        rule = first["msg"][0].lower() + first["msg"][1:]
-        return InputError(rule, where=self._where, field=_path(self.spec, setting), value=first["input"],
-                          remedy=remedy_of(first))  # fmt: skip
-
-    def _as_told(self, sentence: str, setting: str) -> InputError:
-        """One of our own sentences, which name value and remedy, and often begin with the setting."""
-        first = sentence.partition(" ")[0]
-        if first in known_fields():
-            setting, sentence = first, sentence.partition(" ")[2]
-        elif first in TOKEN_RULES:
-            setting = "tokens.reducer"
-        return InputError(sentence, where=self._where, field=_path(self.spec, setting))
+        return InputError(rule, where=self._where, field=_path(self.spec, setting), value=value, remedy=remedy)
 
 
 def _path(spec: SpaceSpec, name: str) -> str:
@@ -288,18 +252,29 @@ def _check_names(spec: SpaceSpec, where: str) -> None:
                     field=f"space.dimensions.{name}.when.{other}",
                     remedy="remove per_block there or the condition here",
                 )
-            if source is not None and source.choices is not None:
-                for value in wanted if isinstance(wanted, tuple) else (wanted,):
-                    if value not in source.choices:
-                        raise InputError(
-                            f"must be one of {list(source.choices)}",
-                            where=where,
-                            field=f"space.dimensions.{name}.when.{other}",
-                            value=value,
-                            remedy=_did_you_mean(value, source.choices),
-                        )
+            for value in wanted if isinstance(wanted, tuple) else (wanted,):
+                _check_condition(spec, name, other, value, where)
     if "architecture.image_size" not in spec.fixed:
         raise InputError("is required", where=where, field="space.fixed.architecture.image_size", remedy="add it")
+
+
+def _check_condition(spec: SpaceSpec, name: str, other: str, value: Value, where: str) -> None:
+    """Refuse a condition on a value that the other setting never has."""
+    source = spec.dimensions.get(other)
+    if source is None:
+        possible, rule, remedy = value == spec.fixed[other], f"must be {spec.fixed[other]!r}, as it is fixed", ""
+        remedy = f"write that, or leave {name} out"
+    elif source.choices is not None:
+        possible, rule = value in source.choices, f"must be one of {list(source.choices)}"
+        remedy = _did_you_mean(value, source.choices)
+    else:
+        possible = (
+            value in expand(other, source, 1)[0].values() if source.is_integer else not isinstance(value, str)
+        )
+        rule, remedy = f"must be one of the values from {source.low} to {source.high}", "choose one of these"
+    if not possible:
+        raise InputError(rule, where=where, field=f"space.dimensions.{name}.when.{other}", value=value,
+                         remedy=remedy)  # fmt: skip
 
 
 def _did_you_mean(value: Value, choices: tuple[Value, ...]) -> str:

@@ -491,3 +491,119 @@ def test_what_is_no_single_value_is_told(value: object, kind: str):
         f"must be one number, word, true or false, but got {kind}",
         {"tokens.blocks": value},
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("precision.weight_bits", 9), ("precision.activation_bits", 12), ("architecture.depth", 2)],
+)
+def test_every_value_of_a_range_is_tried(setting, value):
+    low = {"precision.weight_bits": 2, "precision.activation_bits": 4, "architecture.depth": 1}[setting]
+    dimension = {setting.replace(".", "__"): {"low": low, "high": 16}}
+    if setting == "architecture.depth":
+        assert (
+            space(without="architecture.depth", **dimension).decode({setting: value}).architecture.depth == value
+        )
+    else:
+        refused(f"space.dimensions.{setting}", "should be 1", **dimension)
+
+
+CLS_LATER = {
+    "tokens__reducer": {"choices": ["none", "topk", "tome"]},
+    "tokens__score": {"choices": ["entropy", "cls_attention", "magnitude"]},
+    "tokens__r": {"low": 0, "high": 4},
+}
+NO_CLS = {"architecture.class_token": False, "architecture.pool": "avg", "tokens.k": 4}
+
+
+def test_pairs_of_values_from_the_middle_are_tried():
+    refused("space.dimensions.tokens.reducer", "needs a CLS token", NO_CLS, **CLS_LATER)
+
+
+def test_a_combination_too_rare_to_be_tried_moves_to_the_nearest(monkeypatch):
+    monkeypatch.setattr("vitsearch.space.probe.RANDOM_DRAWS", 0)
+    found = space(NO_CLS, **CLS_LATER)
+    draw = {"tokens.reducer": "topk", "tokens.score": "cls_attention", "tokens.r": 4}
+    with pytest.raises(ValueError, match="needs a CLS token"):
+        found.decode_as_drawn(draw)
+    assert found.decode(draw) == found.decode({**draw, "tokens.score": "entropy"})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "field", "remedy"),
+    [
+        ({"architecture.heads": 5}, "architecture.heads", "write 4 or 6"),
+        ({"architecture.patch_size": 3}, "architecture.patch_size", "write 2 or 4"),
+        ({"architecture.share_blocks": 3, "architecture.depth": 4}, "architecture.share_blocks", "write 2 or 4"),
+    ],
+)
+def test_a_fixed_figure_is_not_moved_in_silence(fixed, field, remedy):
+    error = refused(f"space.fixed.{field}", "must divide the", fixed)
+    assert error.remedy in {remedy, *(f"write {number}" for number in remedy.split()[1::2])}
+    assert error.value == fixed[field]
+
+
+def test_a_fixed_figure_that_some_candidates_can_have_stays():
+    found = space(
+        {"architecture.heads": 5}, architecture__width={"choices": [24, 40]}, without="architecture.width"
+    )
+    assert found.decode({"architecture.width": 40}).architecture.heads == 5
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 3.9), (0, 2.5)])
+def test_a_number_of_tokens_is_whole(low, high):
+    tome = {"tokens.reducer": "tome"}
+    refused("space.dimensions.tokens.r", "should be a valid integer", tome, tokens__r={"low": low, "high": high})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "field"),
+    [
+        ({"tokens.reducer": "topk", "tokens.k": 500}, "k"),
+        ({"tokens.reducer": "diffrate", "tokens.prune": 500, "tokens.merge": 0}, "prune"),
+        ({"tokens.reducer": "diffrate", "tokens.prune": 0, "tokens.merge": 500}, "merge"),
+    ],
+)
+def test_more_tokens_than_there_are(fixed, field):
+    error = refused(f"space.fixed.tokens.{field}", r"is 500, but .* of 16 \(patch_size=2\) that is 15", fixed)
+    assert error.remedy == "write at most 15, or a smaller patch_size"
+
+
+def test_a_condition_that_never_holds():
+    r = {"low": 0, "high": 4, "when": {"tokens.reducer": "evit"}}
+    field = "space.dimensions.tokens.r.when.tokens.reducer"
+    refused(field, "must be 'tome', as it is fixed", {"tokens.reducer": "tome"}, tokens__r=r)
+    depth = {"architecture__depth": {"low": 2, "high": 4}, "tokens__reducer": {"choices": ["none", "evit"]}}
+    for wrong in (99, 2.5, "two"):
+        late = {**depth["tokens__reducer"], "when": {"architecture.depth": wrong}}
+        refused(
+            "space.dimensions.tokens.reducer.when.architecture.depth", "values from 2 to 4",
+            without="architecture.depth", **{**depth, "tokens__reducer": late},
+        )  # fmt: skip
+
+
+def test_a_value_that_is_missing_where_a_condition_does_not_hold():
+    width = {"low": 8, "high": 16, "step": 8, "when": {"architecture.depth": 1}}
+    depth = {"choices": [1, 2]}
+    fixed = {name: FIXED[name] for name in FIXED if name not in {"architecture.depth", "architecture.width"}}
+    spec = {"name": "s", "fixed": fixed, "dimensions": {"architecture.depth": depth, "architecture.width": width}}
+    with pytest.raises(InputError, match=r"is needed where its condition .* does not hold") as caught:
+        SearchSpace(parse(SpaceSpec, spec, where="s.yaml"), in_chans=1, num_classes=10)
+    assert caught.value.field == "space.dimensions.architecture.width"
+
+
+def test_a_dimension_that_nothing_reads():
+    reducers = {"choices": ["none", "tome"]}
+    error = refused(
+        "space.dimensions.tokens.samples", r"read by no reducer of this space \(none, tome\)", {"tokens.r": 2},
+        tokens__reducer=reducers, tokens__samples={"low": 1, "high": 8},
+    )  # fmt: skip
+    assert error.remedy == "remove it, or add ats to tokens.reducer"
+    refused("space.dimensions.sparsity.zeros", "unstructured alone", sparsity__zeros={"choices": [0.2, 0.4]})
+    mask = {"choices": ["none", "unstructured"]}
+    space(sparsity__mask=mask, sparsity__zeros={"choices": [0.2, 0.4]})
+
+
+def test_a_step_past_the_end():
+    with pytest.raises(InputError, match="step must fit between low and high"):
+        space(architecture__mlp_ratio={"low": 1, "high": 4, "step": 9})
