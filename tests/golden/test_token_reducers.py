@@ -296,7 +296,7 @@ def test_schedules_of_shares_of_and_of_numbers():
     a = architecture()
     compare_each(
         a, {"reducer": "evit", "keep": 0.7, "schedule": "decreasing", "blocks": (1, 2, 4)},
-        {1: reference.evit(0.4), 2: reference.evit(0.7)},
+        {1: reference.evit(0.7**2), 2: reference.evit(0.7)},
     )  # fmt: skip
     compare_each(
         a, {"reducer": "ppt", "r": 4, "tau": 0.0, "schedule": "increasing", "blocks": (1, 2, 4)},

@@ -86,10 +86,10 @@ class Architecture(Spec):
                 f"image_size must be divisible by patch_size, but got image_size={self.image_size}, "
                 f"patch_size={self.patch_size}; choose patch_size from {divisors(self.image_size)}"
             )
+        if self.distilled and not self.class_token:
+            raise ValueError("distilled=true needs class_token=true; set it, or distilled=false")
         if self.pool == "token" and not self.class_token:
             raise ValueError("pool=token needs class_token=true; choose pool=avg")
-        if self.distilled and not self.class_token:
-            raise ValueError("distilled=true needs class_token=true")
         if self.distilled and self.pool != "token":
             raise ValueError("distilled=true reads both tokens; choose pool=token")
         if self.distillation_tokens > 1 and not self.distilled:

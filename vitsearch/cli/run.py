@@ -52,13 +52,14 @@ def run(
     """
     from vitsearch.cli.folder_job import job_of_folder
     from vitsearch.cli.session import load_data, new_study, summary_of
-    from vitsearch.cli.teaching import check_networks
+    from vitsearch.cli.teaching import check_named, check_networks
     from vitsearch.config import load_job
     from vitsearch.report import space_of
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
     check_space(job, job_or_folder)
     check_storage(job, job_or_folder)
+    check_named(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     _check_workers(job, workers)
     data = load_data(job)
@@ -110,7 +111,7 @@ def validate(
 ) -> None:
     """Check a job without running it; nothing is created."""
     from vitsearch.cli.session import load_data, summary_of
-    from vitsearch.cli.teaching import check_networks
+    from vitsearch.cli.teaching import check_named, check_networks
     from vitsearch.config import load_job
     from vitsearch.report import space_of
     from vitsearch.space import num_configurations
@@ -118,6 +119,7 @@ def validate(
     spec = load_job(job)
     space = check_space(spec, job)
     check_storage(spec, job)
+    check_named(spec, job)
     size = num_configurations(space)
     images = load_data(spec) if data else None
     read = summary_of(images) if images is not None else None

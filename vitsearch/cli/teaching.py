@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitsearch.config import JobSpec, TrainSpec
+from vitsearch.config import JobSpec, NetworkSpec, TrainSpec
 
 if TYPE_CHECKING:
     from vitsearch.space import SearchSpace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # What decides which batches a teacher sees and what it says of them.
 DECISIVE = {
     "epochs", "batch_size", "label_smoothing", "mixup", "cutmix", "randaugment_ops", "randaugment_magnitude",
-    "flip", "crop_padding_px", "erasing", "distill",
+    "flip", "crop_padding_px", "erasing", "three_augment", "repeats", "distill",
 }  # fmt: skip
 
 DISTILLATION_TOKENS = {"deit": 1, "co_advise": 2}  # what a method's students need
@@ -70,6 +70,46 @@ def _reduces_in_the_first_block(space: SearchSpace) -> str:
         if any(1 in blocks for blocks in named or map(rule.default_blocks, depths)):
             return name
     return ""
+
+
+def check_named(job: JobSpec, where: Path) -> None:
+    """Refuse teachers and initial weights that are not there, without loading them.
+
+    Raises:
+        InputError: A file or bundle is missing, or timm does not know the name.
+    """
+    from vitsearch.errors import InputError
+
+    train, distill = job.train, job.train.distill
+    listens = distill.is_active or distill.inner_weights
+    for field, network in (
+        ("train.distill.teacher", distill.teacher if listens else None),
+        ("train.distill.second_teacher", distill.second_teacher),
+        ("train.pretrained", train.pretrained if train.init == "pretrained" else None),
+    ):
+        try:
+            if network is not None:
+                _require_there(network, field)
+        except InputError as error:
+            error.where = str(where)
+            raise
+
+
+def _require_there(network: NetworkSpec, field: str) -> None:
+    from vitsearch.errors import InputError
+
+    if network.bundle is not None:
+        from vitsearch.trial.weights import CANDIDATE_FILE
+
+        if not (network.bundle / CANDIDATE_FILE).is_file():
+            raise InputError("holds no bundle", field=f"{field}.bundle", value=str(network.bundle),
+                             remedy="name a folder that vitsearch export wrote")  # fmt: skip
+    if network.checkpoint is not None and not network.checkpoint.is_file():
+        raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(network.checkpoint))
+    if network.timm is not None:
+        from vitsearch.models.pretrained import require_known
+
+        require_known(network.timm, field=field)
 
 
 def check_networks(job: JobSpec, data: ImageData) -> None:

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vitsearch.errors import InputError
@@ -25,12 +26,7 @@ def load_timm(name: str, checkpoint: Path | None, *, field: str) -> nn.Module:
     """
     import timm
 
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.partition('_')[0]}*")[:3]
-        raise InputError(
-            "must be a network that timm knows", field=f"{field}.timm", value=name,
-            remedy=f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them",
-        )  # fmt: skip
+    require_known(name, field=field)
     if checkpoint is None:
         return _published(name, field)
     state = _read(checkpoint, field)
@@ -45,6 +41,22 @@ def load_timm(name: str, checkpoint: Path | None, *, field: str) -> nn.Module:
             field=f"{field}.checkpoint", remedy="name the network that was trained in timm",
         ) from error  # fmt: skip
     return model
+
+
+def require_known(name: str, *, field: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        InputError: With the nearest names.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.partition('_')[0]}*")[:3]
+        raise InputError(
+            "must be a network that timm knows", field=f"{field}.timm", value=name,
+            remedy=f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them",
+        )  # fmt: skip
 
 
 def _published(name: str, field: str) -> nn.Module:
@@ -67,7 +79,8 @@ def _read(checkpoint: Path, field: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = load_state_dict(str(checkpoint), weights_only=True)
     except FileNotFoundError as error:
         raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(checkpoint)) from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, KeyError,
+            TypeError) as error:  # fmt: skip
         raise InputError(
             f"must be a state dict, .safetensors or .pth ({str(error).splitlines()[0][:120]})",
             where=str(checkpoint), field=f"{field}.checkpoint",

@@ -13,13 +13,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests.unit.report import factory
 from vitsearch.cli.main import app
 from vitsearch.cli.session import new_study
 from vitsearch.cli.session import write_job as write_study_job
 from vitsearch.config import load_job
-from vitsearch.errors import StudyError
+from vitsearch.errors import InputError, StudyError
 
 HELP_S = 0.5
 JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
@@ -197,13 +198,34 @@ def test_validate_reads_the_data_when_asked(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-def test_validate_looks_at_the_teacher_with_the_data(tmp_path: Path) -> None:
-    teacher = {"timm": "test_vit", "checkpoint": "none.safetensors"}
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"timm": "test_vit", "checkpoint": "none.safetensors"}, "checkpoint: the file does not exist, but got"),
+        ({"timm": "no_such_net"}, "timm: must be a network that timm knows, but got 'no_such_net'"),
+        ({"bundle": "nowhere"}, "bundle: holds no bundle, but got"),
+    ],
+)
+@pytest.mark.parametrize("place", ["train.distill.teacher", "train.pretrained"])
+def test_validate_looks_for_the_networks_that_are_named(
+    tmp_path: Path, network: dict[str, str], message: str, place: str
+) -> None:
+    as_teacher = {"distill": {"method": "soft", "teacher": network}}
+    train = as_teacher if place.endswith("teacher") else {"init": "pretrained", "pretrained": network}
+    job = write_job(tmp_path, train=train)
+    found = CliRunner().invoke(app, ["validate", str(job)])
+    assert isinstance(found.exception, InputError)
+    assert f"job.yaml: {place}.{message}" in str(found.exception)
+
+
+def test_validate_looks_into_the_teacher_with_the_data(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    teacher = {"timm": "test_vit", "checkpoint": "broken.safetensors"}
     job = write_job(tmp_path, train={"distill": {"method": "soft", "teacher": teacher}})
     assert vitsearch("validate", job).returncode == 0
     found = vitsearch("validate", job, "--data")
     assert found.returncode == 2
-    assert "train.distill.teacher.checkpoint: the file does not exist" in found.stderr
+    assert "train.distill.teacher.checkpoint: must be a state dict" in found.stderr
     assert "Traceback" not in found.stderr
 
 

@@ -149,8 +149,9 @@ class KeepRule(SelectRule):
 
     Attributes:
         keep: Share of the patches kept at each chosen block, or one figure for each; 1 is the identity.
-        schedule: ``constant``; ``decreasing``: the removed share falls linearly from 2 (1 - keep) to 0;
-            ``increasing``: it rises so. One patch stays in any case.
+        schedule: ``constant``; ``decreasing``: keep^2 at the first chosen block, all at the last, the exponent
+            falling linearly, so that as many are left in the end; ``increasing``: the other way round. One patch
+            stays in any case.
     """
 
     per_block_fields: ClassVar[tuple[str, ...]] = ("keep",)
@@ -167,7 +168,7 @@ class KeepRule(SelectRule):
         """ceil(keep (N - prefix)), and at least one."""
         depth = architecture.depth
         factor = schedule_factor(self.schedule, self.active_blocks(depth), block)
-        share = 1 - factor * (1 - self.at(self.keep, block, depth))
+        share = self.at(self.keep, block, depth) ** factor
         return share_of(num_tokens - architecture.num_prefix_tokens, share)
 
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
@@ -206,7 +207,7 @@ class CountRule(SelectRule):
             return min(self.at(self.k, block, depth), patches)
         assert self.keep is not None
         factor = schedule_factor(self.schedule, self.active_blocks(depth), block)
-        return share_of(patches, 1 - factor * (1 - self.at(self.keep, block, depth)))
+        return share_of(patches, self.at(self.keep, block, depth) ** factor)
 
     def resolved(self, architecture: Architecture) -> Self | NoReduction:
         """The number that each block keeps, in blocks that drop any; no reduction where none does."""
@@ -260,7 +261,7 @@ def max_merges(num_tokens: int, num_prefix: int) -> int:
 
 
 def schedule_factor(schedule: Schedule, blocks: tuple[int, ...], block: int) -> float:
-    """What a rate is multiplied with at ``block``: 1, or linearly 2 to 0, or 0 to 2; 1 on average."""
+    """What a rate is multiplied with at ``block`` (a share: raised to): 1, or linearly 2 to 0, or 0 to 2."""
     if schedule == "constant" or len(blocks) == 1:
         return 1.0
     position = blocks.index(block) / (len(blocks) - 1)
