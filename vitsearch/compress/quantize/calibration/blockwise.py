@@ -34,15 +34,25 @@ def blockwise(model: VisionTransformer, batches: Sequence[Tensor]) -> None:
     for block, target_BND in zip(model.blocks, exact, strict=True):
         assert isinstance(block, Block)
         with observing(block) as quantizers:
-            block.run(state)
             starts = [
                 (quantizer, covering_range(quantizer.observed(), quantizer.bits, quantizer.codes))
-                for quantizer in quantizers
-                if len(quantizer.observed())
+                for quantizer in _in_order(quantizers, block, state)
             ]
         for quantizer, start in starts:
             _search(block, state, target_BND, quantizer, start)
         state = block.run(state)
+
+
+def _in_order(
+    quantizers: Sequence[ActivationQuantizer], block: Block, state: TokenState
+) -> list[ActivationQuantizer]:
+    """Those that the block uses, as it comes to them: modules stand in another order."""
+    called: list[ActivationQuantizer] = []
+    handles = [one.register_forward_hook(lambda module, *_: called.append(module)) for one in quantizers]
+    block.run(state)
+    for handle in handles:
+        handle.remove()
+    return [one for one in dict.fromkeys(called) if len(one.observed())]
 
 
 def _search(
