@@ -81,6 +81,43 @@ def test_trials_learn_from_several_summands_in_the_workers(teacher: Path, tmp_pa
 
 
 @pytest.mark.slow
+def test_how_to_teach_is_searched(teacher: Path, tmp_path: Path) -> None:
+    """Methods, learning rates and starts as axes; a model is exported with its recipe."""
+    space = {
+        "fixed": {"architecture.image_size": 8, "architecture.patch_size": 4, "architecture.depth": 2,
+                  "architecture.width": 32, "architecture.heads": 2, "tokens.reducer": "tome"},
+        "dimensions": {
+            "tokens.r": {"choices": [0, 1]},
+            "train.init": {"choices": ["random", "pretrained"]},
+            "train.lr": {"choices": [0.001, 0.003]},
+            "train.distill.method": {"choices": ["none", "soft", "hard"]},
+            "train.distill.inner": {"choices": ["none", "tokens"]},
+        },
+    }  # fmt: skip
+    train = {"epochs": 2, "distill": {"teacher": {"bundle": str(teacher)}}, "pretrained": {"bundle": str(teacher)}}
+    job = write_job(
+        tmp_path, search={"trials": 8, "sampler": "random"}, dataset={"max_images": 600}, space=space, train=train,
+        final={"retrain": "knee", "epochs": 2},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    found = run("run", job, "--out", out)
+
+    assert found.returncode == 0, found.stderr
+    assert "the teacher has answered epoch 2/2" in found.stderr
+    outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
+    assert {outcome["kind"] for outcome in outcomes} == {"result"}, outcomes
+    candidates = [json.loads(text) for (text,) in query(out, "SELECT candidate FROM trials WHERE kind='evaluate'")]
+    assert len({candidate["training"]["distill"]["method"] for candidate in candidates}) > 1
+    assert "method=" in (out / "trials.csv").read_text()
+    bundle = run("export", out, "--select", "best-accuracy", "--out", tmp_path / "bundle")
+    assert bundle.returncode == 0, bundle.stderr
+    own = json.loads((tmp_path / "bundle" / "candidate.json").read_text())["training"]
+    metrics = json.loads((tmp_path / "bundle" / "metrics.json").read_text())
+    assert metrics["train"]["lr"] == own["lr"]
+    assert metrics["train"]["distill"]["method"] == own["distill"]["method"]
+
+
+@pytest.mark.slow
 def test_two_teachers_are_asked_once_each(teacher: Path, tmp_path: Path) -> None:
     both = {"method": "co_advise", "teacher": {"bundle": str(teacher)}, "second_teacher": {"timm": "test_resnet",
             "checkpoint": str(checkpoint_of("test_resnet", tmp_path))}}  # fmt: skip

@@ -44,6 +44,7 @@ from vitsearch.candidate.tokens import (
     max_merges,
     quarter_blocks,
 )
+from vitsearch.candidate.training import DistillChoice, Training
 from vitsearch.candidate.widths import BlockWidths
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "CostKind",
     "DiffRate",
     "DiffRateLearned",
+    "DistillChoice",
     "DynamicViT",
     "EViT",
     "EvoViT",
@@ -84,6 +86,7 @@ __all__ = [
     "TokenPooling",
     "TokenRule",
     "TopK",
+    "Training",
     "budget_counts_of",
     "divisors",
     "even_widths",

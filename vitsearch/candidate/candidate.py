@@ -1,19 +1,20 @@
-"""One point of the search: architecture, tokens, sparsity and precision, frozen and hashed."""
+"""One point of the search: architecture, tokens, sparsity, precision and training, frozen and hashed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vitsearch.candidate.architecture import Architecture
 from vitsearch.candidate.budget import even_widths
 from vitsearch.candidate.precision import Precision
 from vitsearch.candidate.sparsity import Sparsity
 from vitsearch.candidate.tokens import SCORES, AnyTokenRule, NoReduction, TokenRule
+from vitsearch.candidate.training import Training
 from vitsearch.candidate.widths import BlockWidths
 from vitsearch.config.base import Spec
 from vitsearch.config.loading import load_json, parse
@@ -27,6 +28,7 @@ class Candidate(Spec):
         tokens: The token reducer and its settings.
         sparsity: What pruning leaves.
         precision: Bit-widths.
+        training: How it is trained where that is not the job's recipe; costs nothing to run.
 
     Block numbers and figures per block are those of the blocks that pruning leaves.
     """
@@ -35,6 +37,15 @@ class Candidate(Spec):
     tokens: AnyTokenRule = NoReduction()
     sparsity: Sparsity = Sparsity()
     precision: Precision = Precision()
+    training: Training = Training()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A candidate trained as its job says keeps the hash that it had before there was a choice."""
+        data: dict[str, Any] = handler(self)
+        if not data["training"]:
+            del data["training"]
+        return data
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -71,6 +82,7 @@ class Candidate(Spec):
             "tokens": tokens,
             "sparsity": sparsity,
             "precision": self.precision.resolved(pruned, self.equal_blocks),
+            "training": self.training.resolved(),
         }
 
     @property
@@ -162,6 +174,8 @@ class Candidate(Spec):
             weights = self.precision.weight_bits_per_block(depth)
             activations = self.precision.activation_bits_per_block(depth)
             parts.append(f"W{sum(weights) / depth:.3g}A{sum(activations) / depth:.3g}")
+        if self.training != Training():
+            parts.append(self.training.summary())
         return " · ".join(parts)
 
 

@@ -57,14 +57,14 @@ def run(
     from vitsearch.report import space_of
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
-    check_space(job, job_or_folder)
+    space = check_space(job, job_or_folder)
     check_storage(job, job_or_folder)
-    check_named(job, job_or_folder)
+    check_named(space, job.train, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     _check_workers(job, workers)
     data = load_data(job)
-    space_of(job, summary_of(data))  # an impossible space or network is told before anything is created
-    check_networks(job, data)
+    space = space_of(job, summary_of(data))  # an impossible space or network is told before anything is created
+    check_networks(space, job.train, data)
     out = out.resolve()  # workers may run in another folder
     store = new_study(job, out)
     _drive(store, out, data, json_output=json_output)
@@ -119,13 +119,12 @@ def validate(
     spec = load_job(job)
     space = check_space(spec, job)
     check_storage(spec, job)
-    check_named(spec, job)
+    check_named(space, spec.train, job)
     size = num_configurations(space)
     images = load_data(spec) if data else None
     read = summary_of(images) if images is not None else None
     if images is not None and read is not None:
-        space_of(spec, read)
-        check_networks(spec, images)
+        check_networks(space_of(spec, read), spec.train, images)
     if json_output:
         found = {} if read is None else {"data": read.model_dump(mode="json")}
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size,

@@ -166,7 +166,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyError: The data is not what the study began with.
     """
     from vitsearch.cli.teaching import teach
-    from vitsearch.search import Driver, Finisher, Study, data_seed
+    from vitsearch.search import Driver, Finisher, Study, asking_recipe, data_seed
     from workers import RayExecutor, SharedData, default_workers, local_ray
 
     store.on_wait = display.on_step
@@ -201,9 +201,9 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
                 mode = executor.fastest_autocast(_typical(space), job.train.batch_size)
                 job = job.model_copy(update={"train": job.train.model_copy(update={"autocast": mode})})
                 store.set_job(job)
-            answers_seed = data_seed(job)
-            if answers_seed is not None:
-                teach(job.train, answers_seed, summary.fingerprint, out, executor, display.on_step)
+            answers_seed, asking = data_seed(job, space), asking_recipe(job, space)
+            if answers_seed is not None and asking is not None:
+                teach(asking, answers_seed, summary.fingerprint, out, executor, display.on_step)
             driver = Driver(Study(store, job, space, summary), executor, out, on_change=display.on_change)
             finisher = Finisher(driver.study, executor, out, on_step=display.on_step)
 

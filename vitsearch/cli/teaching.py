@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitsearch.config import JobSpec, NetworkSpec, TrainSpec
+from vitsearch.config import NetworkSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from vitsearch.candidate import Candidate
     from vitsearch.space import SearchSpace
     from vitsearch.train.data import ImageData
     from workers import RayExecutor
@@ -28,64 +29,78 @@ DISTILLATION_TOKENS = {"deit": 1, "co_advise": 2}  # what a method's students ne
 
 
 def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
-    """Refuse a recipe whose students lack what they would learn by.
+    """Refuse recipes whose students lack what they would learn by, and teachers that nobody listens to.
 
     Raises:
         InputError: The message names the file and the setting.
     """
     from vitsearch.errors import InputError
+    from vitsearch.space import recipes, training_fields
 
-    spec = train.distill
-    tokens = DISTILLATION_TOKENS.get(spec.method)
-    drawn = set(space.values_of("architecture.distillation_tokens") or (1,))
-    if tokens and (space.fixed.get("architecture.distilled") is not True or drawn != {tokens}):
+    found = recipes(space, train)
+    for candidate in space.probed:
+        recipe = found[candidate.training]
+        tokens = DISTILLATION_TOKENS.get(recipe.distill.method, 0)
+        if tokens and candidate.architecture.num_distillation_tokens != tokens:
+            needed = "a distillation token" if tokens == 1 else "two distillation tokens"
+            raise InputError(
+                f"{recipe.distill.method} needs {needed}",
+                where=str(where), field="train.distill.method",
+                remedy="fix architecture.distilled: true and "
+                f"architecture.distillation_tokens: {tokens} in the space, or choose hard",
+            )  # fmt: skip
+        inner = recipe.distill.inner_weights
+        if inner and recipe.tokens == "start" and _reduces_in_the_first_block(candidate):
+            raise InputError(
+                f"{', '.join(inner)} compare patches after a block that keeps all of them, but "
+                f"{candidate.tokens.reducer} can remove some in block 1 from the start of training",
+                where=str(where), field="train.tokens", value="start",
+                remedy="name tokens.blocks from 2 on, or write train.tokens: finetune",
+            )  # fmt: skip
+    listening = [recipe for recipe in found.values() if listens(recipe)]
+    if train.distill.teacher is not None and not listening:
         raise InputError(
-            f"{spec.method} needs {'a distillation token' if tokens == 1 else 'two distillation tokens'}",
-            where=str(where), field="train.distill.method",
-            remedy="fix architecture.distilled: true and "
-            f"architecture.distillation_tokens: {tokens} in the space, or choose hard",
+            "nobody listens to it", where=str(where), field="train.distill.teacher",
+            remedy="name a method or inner, in the job or the space, or leave the teacher out",
         )  # fmt: skip
-    reducer = _reduces_in_the_first_block(space)
-    if spec.inner_weights and train.tokens == "start" and reducer:
+    varied = [name for name in training_fields(space) if name.removeprefix("train.") in DECISIVE - {"distill"}]
+    varied = [name for name in varied if name in space.spec.dimensions]
+    if varied and any(recipe.distill.is_active and recipe.distill.cache for recipe in listening):
         raise InputError(
-            f"{', '.join(spec.inner_weights)} compare patches after a block that keeps all of them, but "
-            f"{reducer} can remove some in block 1 from the start of training",
-            where=str(where), field="train.tokens", value="start",
-            remedy="name tokens.blocks from 2 on, or write train.tokens: finetune",
+            f"the teacher's answers are asked once, about the same images for all trials, but {varied[0]} varies",
+            where=str(where), field="train.distill.cache", value=True,
+            remedy=f"write cache: false, or fix {varied[0]}",
         )  # fmt: skip
 
 
-def _reduces_in_the_first_block(space: SearchSpace) -> str:
-    """A reducer of the space that can act in block 1, or nothing."""
-    from vitsearch.candidate import TOKEN_RULES
-    from vitsearch.candidate.tokens.blocks import BlockwiseRule
-    from vitsearch.space.space import blocks_named
-
-    depths = [int(str(depth)) for depth in space.values_of("architecture.depth")]
-    named = [blocks_named(value, depth) for value in space.values_of("tokens.blocks") for depth in depths]
-    for name in map(str, space.values_of("tokens.reducer")):
-        rule = TOKEN_RULES[name]
-        if not issubclass(rule, BlockwiseRule) or rule.examples()[0].learns:
-            continue
-        if any(1 in blocks for blocks in named or map(rule.default_blocks, depths)):
-            return name
-    return ""
+def listens(train: TrainSpec) -> bool:
+    """Whether a recipe has another network as a teacher."""
+    return train.distill.is_active or bool(train.distill.inner_weights)
 
 
-def check_named(job: JobSpec, where: Path) -> None:
+def _reduces_in_the_first_block(candidate: Candidate) -> bool:
+    from vitsearch.candidate import BlockwiseRule
+
+    rule = candidate.tokens
+    if not isinstance(rule, BlockwiseRule) or rule.learns:
+        return False
+    return 1 in rule.active_blocks(candidate.pruned_architecture.depth)
+
+
+def check_named(space: SearchSpace, train: TrainSpec, where: Path) -> None:
     """Refuse teachers and initial weights that are not there, without loading them.
 
     Raises:
         InputError: A file or bundle is missing, or timm does not know the name.
     """
     from vitsearch.errors import InputError
+    from vitsearch.space import recipes
 
-    train, distill = job.train, job.train.distill
-    listens = distill.is_active or distill.inner_weights
+    found = recipes(space, train).values()
     for field, network in (
-        ("train.distill.teacher", distill.teacher if listens else None),
-        ("train.distill.second_teacher", distill.second_teacher),
-        ("train.pretrained", train.pretrained if train.init == "pretrained" else None),
+        ("train.distill.teacher", train.distill.teacher if any(map(listens, found)) else None),
+        ("train.distill.second_teacher", train.distill.second_teacher),
+        ("train.pretrained", train.pretrained if any(one.init == "pretrained" for one in found) else None),
     ):
         try:
             if network is not None:
@@ -102,7 +117,7 @@ def _require_there(network: NetworkSpec, field: str) -> None:
         from vitsearch.trial.weights import CANDIDATE_FILE
 
         if not (network.bundle / CANDIDATE_FILE).is_file():
-            raise InputError("holds no bundle", field=f"{field}.bundle", value=str(network.bundle),
+            raise InputError("must be the folder of a bundle", field=f"{field}.bundle", value=str(network.bundle),
                              remedy="name a folder that vitsearch export wrote")  # fmt: skip
     if network.checkpoint is not None and not network.checkpoint.is_file():
         raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(network.checkpoint))
@@ -112,14 +127,17 @@ def _require_there(network: NetworkSpec, field: str) -> None:
         require_known(network.timm, field=field)
 
 
-def check_networks(job: JobSpec, data: ImageData) -> None:
-    """Load the teacher and the initial weights that a job names, and let them go again.
+def check_networks(space: SearchSpace, train: TrainSpec, data: ImageData) -> None:
+    """Load the teachers and the initial weights that candidates of a space use, and let them go again.
 
     Raises:
         InputError: One cannot be loaded, or does not fit.
     """
-    spec = job.train
-    if spec.distill.teacher is not None and (spec.distill.is_active or spec.distill.inner_weights):
+    from vitsearch.space import recipes
+
+    found = recipes(space, train).values()
+    listening = [recipe for recipe in found if listens(recipe)]
+    if listening and train.distill.teacher is not None:
         import torch
 
         from vitsearch.export import load_teacher
@@ -127,15 +145,16 @@ def check_networks(job: JobSpec, data: ImageData) -> None:
         from vitsearch.train.tensors import TensorData
 
         images = TensorData(data, torch.device("cpu"))
-        teacher = load_teacher(spec.distill.teacher, images)
-        if spec.distill.inner_weights:
-            check_inner(spec.distill, teacher)
-        if spec.distill.second_teacher is not None:
-            load_teacher(spec.distill.second_teacher, images)
-    if spec.pretrained is not None and spec.init == "pretrained":
+        teacher = load_teacher(train.distill.teacher, images)
+        for recipe in listening:
+            if recipe.distill.inner_weights:
+                check_inner(recipe.distill, teacher)
+        if train.distill.second_teacher is not None:
+            load_teacher(train.distill.second_teacher, images)
+    if train.pretrained is not None and any(recipe.init == "pretrained" for recipe in found):
         from vitsearch.export import load_start
 
-        load_start(spec.pretrained)
+        load_start(train.pretrained)
 
 
 def teach(

@@ -268,7 +268,7 @@ def facts_of(study: StudyRecord, trial: TrialRecord) -> ModelFacts:
         accuracy_test=weights.accuracy if retrained else None,
         epochs=weights.epochs_run,
         seed=study.job.seed,
-        train=study.job.train,
+        train=trial.candidate.training.applied_to(study.job.train),
         figures=trial.figures,
         eer=study.job.eer,
         profiles=tuple(trial.profiles.values()),

@@ -53,7 +53,8 @@ def load_start(spec: NetworkSpec) -> VisionTransformer:
     """
     if spec.bundle is not None:
         bundle = load(spec.bundle)
-        if bundle.candidate != Candidate(architecture=bundle.candidate.architecture).canonical():
+        own = bundle.candidate
+        if own != Candidate(architecture=own.architecture, training=own.training).canonical():
             raise InputError(
                 "must be a dense float32 network", field=f"{START_FIELD}.bundle", value=bundle.candidate.summary(),
                 remedy="choose a bundle of a candidate that is not compressed, or a timm network",

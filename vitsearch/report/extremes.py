@@ -115,6 +115,7 @@ def _architectures(space: SearchSpace, end: End) -> Iterator[dict[str, Value]]:
     """Draws without their token settings: monotone axes at one end, the others at each of their values."""
     axes = [axis for axis in space.dimensions if not axis.field.startswith("tokens.")]
     pinned = {axis.name: _end(axis, end) for axis in axes if axis.field in MONOTONE}
+    pinned |= {axis.name: axis.values()[0] for axis in axes if axis.field.startswith("train.")}
     pair = [axis for axis in axes if axis.field in {"architecture.width", "architecture.heads"}]
     others = [axis for axis in axes if axis.name not in pinned and axis not in pair]
     first = {axis.name: axis.values()[0] for axis in space.dimensions}

@@ -2,7 +2,7 @@
 
 from vitsearch.search.asker import Asker
 from vitsearch.search.budget import Budget
-from vitsearch.search.driver import Driver, artifact_dir, data_seed
+from vitsearch.search.driver import Driver, artifact_dir, asking_recipe, data_seed
 from vitsearch.search.executor import (
     EpochDone,
     Event,
@@ -31,6 +31,7 @@ __all__ = [
     "TrialDone",
     "WorkerLost",
     "artifact_dir",
+    "asking_recipe",
     "data_seed",
     "final_dir",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.config import JobSpec
+from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.messages import EpochReport, ProfileRequest, TrialFailure, TrialRequest, TrialResult
@@ -26,6 +26,7 @@ from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.search.mirror import OptunaMirror
 from vitsearch.search.study import Study
+from vitsearch.space import SearchSpace, recipes
 from vitsearch.storage import TrialRecord
 
 POLL_S = 0.5
@@ -85,6 +86,7 @@ class Driver:
         self._attached: dict[int, list[int]] = defaultdict(list)
         self._profiling: set[int] = set()
         self._with_weights = {path.parent.name for path in (out / "artifacts" / "trials").glob("*/*")}
+        self._data_seed = data_seed(study.job, study.space)
         self._losses = 0
         self._front: list[int] = []
         self._renewed = clock()
@@ -210,10 +212,10 @@ class Driver:
                 trial=number,
                 attempt=attempt,
                 candidate=trial.candidate,
-                train=self.job.train,
+                train=trial.candidate.training.applied_to(self.job.train),
                 evaluate=self.job.evaluate,
                 seed=trial_seed(self.job.seed, number),
-                data_seed=data_seed(self.job),
+                data_seed=self._data_seed,
                 data_fingerprint=self.study.data.fingerprint,
                 artifact_dir=str(artifact_dir(self.out, number)),
                 accuracy_to_beat=self.study.accuracy_to_beat(trial),
@@ -360,10 +362,15 @@ class Driver:
         self.running.clear()
 
 
-def data_seed(job: JobSpec) -> int | None:
+def asking_recipe(job: JobSpec, space: SearchSpace) -> TrainSpec | None:
+    """A recipe whose teacher is asked once for all trials; None where no candidate has one."""
+    asking = (recipe for recipe in recipes(space, job.train).values() if recipe.distill.is_active)
+    return next((recipe for recipe in asking if recipe.distill.cache), None)
+
+
+def data_seed(job: JobSpec, space: SearchSpace) -> int | None:
     """Seed of order and augmentation for all trials of a job whose teacher is asked once; None otherwise."""
-    distill = job.train.distill
-    return trial_seed(job.seed, DATA_SEED_OFFSET) if distill.is_active and distill.cache else None
+    return None if asking_recipe(job, space) is None else trial_seed(job.seed, DATA_SEED_OFFSET)
 
 
 def trial_seed(study_seed: int, number: int) -> int:

@@ -113,6 +113,8 @@ class Finisher:
             self._renew()
 
     def _start(self, worker: str, number: int) -> None:
+        candidate = self.study.trials[number].candidate
+        recipe = candidate.training.applied_to(self.job.train)
         self._attempts[number] += 1
         self._running[worker] = Running(trial=number, since=self._clock())
         self.executor.submit(
@@ -120,11 +122,11 @@ class Finisher:
             TrialRequest(
                 trial=number,
                 attempt=self._attempts[number],
-                candidate=self.study.trials[number].candidate,
-                train=self.job.train.model_copy(update={"epochs": self._epochs, "early_stop": False}),
+                candidate=candidate,
+                train=recipe.model_copy(update={"epochs": self._epochs, "early_stop": False}),
                 evaluate=self.job.evaluate,
                 seed=trial_seed(self.job.seed, number + FINAL_SEED_OFFSET),
-                data_seed=data_seed(self.job),
+                data_seed=data_seed(self.job, self.study.space),
                 split="test",
                 data_fingerprint=self.study.data.fingerprint,
                 artifact_dir=str(final_dir(self.out, number)),

@@ -2,6 +2,7 @@
 
 from vitsearch.space.dimension import Dimension
 from vitsearch.space.presets import load_preset, preset_names, resolve_preset
+from vitsearch.space.probe import recipes, training_fields
 from vitsearch.space.size import continuous_fields, num_configurations
 from vitsearch.space.space import SPARSITY_RATIOS, Draw, SearchSpace
 
@@ -14,5 +15,7 @@ __all__ = [
     "load_preset",
     "num_configurations",
     "preset_names",
+    "recipes",
     "resolve_preset",
+    "training_fields",
 ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from vitsearch.candidate import TOKEN_RULES, Candidate
-from vitsearch.config import Value
+from vitsearch.candidate import TOKEN_RULES, Candidate, Training
+from vitsearch.config import TrainSpec, Value
 from vitsearch.config.checking import remedy_of
 from vitsearch.errors import InputError
 
@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 
 RANDOM_DRAWS = 200
 VALUES_OF_AN_AXIS = 32
-SECTIONS = {"Architecture": "architecture.", "Sparsity": "sparsity.", "Precision": "precision.", "Candidate": ""}
+SECTIONS = {
+    "Architecture": "architecture.", "Sparsity": "sparsity.", "Precision": "precision.", "Training": "train.",
+    "DistillChoice": "train.distill.", "Candidate": "",
+}  # fmt: skip
 
 
-def probe(space: SearchSpace) -> None:
+def probe(space: SearchSpace) -> tuple[Candidate, ...]:
     """Decode many draws: both ends of all axes, every value of each axis beside them, and some at random.
+
+    Returns:
+        The candidates.
 
     Raises:
         InputError: One of them is no model, and no setting can be moved to make it one without saying so.
     """
-    seen = [_tried(space, draw) for draw in chain(_beside_the_ends(space), _at_random(space))]
+    seen = tuple(_tried(space, draw) for draw in chain(_beside_the_ends(space), _at_random(space)))
     _check_fixed(space, seen)
+    return seen
 
 
 def as_input_error(space: SearchSpace, error: Exception) -> InputError:
@@ -73,7 +80,31 @@ def _tried(space: SearchSpace, draw: Draw) -> Candidate:
         raise as_input_error(space, error) from error
 
 
-def _check_fixed(space: SearchSpace, seen: list[Candidate]) -> None:
+def recipes(space: SearchSpace, train: TrainSpec) -> dict[Training, TrainSpec]:
+    """The recipes that candidates of a space have under a job's, by their own settings.
+
+    Raises:
+        InputError: Those do not go with the job's.
+    """
+    found = {}
+    for training in dict.fromkeys(candidate.training for candidate in space.probed):
+        try:
+            found[training] = training.applied_to(train)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(["train", *map(str, first["loc"])])
+            setting = next((name for name in training_fields(space) if name.startswith(place)), place)
+            rule = f"{first['msg'].removeprefix('Value error, ')} (with {training.summary()})"
+            raise space.refusal(rule, setting) from error
+    return found
+
+
+def training_fields(space: SearchSpace) -> tuple[str, ...]:
+    """Settings of the recipe that the space fixes or varies."""
+    return tuple(name for name in (*space.spec.fixed, *space.spec.dimensions) if name.startswith("train."))
+
+
+def _check_fixed(space: SearchSpace, seen: tuple[Candidate, ...]) -> None:
     """Refuse a fixed figure that every draw has moved to another."""
     for name, rule in (
         ("heads", "must divide the width"),

@@ -19,9 +19,11 @@ from vitsearch.candidate import (
     Architecture,
     BlockwiseRule,
     Candidate,
+    DistillChoice,
     Precision,
     Sparsity,
     TokenRule,
+    Training,
     budget_counts_of,
     divisors,
     every_block,
@@ -71,7 +73,9 @@ def known_fields() -> dict[str, bool]:
         "precision.weight_bits": True,
         "precision.activation_bits": True,
     }
-    return architecture | reducers | sparsity | precision
+    training = {f"train.{name}": False for name in Training.model_fields if name != "distill"}
+    distill = {f"train.distill.{name}": False for name in DistillChoice.model_fields}
+    return architecture | reducers | sparsity | precision | training | distill
 
 
 class SearchSpace:
@@ -82,6 +86,10 @@ class SearchSpace:
         in_chans: Channels of the images.
         num_classes: Classes of the data set.
         where: The file the space stands in, for messages; its name when left out.
+
+    Attributes:
+        dimensions: Its axes.
+        probed: Candidates that were tried out; every value of every axis is in one of them.
 
     Raises:
         InputError: A name is unknown, a value impossible, or a condition refers to nothing.
@@ -103,7 +111,7 @@ class SearchSpace:
         self.dimensions: tuple[Dimension, ...] = tuple(
             axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
         )
-        probe(self)
+        self.probed: tuple[Candidate, ...] = probe(self)
         check_reach(self)
 
     @cached_property
@@ -161,6 +169,7 @@ class SearchSpace:
             precision=Precision.model_validate(
                 _per_block_part(chosen, "precision.", pruned.depth, pruned.share_blocks)
             ),
+            training=_training(chosen),
         ).canonical()
 
     def architecture_of(self, draw: Draw) -> Architecture:
@@ -303,6 +312,14 @@ def _tokens(chosen: dict[str, Value], architecture: Architecture) -> TokenRule:
         r = settings["r"]
         settings["r"] = tuple(at_most(one, limit) for one in r) if isinstance(r, tuple) else at_most(r, limit)
     return rule.model_validate(settings, strict=True)
+
+
+def _training(chosen: dict[str, Value]) -> Training:
+    part = _per_block_part(chosen, "train.", 1)
+    distill = {name.removeprefix("distill."): part.pop(name) for name in list(part) if name.startswith("distill.")}
+    return Training.model_validate(
+        {**part, "distill": DistillChoice.model_validate(distill, strict=True)}, strict=True
+    )
 
 
 def blocks_named(value: object, depth: int) -> tuple[int, ...]:

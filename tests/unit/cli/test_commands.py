@@ -203,7 +203,7 @@ def test_validate_reads_the_data_when_asked(tmp_path: Path) -> None:
     [
         ({"timm": "test_vit", "checkpoint": "none.safetensors"}, "checkpoint: the file does not exist, but got"),
         ({"timm": "no_such_net"}, "timm: must be a network that timm knows, but got 'no_such_net'"),
-        ({"bundle": "nowhere"}, "bundle: holds no bundle, but got"),
+        ({"bundle": "nowhere"}, "bundle: must be the folder of a bundle, but got"),
     ],
 )
 @pytest.mark.parametrize("place", ["train.distill.teacher", "train.pretrained"])

@@ -173,6 +173,64 @@ def test_patches_to_compare_with_a_teacher_must_be_there(tokens: dict[str, Any],
         )
 
 
+TEACHER = {"teacher": {"timm": "resnet18"}}
+
+
+def taught_job(distill: dict[str, Any], space: dict[str, Any], **fixed: Any) -> JobSpec:
+    dense = {"architecture.image_size": 8, "architecture.depth": 4, "architecture.heads": 1,
+             "architecture.patch_size": 2, "architecture.width": 16}  # fmt: skip
+    spec = {"fixed": {**dense, **fixed}, "dimensions": space}
+    train = {"distill": distill}
+    return JobSpec.model_validate({"name": "a", "dataset": {"kind": "digits"}, "space": spec, "train": train})
+
+
+METHODS = {"train.distill.method": {"choices": ["none", "soft", "hard"]}}
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        (taught_job(TEACHER, {"architecture.mlp_ratio": {"choices": [1, 2]}}), "distill.teacher: nobody listens"),
+        (taught_job({}, METHODS), "train.distill.method: method soft needs a teacher"),
+        (
+            taught_job(TEACHER, {"train.distill.method": {"choices": ["none", "deit"]}}),
+            "train.distill.method: deit needs a distillation token",
+        ),
+        (
+            taught_job(TEACHER, {**METHODS, "train.mixup": {"low": 0.0, "high": 0.5}}),
+            "about the same images for all trials, but train.mixup varies",
+        ),
+        (
+            taught_job({}, {"train.init": {"choices": ["random", "pretrained"]}}),
+            "train.init: init: pretrained needs weights",
+        ),
+        (
+            taught_job(
+                TEACHER, {"train.distill.inner": {"choices": ["none", "tokens"]}}, **{"train.tokens": "start",
+                "tokens.reducer": "tome", "tokens.r": 2},
+            ),
+            "train.tokens: tokens compare patches after a block that keeps all of them",
+        ),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_how_candidates_are_taught_must_go_with_the_job(job: JobSpec, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        run.check_space(job, Path("job.yaml"))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("job.yaml: ")
+
+
+def test_ways_to_teach_can_be_searched() -> None:
+    distilled = {"architecture.distilled": {"choices": [False, True]}}
+    deit = {"train.distill.method": {"choices": ["deit"], "when": {"architecture.distilled": True}}}
+    run.check_space(taught_job(TEACHER, METHODS), Path("job.yaml"))
+    run.check_space(taught_job(TEACHER, {**distilled, **deit}), Path("job.yaml"))
+    mixup = {"train.mixup": {"low": 0.0, "high": 0.5}}
+    run.check_space(taught_job({**TEACHER, "cache": False}, {**METHODS, **mixup}), Path("job.yaml"))
+    run.check_space(taught_job(TEACHER, METHODS, **{"train.mixup": 0.5}), Path("job.yaml"))
+
+
 def test_other_rankings_need_none():
     space = sparse_space(method={"choices": sorted({*PRUNERS} - LEARNING_PRUNERS)})
     check_recipe(space, TrainSpec(finetune_epochs=0), Path("job.yaml"))

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vitsearch.config import RECIPES, JobSpec, TrainSpec
+from vitsearch.space import SearchSpace, resolve_preset
 
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| (.+) \|$", re.MULTILINE)
 
@@ -95,5 +96,10 @@ def test_what_other_pages_put_into_a_job_is_valid(repository: Path, name: str):
     parts = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
     assert parts
     for part in parts:
-        written = {"space": part} if "fixed" in part else part
-        JobSpec.model_validate({"name": "page", "dataset": {"kind": "digits"}, "space": "vit_micro_8", **written})
+        is_space = not {"fixed", "dimensions"}.isdisjoint(part)
+        written = {"space": {"preset": "vit_micro_8", **part}} if is_space else part
+        job = JobSpec.model_validate(
+            {"name": "page", "dataset": {"kind": "digits"}, "space": "vit_micro_8", **written}
+        )
+        if is_space:
+            SearchSpace(resolve_preset(job.space), in_chans=1, num_classes=10)

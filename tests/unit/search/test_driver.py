@@ -99,6 +99,39 @@ def test_a_failure_of_a_candidate_is_data(tmp_path: Path) -> None:
     assert driver.study.counts()["failed"] == 5
 
 
+TAUGHT_SPACE = {
+    "fixed": {**TINY_SPACE["fixed"], "architecture.width": 16, "train.weight_decay": 0.2},
+    "dimensions": {
+        "train.lr": {"choices": [0.001, 0.003]},
+        "train.distill.method": {"choices": ["none", "soft", "hard"]},
+    },
+}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_trial_has_the_recipe_of_its_candidate(tmp_path: Path, cache: bool) -> None:
+    train = {"epochs": 1, "autocast": "fp32", "distill": {"teacher": {"timm": "test_vit"}, "cache": cache}}
+    job = make_job(space=TAUGHT_SPACE, train=train, search={"sampler": "random", "trials": 6})
+    requests: list[TrialRequest] = []
+
+    def run(request: TrialRequest) -> TrialResult:
+        requests.append(request)
+        return noop_result(request)
+
+    make_driver(tmp_path, make_store(tmp_path, job), run).run()
+
+    assert len({(r.train.lr, r.train.distill.method) for r in requests}) == 6, (
+        "equal models, each trained its own way"
+    )
+    for request in requests:
+        own = request.candidate.training.settings
+        assert (request.train.lr, request.train.distill.method) == (own["lr"], own["distill.method"])
+        assert (request.train.weight_decay, request.train.epochs) == (0.2, 1)
+    seeds = {r.data_seed for r in requests}
+    assert len(seeds) == 1
+    assert (seeds == {None}) == (not cache), "all see the same batches where the answers are asked once"
+
+
 class LosingExecutor(InlineExecutor):
     """Loses its worker on every first attempt at the trials named."""
 

@@ -149,3 +149,18 @@ def test_a_stop_leaves_the_rest_for_a_resume(tmp_path: Path) -> None:
     finisher.run()
     assert not executor.trained
     assert all(trial.final is None for trial in study.front)
+
+
+def test_a_winner_is_retrained_by_the_recipe_of_its_candidate(tmp_path: Path) -> None:
+    space = {
+        "fixed": {"architecture.image_size": 8, "architecture.depth": 1, "architecture.heads": 1,
+                  "architecture.patch_size": 4, "train.mixup": 0.25},
+        "dimensions": {"architecture.width": {"choices": [16, 32]}, "train.lr": {"choices": [0.001, 0.003]}},
+    }  # fmt: skip
+    store = searched(tmp_path, space=space, search={"sampler": "random", "trials": 4}, final={"retrain": "front"})
+    executor = Executor()
+    finish(store, tmp_path, executor)
+    assert executor.trained
+    for request in executor.trained:
+        assert (request.train.lr, request.train.mixup) == (request.candidate.training.lr, 0.25)
+        assert request.train.epochs == 3

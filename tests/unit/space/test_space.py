@@ -607,3 +607,31 @@ def test_a_dimension_that_nothing_reads():
 def test_a_step_past_the_end():
     with pytest.raises(InputError, match="step must fit between low and high"):
         space(architecture__mlp_ratio={"low": 1, "high": 4, "step": 9})
+
+
+def test_training_is_a_part_of_the_candidate():
+    found = space(
+        {"train.mixup": 0.2}, train__lr={"low": 1.0e-4, "high": 1.0e-2, "log": True},
+        train__distill__method={"choices": ["none", "soft"]},
+        train__distill__alpha={"low": 0.2, "high": 0.8, "when": {"train.distill.method": "soft"}},
+    )  # fmt: skip
+    draw = {"train.lr": 1e-3, "train.distill.method": "soft", "train.distill.alpha": 0.5}
+    assert found.decode(draw).training.settings == {
+        "lr": 1e-3, "mixup": 0.2, "distill.method": "soft", "distill.alpha": 0.5,
+    }  # fmt: skip
+    assert found.decode({**draw, "train.distill.method": "none"}).training.settings == {
+        "lr": 1e-3, "mixup": 0.2, "distill.method": "none",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "match"),
+    [
+        ("train.lr", 0.0, "greater than 0"),
+        ("train.distill.alpha", 1.5, "less than or equal to 1"),
+        ("train.distill.method", "softt", "'none', 'soft', 'hard' or 'deit'"),
+        ("train.epochs", 3, "not a known setting"),
+    ],
+)
+def test_impossible_training(setting, value, match):
+    refused(f"space.fixed.{setting}", match, {setting: value})
