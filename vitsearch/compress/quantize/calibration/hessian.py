@@ -61,7 +61,7 @@ class Effort:
 
 
 FULL = Effort(rows=None, products=None, low=0.01, high=1.2, coarse=100, fine=0)
-REDUCED = Effort(rows=512, products=16, low=0.2, high=1.2, coarse=11, fine=7)
+REDUCED = Effort(rows=1024, products=32, low=0.1, high=1.2, coarse=23, fine=9)
 
 Part = tuple[Tensor, Callable[[Tensor], Tensor], Tensor, Tensor]  # inputs, what is made of them, exact, weights
 Errors = Callable[[Tensor], Tensor]  # ranges (K, P, *S) to their errors (K, *S)
