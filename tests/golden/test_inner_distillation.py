@@ -15,10 +15,11 @@ from torch import nn
 from tests.unit.train.factory import CPU, network, tensor_data
 from vitsearch.candidate import Architecture, Candidate
 from vitsearch.cli.teaching import check_networks
-from vitsearch.config import DatasetSpec, DistillSpec, EvaluateSpec, JobSpec, NetworkSpec, TrainSpec
+from vitsearch.config import DatasetSpec, DistillSpec, EvaluateSpec, NetworkSpec, SpaceSpec, TrainSpec
 from vitsearch.errors import InputError
 from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.train.batches import Batch
 from vitsearch.train.data import load_dataset
 from vitsearch.train.distill import LiveAnswers, distillation_loss, inner_losses
@@ -314,18 +315,17 @@ def test_what_a_teacher_must_have_is_checked_before_the_search(tmp_path: Path):
         DistillSpec(inner="manifold")
     network_10 = timm.create_model("resnet10t", in_chans=3, num_classes=10)
     torch.save(network_10.state_dict(), tmp_path / "resnet.pth")
-    job: dict[str, Any] = {"name": "a", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
     data = load_dataset(DatasetSpec(kind="digits", max_images=200), image_size=8, seed=0)
+    space = SearchSpace(resolve_preset(SpaceSpec(preset="vit_micro_8")), in_chans=1, num_classes=10)
     teacher = {"timm": "resnet10t", "checkpoint": str(tmp_path / "resnet.pth")}
-    check_networks(
-        JobSpec.model_validate({**job, "train": {"distill": {"inner": "tokens", "teacher": teacher}}}), data
-    )
+
+    def check(inner: str) -> None:
+        train = TrainSpec.model_validate({"distill": {"inner": inner, "teacher": teacher}})
+        check_networks(space, train, data)
+
+    check("tokens")
     with pytest.raises(InputError, match="minivit compares queries, keys and values, but the teacher has none"):
-        check_networks(
-            JobSpec.model_validate({**job, "train": {"distill": {"inner": "minivit", "teacher": teacher}}}), data
-        )
+        check("minivit")
     torch.save(timm.create_model("resnet10t", in_chans=3, num_classes=7).state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(InputError, match="must tell the data's 10 classes apart, but resnet10t tells 7"):
-        check_networks(
-            JobSpec.model_validate({**job, "train": {"distill": {"inner": "tokens", "teacher": teacher}}}), data
-        )
+        check("tokens")

@@ -17,6 +17,7 @@ from vitsearch.cli.teaching import check_networks
 from vitsearch.config import DatasetSpec, JobSpec
 from vitsearch.errors import InputError
 from vitsearch.export import export_bundle
+from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.train.data import ImageData, load_dataset
 
 RULE = "must tell the data's 10 classes apart, but"
@@ -35,9 +36,14 @@ def job(teacher: dict[str, Any], **distill: Any) -> JobSpec:
     )
 
 
+def check(job: JobSpec, data: ImageData) -> None:
+    space = SearchSpace(resolve_preset(job.space), in_chans=data.in_chans, num_classes=data.num_classes)
+    check_networks(space, job.train, data)
+
+
 def refused(teacher: dict[str, Any], data: ImageData, **distill: Any) -> InputError:
     with pytest.raises(InputError) as caught:
-        check_networks(job(teacher, **distill), data)
+        check(job(teacher, **distill), data)
     assert caught.value.exit_code == 2
     return caught.value
 
@@ -70,7 +76,7 @@ def test_a_checkpoint(name: str, suffix: str, data: ImageData, tmp_path: Path):
         else:
             save_file(state, file)
         if classes == 10:
-            check_networks(job(teacher), data)
+            check(job(teacher), data)
         else:
             error = refused(teacher, data)
             assert error.rule == f"{RULE} {name} tells 7"
@@ -90,7 +96,7 @@ def bundle(folder: Path, num_classes: int, names: tuple[str, ...]) -> dict[str, 
 
 
 def test_a_bundle(data: ImageData, tmp_path: Path):
-    check_networks(job(bundle(tmp_path, 10, data.class_names)), data)
+    check(job(bundle(tmp_path, 10, data.class_names)), data)
     other = tmp_path / "other"
     other.mkdir()
     error = refused(bundle(other, 7, tuple("abcdefg")), data)

@@ -376,7 +376,7 @@ def test_a_broken_device_is_the_workers_fault(tmp_path: Path, monkeypatch: pytes
 
 
 def test_training_starts_from_trained_weights_where_the_recipe_says_so(tmp_path: Path):
-    start = spec(init="pretrained", pretrained={"timm": "any"}, epochs=1, lr=1e-9, warmup_epochs=0)
+    start = spec(init="pretrained", pretrained={"timm": "any"}, epochs=1, lr=1e-9, min_lr=0, warmup_epochs=0)
     failed(run_trial(request(tmp_path / "a", train=start), context()), "build", "no_weights", retryable=True)
     dense = candidate()
     source = build_dense(dense.architecture)
