@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vitsearch.space.dimension import Dimension
     from vitsearch.space.space import Draw, SearchSpace
 
-RANDOM_DRAWS = 200
+RANDOM_DRAWS = 100
 VALUES_OF_AN_AXIS = 32
 SECTIONS = {
     "Architecture": "architecture.", "Sparsity": "sparsity.", "Precision": "precision.", "Training": "train.",
