@@ -23,18 +23,24 @@ from vitsearch.compress.weights.taylor import rank_taylor
 from vitsearch.models import VisionTransformer, build_dense
 
 DEPTH, WIDTH, HEADS, UNITS, SIZE = 3, 12, 3, 10, 4
-A = Architecture(
-    image_size=6, patch_size=2, in_chans=1, num_classes=4, depth=DEPTH, width=WIDTH, heads=HEADS,
-    mlp_ratio=UNITS / WIDTH,
-)  # fmt: skip
+SHAPE = {
+    "image_size": 6, "patch_size": 2, "in_chans": 1, "num_classes": 4, "depth": DEPTH, "width": WIDTH,
+    "heads": HEADS, "mlp_ratio": UNITS / WIDTH,
+}  # fmt: skip
+PREFIXES = {
+    "cls": Architecture.model_validate(SHAPE),
+    "cls+dist": Architecture.model_validate({**SHAPE, "distilled": True}),
+    "no cls": Architecture.model_validate({**SHAPE, "class_token": False, "pool": "avg"}),
+}
+A = PREFIXES["cls"]
 Weights = dict[str, Array]
 Place = tuple[str, tuple[object, ...]]
 ALL = slice(None)
 
 
-def network() -> tuple[VisionTransformer, Weights]:
+def network(a: Architecture = A) -> tuple[VisionTransformer, Weights]:
     torch.manual_seed(0)
-    model = build_dense(A).double().eval()
+    model = build_dense(a).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -84,9 +90,9 @@ def scaled(w: Weights, unit: list[Place], factor: float) -> Weights:
 
 
 def loss(w: Weights, batch: torch.Tensor, labels: list[int]) -> float:
-    total = 0.0
+    total, pool = 0.0, "token" if "cls_token" in w else "avg"
     for image, label in zip(batch.numpy(), labels, strict=True):
-        logits, _ = reference.forward(w, image, patch=2, heads=HEADS, reductions={})
+        logits, _ = reference.forward(w, image, patch=2, heads=HEADS, reductions={}, pool=pool)
         total -= math.log(reference.softmax(logits)[label])
     return total / len(labels)
 
@@ -116,15 +122,17 @@ def score_of(scores: Units, kind: str, block: int, index: tuple[int, ...]) -> fl
     return float(figures[index])
 
 
-def test_magnitude_scores():
-    model, w = network()
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_magnitude_scores(prefix: str):
+    model, w = network(PREFIXES[prefix])
     scores = rank_magnitude(model, PruneContext()).scores
     for unit in units():
         assert score_of(scores, *unit) == pytest.approx(magnitude(w, places(*unit)), rel=1e-9), unit
 
 
-def test_taylor_scores():
-    model, w = network()
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_taylor_scores(prefix: str):
+    model, w = network(PREFIXES[prefix])
     batches = [(images(3), [0, 3, 1]), (images(2), [2, 2])]
     scores = rank_taylor(model, PruneContext(batches=[(x, torch.tensor(y)) for x, y in batches])).scores
     for unit in units():
@@ -178,7 +186,11 @@ def masked(w: Weights, image: Array, kept: dict[str, object]) -> Array:
         for (j,) in weakest(w, "mlp_units_M", b, [(j,) for j in range(UNITS)], count("mlp_units", UNITS)):
             hidden[:, j] = 0
         x = x + hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]
-    return w["head.weight"] @ norm(x, "norm")[0] + w["head.bias"]
+    y = norm(x, "norm")
+    if "cls_token" not in w:
+        return w["head.weight"] @ y.mean(axis=0) + w["head.bias"]
+    heads = ["head", "head_dist"] if "dist_token" in w else ["head"]
+    return np.mean([w[f"{head}.weight"] @ y[i] + w[f"{head}.bias"] for i, head in enumerate(heads)], axis=0)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +206,11 @@ def masked(w: Weights, image: Array, kept: dict[str, object]) -> Array:
     ],
     ids=str,
 )
-def test_the_sliced_network_is_the_masked_one(kept: dict[str, object]):
-    model, w = network()
-    candidate = Candidate.model_validate({"architecture": A, "sparsity": {"method": "magnitude", **kept}})
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_sliced_network_is_the_masked_one(prefix: str, kept: dict[str, object]):
+    a = PREFIXES[prefix]
+    model, w = network(a)
+    candidate = Candidate.model_validate({"architecture": a, "sparsity": {"method": "magnitude", **kept}})
     pruned = prune(model, candidate)
     batch = images(3)
     expected = np.stack([masked(w, image, kept) for image in batch.numpy()])
