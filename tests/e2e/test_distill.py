@@ -168,6 +168,7 @@ def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> Non
     assert "init: pretrained needs weights" in found.stderr
 
 
+@pytest.mark.slow  # unit tests of the command line have each refusal
 def test_a_teacher_that_does_not_fit_is_told_before_anything_is_made(teacher: Path, tmp_path: Path) -> None:
     for distill, rule in (
         ({"method": "deit", "teacher": {"bundle": str(teacher)}}, "deit needs a distillation token"),

@@ -32,6 +32,7 @@ def test_three_objectives_with_latency_on_onnx_runtime(tmp_path: Path) -> None:
         assert member["profiles"]["local"]["conditions"]["runtime"].startswith("onnxruntime")
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_needs_no_job(tmp_path: Path) -> None:
     digits = load_digits()
     for label in (0, 1, 2):

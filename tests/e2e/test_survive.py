@@ -45,6 +45,7 @@ def test_a_killed_driver_is_resumed_without_loss(tmp_path: Path) -> None:
     assert front(out)["front"]
 
 
+@pytest.mark.slow  # test_cli_interrupt.py sends signals, too
 def test_ctrl_c_once_reports_the_front_and_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, search={"trials": 40}, train={"epochs": 8})

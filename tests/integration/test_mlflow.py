@@ -304,6 +304,7 @@ def test_a_server_that_comes_up_late_gets_everything(
     assert {run.info.run_id for run in runs_of(server.url)[1].values()} == before
 
 
+@pytest.mark.slow
 def test_the_server_of_a_folder_shows_what_the_driver_wrote_there(server: Server):
     """The driver writes into the folder's database directly; the folder's server shows runs and files."""
     server.start()

@@ -222,11 +222,10 @@ def test_validate_looks_into_the_teacher_with_the_data(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     teacher = {"timm": "test_vit", "checkpoint": "broken.safetensors"}
     job = write_job(tmp_path, train={"distill": {"method": "soft", "teacher": teacher}})
-    assert vitsearch("validate", job).returncode == 0
-    found = vitsearch("validate", job, "--data")
-    assert found.returncode == 2
-    assert "train.distill.teacher.checkpoint: must be a state dict" in found.stderr
-    assert "Traceback" not in found.stderr
+    assert CliRunner().invoke(app, ["validate", str(job)]).exit_code == 0
+    found = CliRunner().invoke(app, ["validate", str(job), "--data"])
+    assert isinstance(found.exception, InputError)
+    assert "train.distill.teacher.checkpoint: must be a state dict" in str(found.exception)
 
 
 @pytest.mark.parametrize(("method", "counts"), [("deit", [1, 2]), ("deit", [2]), ("co_advise", [1, 2])])
