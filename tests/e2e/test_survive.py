@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import Engine
 
 from tests.e2e.harness import front, query, results_stored, run, start, wait_for, write_job
 from vitsearch.errors import StudyError
@@ -111,9 +112,10 @@ def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
         job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 4}, storage={"url": url})
+        engine = open_engine(url)
         process = start("run", job, "--out", tmp_path / "out")
-        wait_for(lambda: has_study(url), process)
-        store = StudyStore.find(open_engine(url), "tiny")
+        wait_for(lambda: has_study(engine), process)
+        store = StudyStore.find(engine, "tiny")
         wait_for(lambda: sum(t.outcome is not None for t in store.trials()) >= 2, process)
         server.stop()
         time.sleep(60)
@@ -131,9 +133,9 @@ def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
         server.cleanup()
 
 
-def has_study(url: str) -> bool:
+def has_study(engine: Engine) -> bool:
     """Whether the search has made its study."""
     with suppress(StudyError):
-        StudyStore.find(open_engine(url), "tiny")
+        StudyStore.find(engine, "tiny")
         return True
     return False
