@@ -32,6 +32,7 @@ def in_a_terminal(*arguments: str | Path) -> tuple[int, str]:
     return process.returncode, b"".join(chunks).decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_live_table(tmp_path: Path) -> None:
     job = write_job(tmp_path, search={"trials": 4}, train={"epochs": 4, "early_stop": False})
     code, shown = in_a_terminal("run", job, "--out", tmp_path / "out")

@@ -11,6 +11,7 @@ from tests.e2e.harness import front, run, write_job
 pytestmark = pytest.mark.xdist_group("e2e-display")
 
 
+@pytest.mark.slow
 def test_a_search_without_a_success_ends_with_1_and_leaves_its_reports(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, constraints=[{"metric": "params", "max": 1}], search={"trials": 2})
