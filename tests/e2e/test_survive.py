@@ -114,23 +114,27 @@ def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
         job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 4}, storage={"url": url})
         engine = open_engine(url)
         process = start("run", job, "--out", tmp_path / "out")
-        wait_for(lambda: has_study(engine), process)
-        store = StudyStore.find(engine, "tiny")
-        wait_for(lambda: sum(t.outcome is not None for t in store.trials()) >= 2, process)
-        server.stop()
-        time.sleep(60)
-        assert process.poll() is None, "the search has ended"
-        server.ensure_postgres_running()
-        output, _ = process.communicate(timeout=240)
+        try:
+            wait_for(lambda: has_study(engine), process)
+            store = StudyStore.find(engine, "tiny")
+            wait_for(lambda: sum(t.outcome is not None for t in store.trials()) >= 2, process)
+            server.stop()
+            time.sleep(60)
+            assert process.poll() is None, "the search has ended"
+            server.ensure_postgres_running()
+            output, _ = process.communicate(timeout=240)
 
-        assert process.returncode == 0, output
-        assert "the database does not answer" in output
-        trials = store.trials()
-        assert {trial.state for trial in trials} == {"told"}
-        assert [trial.number for trial in trials] == list(range(len(trials)))
-        assert sum(trial.kind == "evaluate" for trial in trials) == 8
-        assert all(trial.succeeded for trial in trials if trial.kind == "evaluate")
-        server.cleanup()
+            assert process.returncode == 0, output
+            assert "the database does not answer" in output
+            trials = store.trials()
+            assert {trial.state for trial in trials} == {"told"}
+            assert [trial.number for trial in trials] == list(range(len(trials)))
+            assert sum(trial.kind == "evaluate" for trial in trials) == 8
+            assert all(trial.succeeded for trial in trials if trial.kind == "evaluate")
+        finally:
+            process.kill()
+            engine.dispose()
+            server.cleanup()
 
 
 def has_study(engine: Engine) -> bool:

@@ -90,7 +90,7 @@ class Training(_Choice):
 
     @model_validator(mode="after")
     def _as_in_a_job(self) -> Self:
-        TrainSpec.model_validate({"min_lr": 0.0, **self.model_dump(exclude={"init", "distill"})})
+        TrainSpec.model_validate(self.model_dump(exclude={"init", "distill"}))
         return self
 
     @property

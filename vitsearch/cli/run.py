@@ -63,7 +63,7 @@ def run(
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     _check_workers(job, workers)
     data = load_data(job)
-    space = space_of(job, summary_of(data))  # an impossible space or network is told before anything is created
+    space = space_of(job, summary_of(data), checked=True)  # what is impossible is told before anything is made
     check_networks(space, job.train, data)
     out = out.resolve()  # workers may run in another folder
     store = new_study(job, out)
@@ -124,7 +124,7 @@ def validate(
     images = load_data(spec) if data else None
     read = summary_of(images) if images is not None else None
     if images is not None and read is not None:
-        check_networks(space_of(spec, read), spec.train, images)
+        check_networks(space_of(spec, read, checked=True), spec.train, images)
     if json_output:
         found = {} if read is None else {"data": read.model_dump(mode="json")}
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size,
@@ -198,13 +198,19 @@ def _numbers(values: Iterable[object]) -> str:
 
 
 def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
-    """Refuse a recipe without the epochs that a technique of the space has to learn in.
+    """Refuse a learning rate that rises, and a recipe without the epochs that a technique has to learn in.
 
     Raises:
-        InputError: The message names the file and the technique.
+        InputError: The message names the file, and the technique.
     """
     from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, SCORES, TOKEN_RULES
     from vitsearch.errors import InputError
+    from vitsearch.space import recipes
+
+    for recipe in recipes(space, train).values():
+        if recipe.min_lr > recipe.lr:
+            raise InputError(f"must be at most lr, which can be {recipe.lr:g}", where=str(where),
+                             field="train.min_lr", value=recipe.min_lr, remedy="write a smaller one")  # fmt: skip
 
     reducers = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
     scores = {name for name, kind in SCORES.items() if kind.learns}

@@ -35,7 +35,7 @@ def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
         InputError: The message names the file and the setting.
     """
     from vitsearch.errors import InputError
-    from vitsearch.space import recipes, training_fields
+    from vitsearch.space import recipes
 
     found = recipes(space, train)
     for candidate in space.probed:
@@ -63,8 +63,7 @@ def check_students(space: SearchSpace, train: TrainSpec, where: Path) -> None:
             "nobody listens to it", where=str(where), field="train.distill.teacher",
             remedy="name a method or inner, in the job or the space, or leave the teacher out",
         )  # fmt: skip
-    varied = [name for name in training_fields(space) if name.removeprefix("train.") in DECISIVE - {"distill"}]
-    varied = [name for name in varied if name in space.spec.dimensions]
+    varied = [name for name in space.spec.dimensions if name.removeprefix("train.") in DECISIVE]
     if varied and any(recipe.distill.is_active and recipe.distill.cache for recipe in listening):
         raise InputError(
             f"the teacher's answers are asked once, about the same images for all trials, but {varied[0]} varies",

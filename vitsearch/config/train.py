@@ -109,14 +109,6 @@ class TrainSpec(Spec):
     early_stop: bool = True
 
     @model_validator(mode="after")
-    def _rates_fall(self) -> Self:
-        if self.min_lr > self.lr:
-            raise ValueError(
-                f"min_lr must be at most lr={self.lr:g}, but got {self.min_lr:g}; write a smaller min_lr"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _has_weights_to_start_from(self) -> Self:
         if self.init == "pretrained" and self.pretrained is None:
             raise ValueError("init: pretrained needs weights; add pretrained: {timm: NAME} or {bundle: FOLDER}")

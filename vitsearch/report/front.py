@@ -64,9 +64,10 @@ class StudyReport:
         )  # fmt: skip
 
 
-def space_of(job: JobSpec, data: DataSummary) -> SearchSpace:
-    """The job's search space for its data."""
-    return SearchSpace(resolve_preset(job.space), in_chans=data.in_chans, num_classes=len(data.class_names))
+def space_of(job: JobSpec, data: DataSummary, *, checked: bool = False) -> SearchSpace:
+    """The job's search space for its data; that of a stored study is not checked again."""
+    spec, num_classes = resolve_preset(job.space), len(data.class_names)
+    return SearchSpace(spec, in_chans=data.in_chans, num_classes=num_classes, checked=checked)
 
 
 def point_of(trial: TrialRecord, job: JobSpec) -> list[float]:

@@ -2,7 +2,7 @@
 
 from vitsearch.space.dimension import Dimension
 from vitsearch.space.presets import load_preset, preset_names, resolve_preset
-from vitsearch.space.probe import recipes, training_fields
+from vitsearch.space.probe import recipes
 from vitsearch.space.size import continuous_fields, num_configurations
 from vitsearch.space.space import SPARSITY_RATIOS, Draw, SearchSpace
 
@@ -17,5 +17,4 @@ __all__ = [
     "preset_names",
     "recipes",
     "resolve_preset",
-    "training_fields",
 ]

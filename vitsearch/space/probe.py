@@ -35,9 +35,14 @@ def probe(space: SearchSpace) -> tuple[Candidate, ...]:
     Raises:
         InputError: One of them is no model, and no setting can be moved to make it one without saying so.
     """
-    seen = tuple(_tried(space, draw) for draw in chain(_beside_the_ends(space), _at_random(space)))
+    seen = tuple(_tried(space, draw) for draw in probing_draws(space))
     _check_fixed(space, seen)
     return seen
+
+
+def probing_draws(space: SearchSpace) -> Iterator[Draw]:
+    """The same draws for the same space."""
+    return chain(_beside_the_ends(space), _at_random(space))
 
 
 def as_input_error(space: SearchSpace, error: Exception) -> InputError:
@@ -93,15 +98,11 @@ def recipes(space: SearchSpace, train: TrainSpec) -> dict[Training, TrainSpec]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(["train", *map(str, first["loc"])])
-            setting = next((name for name in training_fields(space) if name.startswith(place)), place)
+            own = (name for name in (*space.spec.fixed, *space.spec.dimensions) if name.startswith(place))
+            setting = next(own, place)
             rule = f"{first['msg'].removeprefix('Value error, ')} (with {training.summary()})"
             raise space.refusal(rule, setting) from error
     return found
-
-
-def training_fields(space: SearchSpace) -> tuple[str, ...]:
-    """Settings of the recipe that the space fixes or varies."""
-    return tuple(name for name in (*space.spec.fixed, *space.spec.dimensions) if name.startswith("train."))
 
 
 def _check_fixed(space: SearchSpace, seen: tuple[Candidate, ...]) -> None:

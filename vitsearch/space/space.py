@@ -36,7 +36,7 @@ from vitsearch.config import SpaceSpec, Value
 from vitsearch.errors import InputError
 from vitsearch.space.dimension import Dimension, expand
 from vitsearch.space.fitting import at_most, check_reach, nearest
-from vitsearch.space.probe import probe
+from vitsearch.space.probe import probe, probing_draws
 from vitsearch.space.shape import BLOCKS_RATIO, blocks_kept, num_kept, shape_of
 
 Draw = Mapping[str, Value]
@@ -86,16 +86,18 @@ class SearchSpace:
         in_chans: Channels of the images.
         num_classes: Classes of the data set.
         where: The file the space stands in, for messages; its name when left out.
+        checked: Whether to try it out. That of a stored study was, by the rules of its day.
 
     Attributes:
         dimensions: Its axes.
-        probed: Candidates that were tried out; every value of every axis is in one of them.
 
     Raises:
         InputError: A name is unknown, a value impossible, or a condition refers to nothing.
     """
 
-    def __init__(self, spec: SpaceSpec, *, in_chans: int, num_classes: int, where: str = "") -> None:
+    def __init__(
+        self, spec: SpaceSpec, *, in_chans: int, num_classes: int, where: str = "", checked: bool = True
+    ) -> None:
         self.spec = spec
         self._where = where or spec.name
         self.fixed: dict[str, Value] = {
@@ -111,8 +113,15 @@ class SearchSpace:
         self.dimensions: tuple[Dimension, ...] = tuple(
             axis for field, one in spec.dimensions.items() for axis in expand(field, one, self.max_depth)
         )
-        self.probed: tuple[Candidate, ...] = probe(self)
-        check_reach(self)
+        if checked:
+            _check_written(spec, self._where)
+            self.probed = probe(self)
+            check_reach(self)
+
+    @cached_property
+    def probed(self) -> tuple[Candidate, ...]:
+        """Some hundred candidates; every value of every axis is in one of them."""
+        return tuple(self.decode(draw) for draw in probing_draws(self))
 
     @cached_property
     def image_size(self) -> int:
@@ -245,7 +254,7 @@ def _check_names(spec: SpaceSpec, where: str) -> None:
                 remedy=f"only {', '.join(n for n, varies in known.items() if varies)} can",
             )
         earlier = list(spec.dimensions)[: list(spec.dimensions).index(name)]
-        for other, wanted in one.when.items():
+        for other in one.when:
             source = spec.dimensions.get(other)
             if other not in spec.fixed and other not in earlier:
                 raise InputError(
@@ -261,10 +270,22 @@ def _check_names(spec: SpaceSpec, where: str) -> None:
                     field=f"space.dimensions.{name}.when.{other}",
                     remedy="remove per_block there or the condition here",
                 )
-            for value in wanted if isinstance(wanted, tuple) else (wanted,):
-                _check_condition(spec, name, other, value, where)
     if "architecture.image_size" not in spec.fixed:
         raise InputError("is required", where=where, field="space.fixed.architecture.image_size", remedy="add it")
+
+
+def _check_written(spec: SpaceSpec, where: str) -> None:
+    """Refuse steps past the end of a range, and conditions that never hold."""
+    for name, one in spec.dimensions.items():
+        if one.step is not None and one.low is not None and one.high is not None and one.low < one.high:
+            span = one.high - one.low
+            if one.step > span:
+                raise InputError(f"must fit between low and high, {span:g} apart", where=where,
+                                 field=f"space.dimensions.{name}.step", value=one.step,
+                                 remedy="write a smaller step")  # fmt: skip
+        for other, wanted in one.when.items():
+            for value in wanted if isinstance(wanted, tuple) else (wanted,):
+                _check_condition(spec, name, other, value, where)
 
 
 def _check_condition(spec: SpaceSpec, name: str, other: str, value: Value, where: str) -> None:

@@ -221,6 +221,19 @@ def test_how_candidates_are_taught_must_go_with_the_job(job: JobSpec, message: s
     assert str(caught.value).startswith("job.yaml: ")
 
 
+@pytest.mark.parametrize("place", ["job", "space"])
+def test_a_learning_rate_does_not_rise(place: str) -> None:
+    lr = {"train.lr": {"low": 1.0e-6, "high": 1.0e-3, "log": True}}
+    job = taught_job({}, lr if place == "space" else {"architecture.mlp_ratio": {"choices": [1, 2]}})
+    if place == "job":
+        job = job.model_copy(update={"train": TrainSpec(lr=1e-6)})
+    with pytest.raises(InputError) as caught:
+        run.check_space(job, Path("job.yaml"))
+    assert str(caught.value) == (
+        "job.yaml: train.min_lr: must be at most lr, which can be 1e-06, but got 1e-05; write a smaller one"
+    )
+
+
 def test_ways_to_teach_can_be_searched() -> None:
     distilled = {"architecture.distilled": {"choices": [False, True]}}
     deit = {"train.distill.method": {"choices": ["deit"], "when": {"architecture.distilled": True}}}

@@ -605,8 +605,25 @@ def test_a_dimension_that_nothing_reads():
 
 
 def test_a_step_past_the_end():
-    with pytest.raises(InputError, match="step must fit between low and high"):
-        space(architecture__mlp_ratio={"low": 1, "high": 4, "step": 9})
+    step = {"low": 1, "high": 4, "step": 9}
+    refused("space.dimensions.architecture.mlp_ratio.step", "must fit between low and high, 3 apart",
+            architecture__mlp_ratio=step)  # fmt: skip
+
+
+def test_the_space_of_a_stored_study_is_taken_as_it_is():
+    """What is refused today may have been searched yesterday: its front can still be read and resumed."""
+    reducers = {"choices": ["none", "tome"]}
+    dimensions = {
+        "tokens.reducer": reducers, "tokens.r": {"low": 0, "high": 4}, "tokens.samples": {"low": 1, "high": 8},
+        "precision.weight_bits": {"low": 2, "high": 9},
+    }  # fmt: skip
+    spec = parse(SpaceSpec, {"name": "s", "fixed": FIXED, "dimensions": dimensions}, where="s.yaml")
+    with pytest.raises(InputError):
+        SearchSpace(spec, in_chans=1, num_classes=10)
+    stored = SearchSpace(spec, in_chans=1, num_classes=10, checked=False)
+    draw = {"tokens.reducer": "tome", "tokens.r": 2, "tokens.samples": 3, "precision.weight_bits": 9}
+    assert stored.decode(draw) == stored.decode({**draw, "precision.weight_bits": 8})
+    assert len(stored.probed) > 100
 
 
 def test_training_is_a_part_of_the_candidate():
