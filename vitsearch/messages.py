@@ -1,4 +1,4 @@
-"""What crosses between driver and workers: JSON in, JSON out."""
+"""What crosses between processes, of driver, workers and people who watch: JSON in, JSON out."""
 
 from __future__ import annotations
 
@@ -224,3 +224,77 @@ class TrialFailure(Spec):
 
 
 Outcome = Annotated[TrialResult | TrialFailure, Field(discriminator="kind")]
+
+
+class WorkerProgress(Spec):
+    """One worker and its trial.
+
+    Attributes:
+        worker: Its name.
+        trial: Number of the trial.
+        candidate: The candidate in a few words.
+        epoch: Epochs finished.
+        epochs: Epochs in all.
+        accuracy: Validation accuracy after the last epoch that measured it.
+    """
+
+    worker: str
+    trial: int
+    candidate: str
+    epoch: int
+    epochs: int
+    accuracy: float | None = None
+
+
+class Progress(Spec):
+    """A search at one moment.
+
+    Attributes:
+        trials: Candidates to train in all.
+        ended: Candidates done, failed or infeasible.
+        front: Members of the front.
+        best_accuracy: The best of the front; None before there is one.
+        hypervolume: Volume the front dominates; None before there is one.
+        rejected: Candidates turned away by a constraint before training.
+        duplicate: Candidates asked for again.
+        failed: Candidates that failed.
+        infeasible: Candidates that break a constraint.
+        elapsed_s: Search time used.
+        left_s: Search time to go at the pace so far, within the time limit; None before a trial has ended.
+        workers: What is being trained.
+    """
+
+    trials: int
+    ended: int = 0
+    front: int = 0
+    best_accuracy: float | None = None
+    hypervolume: float | None = None
+    rejected: int = 0
+    duplicate: int = 0
+    failed: int = 0
+    infeasible: int = 0
+    elapsed_s: float = 0.0
+    left_s: float | None = None
+    workers: tuple[WorkerProgress, ...] = ()
+
+
+class LiveState(Spec):
+    """What a submitted search tells those who watch it.
+
+    Attributes:
+        study: Name of the study.
+        step: What it is doing outside the trial loop; empty within.
+        progress: Where the trial loop stands; None before its first round.
+        browse_url: Page of the study in MLflow; empty where there is none that a browser opens.
+        notice: Something that stays true, such as that it is being stopped.
+        ended: Why the search ended; empty before.
+        at: When this was written, in seconds since the epoch.
+    """
+
+    study: str
+    step: str = ""
+    progress: Progress | None = None
+    browse_url: str = ""
+    notice: str = ""
+    ended: str = ""
+    at: float = 0.0

@@ -1,7 +1,21 @@
-"""The Ray side of vitsearch: trainer and profiler actors and the executor that drives them."""
+"""The Ray side of vitsearch: trainer and profiler actors, the executor that drives them, and the Jobs API."""
 
+from workers.cluster import Cluster, Submitted, state_file
 from workers.executor import RayExecutor
+from workers.inside import StateFile, log_folder, this_submission
 from workers.resources import check_workers, default_workers, local_ray
 from workers.shared_data import SharedData
 
-__all__ = ["RayExecutor", "SharedData", "check_workers", "default_workers", "local_ray"]
+__all__ = [
+    "Cluster",
+    "RayExecutor",
+    "SharedData",
+    "StateFile",
+    "Submitted",
+    "check_workers",
+    "default_workers",
+    "local_ray",
+    "log_folder",
+    "state_file",
+    "this_submission",
+]

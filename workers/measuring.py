@@ -13,7 +13,7 @@ import ray
 from vitsearch.messages import Profile, ProfileRequest
 from vitsearch.search import ProfileDone
 from workers.profiler import Profiler
-from workers.resources import TARGET_SHARE, reason_of, target_resource
+from workers.resources import TARGET_SHARE, place_of_target, reason_of
 from workers.shared_data import SharedData
 
 PROFILE_TIMEOUT_S = 900.0
@@ -94,7 +94,7 @@ class Target:
 
     def _find_machine(self) -> bool:
         if self._actor is None:
-            options = {"num_cpus": 0, "resources": {target_resource(self.name): TARGET_SHARE}}
+            options = {"num_cpus": 0, "resources": {place_of_target(self.name): TARGET_SHARE}}
             shared = () if self.data is None else (self.data.images_ref, self.data.labels_ref, self.data.meta)
             self._actor = ray.remote(Profiler).options(**options).remote(*shared)
             self._machine_ref, self._since = self._actor.machine.remote(), time.monotonic()

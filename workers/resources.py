@@ -21,9 +21,20 @@ TARGET_SHARE = 0.001
 another is the work of a lock on that machine: so studies that share a target take turns, model by model."""
 
 
+OWN_TARGET = "local"  # the machine of the driver, wherever that is
+
+
 def target_resource(name: str) -> str:
     """The Ray resource that stands for a target; there is one of it."""
     return f"target_{name}"
+
+
+def place_of_target(name: str) -> str:
+    """The Ray resource that leads to a target's node: its own, or for ``local`` that of the driver's node."""
+    own = target_resource(name)
+    if name == OWN_TARGET and own not in ray.cluster_resources():
+        return f"node:{ray.util.get_node_ip_address()}"
+    return own
 
 
 def reason_of(error: Exception) -> str:
@@ -126,7 +137,7 @@ def _require_resources(workers: int, targets: list[str]) -> None:
     """Refuse at once what a cluster could only leave pending for ever."""
     offered = ray.cluster_resources()
     for name in targets:
-        if offered.get(target_resource(name), 0) < 1:
+        if name != OWN_TARGET and offered.get(target_resource(name), 0) < 1:
             raise StudyError(
                 f"no node of the cluster offers the target {name!r}; start one with: "
                 f"ray start --address HEAD:6379 --resources '{{\"{target_resource(name)}\": 1}}'"

@@ -15,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vitsearch.cli.session import Display
+from vitsearch.messages import Progress
 
 if TYPE_CHECKING:
     from vitsearch.search import Driver
 
 LINE_EVERY_S = 10.0
+MAX_ROWS = 40
 
 
 @contextmanager
@@ -49,7 +51,7 @@ class _Table:
         self._live.refresh()
 
     def change(self, driver: Driver) -> None:
-        self._show(live_view(driver))
+        self._show(live_view(driver.progress()))
 
     def stop(self, text: str) -> None:
         self._notice = text
@@ -76,59 +78,48 @@ class _Lines:
 
     def change(self, driver: Driver) -> None:
         """The headline, when a trial has ended or ten seconds have passed."""
-        counts = driver.study.counts()
-        ended = sum(counts[fate] for fate in ("done", "failed", "infeasible"))
+        ended = driver.study.num_ended()
         if ended == self._ended and time.monotonic() - self._last < LINE_EVERY_S:
             return
         self._ended, self._last = ended, time.monotonic()
-        print(headline(driver), file=sys.stderr, flush=True)
+        print(headline(driver.progress()), file=sys.stderr, flush=True)
 
 
-def headline(driver: Driver) -> str:
+def headline(progress: Progress) -> str:
     """Counts, best accuracy, hypervolume and time left in one line."""
-    counts = driver.study.counts()
-    ended = sum(counts[fate] for fate in ("done", "failed", "infeasible"))
-    parts = [f"{ended}/{driver.job.search.trials} trials", f"front {len(driver.study.front)}"]
-    best = max((t.figures["accuracy"] for t in driver.study.front if "accuracy" in t.figures), default=None)
-    if best is not None:
-        parts += [f"best accuracy {100 * best:.1f} %", f"hypervolume {driver.study.hypervolume():.4g}"]
-    parts += [
-        f"{name} {counts[name]}" for name in ("rejected", "duplicate", "failed", "infeasible") if counts[name]
-    ]
-    parts.append(f"elapsed {_duration(driver.budget.elapsed_s)}")
-    eta = eta_s(driver, ended)
-    return " · ".join([*parts, f"left about {_duration(eta)}"] if eta is not None else parts)
+    parts = [f"{progress.ended}/{progress.trials} trials", f"front {progress.front}"]
+    if progress.best_accuracy is not None:
+        parts.append(f"best accuracy {100 * progress.best_accuracy:.1f} %")
+    if progress.hypervolume is not None:
+        parts.append(f"hypervolume {progress.hypervolume:.4g}")
+    counts = {name: getattr(progress, name) for name in ("rejected", "duplicate", "failed", "infeasible")}
+    parts += [f"{name} {count}" for name, count in counts.items() if count]
+    parts.append(f"elapsed {duration(progress.elapsed_s)}")
+    return " · ".join(
+        [*parts, f"left about {duration(progress.left_s)}"] if progress.left_s is not None else parts
+    )
 
 
-def eta_s(driver: Driver, ended: int) -> float | None:
-    """Seconds to go at the pace so far, bounded by the time budget."""
-    spec, elapsed = driver.job.search, driver.budget.elapsed_s
-    if not ended:
-        return None
-    by_trials = elapsed / ended * max(0, spec.trials - ended)
-    return by_trials if spec.time_limit_s is None else min(by_trials, max(0.0, spec.time_limit_s - elapsed))
-
-
-def live_view(driver: Driver) -> Group:
+def live_view(progress: Progress) -> Group:
     """The headline, a bar for the study, and a row for each worker."""
-    counts = driver.study.counts()
-    ended = sum(counts[fate] for fate in ("done", "failed", "infeasible"))
     table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
     for column in ("worker", "trial", "candidate", "epoch", "", "accuracy"):
         table.add_column(column)
-    for worker, running in sorted(driver.running.items()):
-        report, trial = running.report, driver.study.trials[running.trial]
-        epochs = report.epochs if report else driver.job.train.epochs
-        epoch = report.epoch if report else 0
-        accuracy = f"{100 * report.accuracy:.1f} %" if report and report.accuracy is not None else ""
-        bar = ProgressBar(total=epochs, completed=epoch, width=20)
-        table.add_row(worker, str(trial.number), trial.candidate.summary(), f"{epoch}/{epochs}", bar, accuracy)
+    for worker in progress.workers[:MAX_ROWS]:
+        accuracy = "" if worker.accuracy is None else f"{100 * worker.accuracy:.1f} %"
+        bar = ProgressBar(total=worker.epochs, completed=worker.epoch, width=20)
+        epoch = f"{worker.epoch}/{worker.epochs}"
+        table.add_row(worker.worker, str(worker.trial), worker.candidate, epoch, bar, accuracy)
+    rows: list[RenderableType] = [Text(headline(progress), style="bold")]
     study_bar = Table.grid()  # a bar alone does not end its line
-    study_bar.add_row(ProgressBar(total=driver.job.search.trials, completed=ended, width=60))
-    return Group(Text(headline(driver), style="bold"), study_bar, table)
+    study_bar.add_row(ProgressBar(total=progress.trials, completed=progress.ended, width=60))
+    rows += [study_bar, table]
+    more = len(progress.workers) - MAX_ROWS
+    return Group(*rows, Text(f"and {more} more workers", style="dim")) if more > 0 else Group(*rows)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vitsearch.cli.session import SAMPLE_FILE, load_data, open_study
-from vitsearch.errors import InputError, StudyError
+from vitsearch.errors import InputError
 from vitsearch.export import INT8_KINDS, Bundle, Int8Kind, Int8Request, export_bundle, facts_of, require_int8
 from vitsearch.messages import TrialResult
-from vitsearch.report import StudyReport
+from vitsearch.report import StudyReport, select_trial
 from vitsearch.search import artifact_dir, final_dir
 from vitsearch.storage import TrialRecord
 from vitsearch.train.tensors import TensorData
@@ -54,32 +53,3 @@ def _int8_request(word: str, trial: TrialRecord, report: StudyReport) -> Int8Req
         raise InputError("must be dynamic or qdq", where="vitsearch export", field="--int8", value=word)
     require_int8(trial.candidate, kind)  # before the images are read
     return Int8Request(kind=kind, data=TensorData(load_data(report.study.job), torch.device("cpu")))
-
-
-def select_trial(report: StudyReport, select: str) -> TrialRecord:
-    """The trial that ``knee``, ``best-accuracy``, ``best-eer`` or ``trial=N`` names.
-
-    Raises:
-        InputError: The words are others, or trial N is not on the front.
-        StudyError: The front is empty.
-    """
-    if not report.front:
-        raise StudyError(f"study {report.study.name!r} has no front yet: no trial has succeeded")
-    if select == "knee":
-        assert report.knee is not None
-        return report.knee
-    if select == "best-accuracy":
-        return max(report.front, key=lambda t: t.figures["accuracy"])
-    if select == "best-eer":
-        return min(report.front, key=lambda t: t.figures.get("eer_pct", float("inf")))
-    match = re.fullmatch(r"trial=(\d+)", select)
-    if match is None:
-        raise InputError("must be knee, best-accuracy, best-eer or trial=N", where="vitsearch export",
-                         field="--select", value=select)  # fmt: skip
-    number = int(match.group(1))
-    for trial in report.front:
-        if trial.number == number:
-            return trial
-    numbers = ", ".join(str(t.number) for t in report.front)
-    raise InputError("names no member of the front, and only their weights are kept", where="vitsearch export",
-                     field="--select", value=select, remedy=f"choose one of trials {numbers}")  # fmt: skip

@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from vitsearch import __version__
-from vitsearch.cli import cost, explore, results, run, serve
+from vitsearch.cli import cluster, cost, explore, results, run, serve
 from vitsearch.errors import VitsearchError, hide_passwords
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, results, cost, explore, serve):
+for module in (run, results, cluster, cost, explore, serve):
     module.register(app)
 
 
@@ -39,10 +39,15 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and turn our errors into one message and an exit code."""
+    """Run the command line."""
+    run_app(app)
+
+
+def run_app(commands: typer.Typer) -> None:
+    """Run commands and turn our errors into one message and an exit code."""
     try:
         try:
-            app()
+            commands()
         finally:
             sys.stdout.flush()  # a full disk is told here rather than by the interpreter's last words
     except VitsearchError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitsearch.cli.options import JsonFlag, RunDir, print_json
+from vitsearch.cli.options import DEFAULT_ADDRESS, Address, Folder, JsonFlag, Study, print_json, run_folder
 
 if TYPE_CHECKING:
     from vitsearch.report import StudyReport
@@ -25,12 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def pareto(
-    folder: RunDir,
+    folder: Folder = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the front as a picture.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the front as an interactive page.")] = None,
     landmarks: Annotated[
         bool, typer.Option("--landmarks", help="Show published ImageNet models beside it.")
     ] = False,
+    study: Study = None,
+    address: Address = DEFAULT_ADDRESS,
     json_output: JsonFlag = False,
 ) -> None:
     """Show the Pareto front with its hypervolume and knee; also while the search runs."""
@@ -43,7 +45,8 @@ def pareto(
         raise InputError(
             "needs a picture to show them in", field="--landmarks", remedy="add --png FILE or --html FILE"
         )
-    report = StudyReport.load(open_study(folder))
+    with run_folder(folder, study, address) as run:
+        report = StudyReport.load(open_study(run))
     if png is not None or html is not None:
         from vitsearch.report.plots import front_html, save_front_png
 
@@ -60,8 +63,8 @@ def pareto(
 
 
 def export(
-    folder: RunDir,
     out: Annotated[Path, typer.Option("--out", help="New folder for the bundle.", show_default=False)],
+    folder: Folder = None,
     select: Annotated[
         str, typer.Option("--select", help="knee, best-accuracy, best-eer or trial=N.", metavar="WHICH")
     ] = "knee",
@@ -74,12 +77,18 @@ def export(
             metavar="KIND",
         ),
     ] = None,
+    study: Study = None,
+    address: Address = DEFAULT_ADDRESS,
     json_output: JsonFlag = False,
 ) -> None:
     """Write a front member as a bundle: weights, ONNX (checked), preprocessing, metrics, model card."""
     from vitsearch.cli.exporting import export_trial
+    from vitsearch.export.folder import require_free
 
-    bundle = export_trial(folder, select, out, overwrite=overwrite, int8=int8)
+    if study is not None:
+        require_free(out, overwrite=overwrite)  # before a copy is made
+    with run_folder(folder, study, address, weights=select) as run:
+        bundle = export_trial(run, select, out, overwrite=overwrite, int8=int8)
     if json_output:
         print_json({"bundle": str(bundle.folder), "trial": bundle.metrics.trial,
                     "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitsearch.cli.options import JsonFlag, RunDir, print_json
+from vitsearch.cli.options import DEFAULT_ADDRESS, JsonFlag, Study, Trials, Workers, print_json
 
 if TYPE_CHECKING:
-    from vitsearch.config import JobSpec, TargetSpec, TrainSpec
-    from vitsearch.space import SearchSpace
+    from vitsearch.cli.board import Board
+    from vitsearch.config import JobSpec
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
 
 NAMED_IMAGES = 5
-Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train in all.", show_default=False)]
-Workers = Annotated[int | None, typer.Option("--workers", help="Trainer processes.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,35 +49,66 @@ def run(
     Ctrl-C once stops cleanly and reports what was found; `vitsearch resume` goes on later.
     """
     from vitsearch.cli.folder_job import job_of_folder
-    from vitsearch.cli.session import load_data, new_study, summary_of
-    from vitsearch.cli.teaching import check_named, check_networks
+    from vitsearch.cli.job_checks import check_written, checked_data
+    from vitsearch.cli.session import new_study
     from vitsearch.config import load_job
-    from vitsearch.report import space_of
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
-    space = check_space(job, job_or_folder)
-    check_storage(job, job_or_folder)
-    check_named(space, job.train, job_or_folder)
+    check_written(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     _check_workers(job, workers)
-    data = load_data(job)
-    space = space_of(job, summary_of(data), checked=True)  # what is impossible is told before anything is made
-    check_networks(space, job.train, data)
+    data = checked_data(job)
     out = out.resolve()  # workers may run in another folder
-    store = new_study(job, out)
-    _drive(store, out, data, json_output=json_output)
+    drive(new_study(job, out), out, data, json_output=json_output)
 
 
 def resume(
-    folder: RunDir,
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR|ID]", help="Folder of a run, or a submission.", show_default=False),
+    ] = None,
     trials: Trials = None,
     workers: Workers = None,
+    study: Study = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the Ray cluster."),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, or give it a larger budget.
 
     What job.yaml says of trials, time limit, workers, tracking and the place of the data is taken over; other
     changes need a new study.
+    """
+    from vitsearch.cli.cluster import resume_submitted
+    from vitsearch.errors import InputError
+
+    if (place is None) == (study is None):
+        raise InputError("needs a run: its folder, a submission's ID with --address, or --study NAME, not several",
+                         remedy="give one of them")  # fmt: skip
+    if place is not None and (address is None or Path(place).is_dir()):
+        drive_on(Path(place), trials=trials, workers=workers, json_output=json_output)
+    else:
+        resume_submitted(study or place or "", address or DEFAULT_ADDRESS, trials=trials, workers=workers)
+
+
+def drive_on(
+    folder: Path,
+    *,
+    trials: int | None = None,
+    workers: int | None = None,
+    json_output: bool = False,
+    board: Board | None = None,
+) -> None:
+    """Go on with the study in a folder, with what its job file has changed.
+
+    Args:
+        folder: The run's folder.
+        trials: A larger budget.
+        workers: Other trainers.
+        json_output: Print the front as JSON.
+        board: Shows the search elsewhere too.
     """
     from vitsearch.cli.resuming import as_written, resumed_job
     from vitsearch.cli.session import JOB_FILE, load_data, open_study, write_job
@@ -101,7 +130,7 @@ def resume(
         store.set_job(job)
     if job != written:
         write_job(as_written(job, folder / JOB_FILE), folder)
-    _drive(store, folder, data, json_output=json_output)
+    drive(store, folder, data, json_output=json_output, board=board)
 
 
 def validate(
@@ -110,21 +139,15 @@ def validate(
     json_output: JsonFlag = False,
 ) -> None:
     """Check a job without running it; nothing is created."""
-    from vitsearch.cli.session import load_data, summary_of
-    from vitsearch.cli.teaching import check_named, check_networks
+    from vitsearch.cli.job_checks import check_written, checked_data
+    from vitsearch.cli.session import summary_of
     from vitsearch.config import load_job
-    from vitsearch.report import space_of
     from vitsearch.space import num_configurations
 
     spec = load_job(job)
-    space = check_space(spec, job)
-    check_storage(spec, job)
-    check_named(space, spec.train, job)
+    space = check_written(spec, job)
     size = num_configurations(space)
-    images = load_data(spec) if data else None
-    read = summary_of(images) if images is not None else None
-    if images is not None and read is not None:
-        check_networks(space_of(spec, read, checked=True), spec.train, images)
+    read = summary_of(checked_data(spec)) if data else None
     if json_output:
         found = {} if read is None else {"data": read.model_dump(mode="json")}
         print_json({"valid": True, "name": spec.name, "dimensions": len(space.dimensions), "configurations": size,
@@ -150,104 +173,6 @@ def schema() -> None:
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
 
 
-def check_space(job: JobSpec, where: Path) -> SearchSpace:
-    """The space a job describes, before its data is known.
-
-    Raises:
-        InputError: The space is impossible; the message names the file.
-    """
-    from vitsearch.cli.teaching import check_students
-    from vitsearch.space import SearchSpace, resolve_preset
-
-    spec = resolve_preset(job.space, where=str(where))
-    space = SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
-    check_recipe(space, job.train, where)
-    check_students(space, job.train, where)
-    check_runtimes(space, job.targets, where)
-    return space
-
-
-def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Path) -> None:
-    """Refuse a target none of whose runtimes executes some candidate of the space.
-
-    Raises:
-        InputError: The message names the file, the runtime and the bits.
-    """
-    from vitsearch.config import RUNTIMES
-    from vitsearch.errors import InputError
-
-    for number, target in enumerate(targets):
-        kinds = [RUNTIMES[name] for name in (target.runtime, *target.also)]
-        executed = {kind.bits for kind in kinds if kind.bits is not None}
-        if any(kind.bits is None for kind in kinds):
-            continue
-        for setting in ("precision.weight_bits", "precision.activation_bits"):
-            drawn = {int(bits) for bits in space.values_of(setting) or (32,)}
-            other = sorted(drawn - executed)
-            if other:
-                raise InputError(
-                    f"{target.runtime} executes {_numbers(executed)} bits only, but {setting} can be "
-                    f"{_numbers(other)}",
-                    where=str(where), field=f"targets.{number}.runtime",
-                    remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime to also",
-                )  # fmt: skip
-
-
-def _numbers(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values))
-
-
-def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
-    """Refuse a learning rate that rises, and a recipe without the epochs that a technique has to learn in.
-
-    Raises:
-        InputError: The message names the file, and the technique.
-    """
-    from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, SCORES, TOKEN_RULES
-    from vitsearch.errors import InputError
-    from vitsearch.space import recipes
-
-    for recipe in recipes(space, train).values():
-        if recipe.min_lr > recipe.lr:
-            raise InputError(f"must be at most lr, which can be {recipe.lr:g}", where=str(where),
-                             field="train.min_lr", value=recipe.min_lr, remedy="write a smaller one")  # fmt: skip
-
-    reducers = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
-    scores = {name for name, kind in SCORES.items() if kind.learns}
-    needed = (
-        ("tokens.reducer", reducers, "finetune_epochs", 1),
-        ("tokens.score", scores, "finetune_epochs", 1),
-        ("sparsity.method", LEARNING_PRUNERS, "finetune_epochs", LEARNING_EPOCHS),
-        ("precision.training", {"ste", "lsq"}, "qat_epochs", 1),
-    )
-    for setting, names, epochs, least in needed:
-        drawn = sorted(names & {str(value) for value in space.values_of(setting)})
-        if drawn and getattr(train, epochs) < least:
-            raise InputError(
-                f"must be {least} or more, because {setting} can be {drawn[0]}, which trains in these epochs",
-                where=str(where), field=f"train.{epochs}", value=getattr(train, epochs),
-                remedy=f"write {least} or more, or leave {drawn[0]} out of the space",
-            )  # fmt: skip
-
-
-def check_storage(job: JobSpec, where: Path) -> None:
-    """Refuse a database's address that cannot be one, before anything is created.
-
-    Raises:
-        InputError: The message names the file.
-        MissingExtraError: Its driver comes with an extra.
-    """
-    from vitsearch.errors import InputError
-    from vitsearch.storage import check_url
-
-    try:
-        if job.storage.url is not None:
-            check_url(job.storage.url)
-    except InputError as error:
-        error.where = str(where)
-        raise
-
-
 def _check_workers(job: JobSpec, option: int | None) -> None:
     from vitsearch.errors import InputError
     from workers import check_workers
@@ -259,7 +184,18 @@ def _check_workers(job: JobSpec, option: int | None) -> None:
         raise
 
 
-def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) -> None:
+def drive(
+    store: StudyStore, out: Path, data: ImageData, *, json_output: bool = False, board: Board | None = None
+) -> None:
+    """Search, show it, and say what was found; ends the process where that is no success.
+
+    Args:
+        store: The study.
+        out: The run's folder.
+        data: Its images.
+        json_output: Print the front as JSON.
+        board: Shows the search elsewhere too; then the commands to go on with are told there.
+    """
     from vitsearch.cli.display import make_display
     from vitsearch.cli.ending import next_steps, why_empty
     from vitsearch.cli.front_table import print_front
@@ -272,7 +208,8 @@ def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) 
     stopping = Stopping()
     try:
         with stopping, make_display(quiet=json_output) as display, failures_explained(out):
-            ended = search(store, out, data, display, stopping)
+            shown = display if board is None else board.beside(display)
+            ended = search(store, out, data, shown, stopping)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: vitsearch resume {shlex.quote(str(out))}", err=True)
         sys.exit(stopping.exit_code)
@@ -282,7 +219,7 @@ def _drive(store: StudyStore, out: Path, data: ImageData, *, json_output: bool) 
         print_json({**front_json(ended.report), "ended": ended.reason})
     else:
         print_front(ended.report)
-        typer.echo(next_steps(out, ended))
+        typer.echo(next_steps(out, ended) if board is None else f"\nended: {ended.reason}")
     if ended.interrupted:
         sys.exit(stopping.exit_code)
     if not ended.report.front:

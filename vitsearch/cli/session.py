@@ -38,11 +38,15 @@ class Display:
         on_step: Told what happens next, outside the trial loop.
         on_change: Called after each round of the trial loop.
         on_stop: Told, once, that a person stops the search; inside a signal handler.
+        on_page: Told how to find out the study's page in MLflow, which may change once the server has answered.
+        on_end: Told why the search has ended.
     """
 
     on_step: Callable[[str], None]
     on_change: Callable[[Driver], None]
     on_stop: Callable[[str], None]
+    on_page: Callable[[Callable[[], str]], None] = lambda _: None
+    on_end: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
 
         tracker = Tracker(store, out, job.tracking.uri, job.tracking.experiment)
         tracker.start()
+        display.on_page(lambda: tracker.page)
     display.on_step(f"starting {workers} workers on Ray")
     image_mb = data.images_NHWC.nbytes // 2**20
     ray = local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100)
@@ -226,6 +231,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         display.on_step("delivering to MLflow")
         if not tracker.close(DELIVERY_TIMEOUT_S):
             problems.append("MLflow has not taken everything yet; `vitsearch resume` delivers the rest")
+    display.on_end(reason)
     return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
 
 

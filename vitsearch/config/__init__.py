@@ -15,7 +15,7 @@ from vitsearch.config.job import (
     TargetSpec,
     TrackingSpec,
 )
-from vitsearch.config.loading import load_job, load_json, load_yaml, parse
+from vitsearch.config.loading import load_job, load_json, load_yaml, parse, read_job
 from vitsearch.config.metrics import METRICS, Metric, MetricName
 from vitsearch.config.network import NetworkSpec
 from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
@@ -66,4 +66,5 @@ __all__ = [
     "load_json",
     "load_yaml",
     "parse",
+    "read_job",
 ]

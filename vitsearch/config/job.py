@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -330,14 +331,20 @@ class JobSpec(Spec):
 
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative paths of data and networks made absolute against ``folder``."""
-        job, path = self, self.dataset.path
-        if path is not None and not path.expanduser().is_absolute():
-            job = job.model_copy(
-                update={"dataset": job.dataset.model_copy(update={"path": (folder / path).resolve()})}
-            )
-        train, start = job.train, job.train.pretrained
-        distill = train.distill.with_networks(lambda network: network.resolve_paths(folder))
+
+        def absolute(path: Path) -> Path:
+            expanded = path.expanduser()
+            return expanded if expanded.is_absolute() else (folder / path).resolve()
+
+        return self.with_paths(absolute)
+
+    def with_paths(self, change: Callable[[Path], Path]) -> JobSpec:
+        """The same job with each path of data and networks changed."""
+        dataset, train, start = self.dataset, self.train, self.train.pretrained
+        if dataset.path is not None:
+            dataset = dataset.model_copy(update={"path": change(dataset.path)})
+        distill = train.distill.with_networks(lambda network: network.with_paths(change))
         train = train.model_copy(update={"distill": distill})
         if start is not None:
-            train = train.model_copy(update={"pretrained": start.resolve_paths(folder)})
-        return job.model_copy(update={"train": train})
+            train = train.model_copy(update={"pretrained": start.with_paths(change)})
+        return self.model_copy(update={"dataset": dataset, "train": train})

@@ -15,7 +15,7 @@ from vitsearch.config.job import JobSpec
 from vitsearch.errors import InputError
 
 MAX_FILE_BYTES = 4_000_000
-__all__ = ["MAX_FILE_BYTES", "load_job", "load_json", "load_yaml", "parse", "read_text"]
+__all__ = ["MAX_FILE_BYTES", "load_job", "load_json", "load_yaml", "parse", "read_job", "read_text"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,8 +44,16 @@ def load_job(path: Path) -> JobSpec:
     Raises:
         InputError: The file is missing, unreadable, not YAML or breaks a rule.
     """
-    job = parse(JobSpec, load_yaml(path), where=str(path))
-    return job.resolve_paths(path.resolve().parent)
+    return read_job(path).resolve_paths(path.resolve().parent)
+
+
+def read_job(path: Path) -> JobSpec:
+    """The same with paths as they are written.
+
+    Raises:
+        InputError: As ``load_job``.
+    """
+    return parse(JobSpec, load_yaml(path), where=str(path))
 
 
 def load_yaml(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -31,12 +32,7 @@ class NetworkSpec(Spec):
             raise ValueError("checkpoint holds weights alone; name their network in timm")
         return self
 
-    def resolve_paths(self, folder: Path) -> NetworkSpec:
-        """The same network with relative paths made absolute against ``folder``."""
-        return self.model_copy(
-            update={
-                name: (folder / path.expanduser()).resolve()
-                for name, path in (("checkpoint", self.checkpoint), ("bundle", self.bundle))
-                if path is not None
-            }
-        )
+    def with_paths(self, change: Callable[[Path], Path]) -> NetworkSpec:
+        """The same network with each path changed."""
+        paths = {"checkpoint": self.checkpoint, "bundle": self.bundle}
+        return self.model_copy(update={name: change(path) for name, path in paths.items() if path is not None})

@@ -2,5 +2,15 @@
 
 from vitsearch.report.figures import directions, objective_values, violations
 from vitsearch.report.front import StudyReport, front_of, knee_of, space_of
+from vitsearch.report.selection import select_trial
 
-__all__ = ["StudyReport", "directions", "front_of", "knee_of", "objective_values", "space_of", "violations"]
+__all__ = [
+    "StudyReport",
+    "directions",
+    "front_of",
+    "knee_of",
+    "objective_values",
+    "select_trial",
+    "space_of",
+    "violations",
+]

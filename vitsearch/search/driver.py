@@ -19,12 +19,13 @@ import numpy as np
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
-from vitsearch.messages import EpochReport, ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import EpochReport, ProfileRequest, Progress, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
 from vitsearch.search.mirror import OptunaMirror
+from vitsearch.search.progress import progress_of
 from vitsearch.search.study import Study
 from vitsearch.space import SearchSpace, recipes
 from vitsearch.storage import TrialRecord
@@ -118,6 +119,10 @@ class Driver:
     def request_stop(self) -> None:
         """End the loop soon; running trials go back to the queue, to be resumed from their last epoch."""
         self.stop_requested = True
+
+    def progress(self) -> Progress:
+        """Where the search stands, for live views."""
+        return progress_of(self)
 
     def _past(self) -> Iterator[Past]:
         for trial in self.study.trials.values():

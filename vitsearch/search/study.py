@@ -125,6 +125,11 @@ class Study:
         """Trials by what became of them: done, failed, infeasible, running, waiting, rejected, duplicate."""
         return Counter(fate(trial, self.job) for trial in self.trials.values())
 
+    def num_ended(self) -> int:
+        """Trials that trained to some end: done, failed or infeasible."""
+        counts = self.counts()
+        return sum(counts[fate] for fate in ("done", "failed", "infeasible"))
+
     def knee(self) -> TrialRecord | None:
         """The front member nearest to the ideal point."""
         return knee_of(self.front, self.job, self.data)

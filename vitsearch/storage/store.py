@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -23,6 +24,7 @@ from vitsearch.config import JobSpec
 from vitsearch.cost import Cost
 from vitsearch.errors import StudyError
 from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
+from vitsearch.storage.copy import copy_study
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
 from vitsearch.storage.patience import patiently
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
@@ -86,6 +88,10 @@ class StudyStore:
             wanted = "it is not the only one" if name is None else f"none is named {name!r}"
             raise StudyError(f"no single study matches, since {wanted}; the database holds: {names}")
         return cls(engine, found[0])
+
+    def copy_to(self, folder: Path) -> JobSpec:
+        """Write the study into a database file of its own; see ``copy_study``."""
+        return copy_study(self._engine, self.study_id, folder)
 
     @patiently
     def study(self) -> StudyRecord:

@@ -46,6 +46,11 @@ def experiment_url(base_url: str, experiment_id: str) -> str:
     return f"{_page(base_url)}/experiments/{quote(experiment_id, safe='')}/runs?{LAYOUT}"
 
 
+def experiments_url(base_url: str) -> str:
+    """The page with all experiments."""
+    return f"{_page(base_url)}/experiments?{LAYOUT}"
+
+
 def run_url(base_url: str, experiment_id: str, run_id: str) -> str:
     """The page of one run."""
     return f"{_page(base_url)}/experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}?{LAYOUT}"
@@ -61,7 +66,7 @@ def study_url(base_url: str, out: Path, job: JobSpec) -> str:
         return hide_passwords(base_url)
     name = experiment_name(job)
     found = _stored_id(out / DATABASE, name) if job.tracking.uri is None else _served_id(base_url, name)
-    return f"{_page(base_url)}/experiments?{LAYOUT}" if found is None else experiment_url(base_url, found)
+    return experiments_url(base_url) if found is None else experiment_url(base_url, found)
 
 
 def server_command(out: Path, port: int) -> list[str]:

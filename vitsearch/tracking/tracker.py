@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vitsearch.errors import hide_passwords
 from vitsearch.storage import OutboxRecord, StudyStore
-from vitsearch.tracking.addresses import default_uri
+from vitsearch.tracking.addresses import default_uri, experiment_url, experiments_url
 
 if TYPE_CHECKING:
     from vitsearch.tracking.view import View
@@ -45,8 +45,16 @@ class Tracker:
         self._closing, self._giving_up = threading.Event(), threading.Event()
         self._wake = threading.Event()
         self._view: View | None = None
-        self._last_error = ""
+        self._last_error = self._page = ""
+        self._has_told = False
         self._thread = threading.Thread(target=self._run, name="vitsearch-mlflow", daemon=True)
+
+    @property
+    def page(self) -> str:
+        """The study's page on the tracking server; its list of experiments until the server has answered."""
+        if self._is_local or not self._uri.startswith(("http://", "https://")):
+            return ""
+        return self._page or experiments_url(self._uri)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -68,6 +76,8 @@ class Tracker:
 
     def _run(self) -> None:
         pause_s = 0.0
+        if not self._is_local:
+            self._greet()
         while not self._giving_up.is_set():
             closing = self._closing.is_set()
             try:
@@ -84,6 +94,13 @@ class Tracker:
                 pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))
             if not more:
                 self._pause(pause_s or POLL_S)
+
+    def _greet(self) -> None:
+        """Make the experiment before there is anything to tell, so that people find its page."""
+        try:
+            self._mlflow()
+        except Exception as error:  # noqa: BLE001 - as below
+            self._warn(error)
 
     def _pause(self, seconds: float) -> None:
         if self._wake.wait(seconds) and not self._giving_up.is_set():
@@ -104,12 +121,12 @@ class Tracker:
             batch = messages[:1]
             log.warning("MLflow is not told of %r: this vitsearch does not know that message", messages[0].kind)
         self._store.mark_delivered([message.id for message in batch])
-        self._last_error = ""
+        self._last_error, self._has_told = "", True
         return True
 
     def _leave(self) -> None:
         """Say in MLflow that an interrupted study is not running any more."""
-        if self._view is not None and self._store.study().state == "interrupted":
+        if self._has_told and self._view is not None and self._store.study().state == "interrupted":
             self._view.interrupt()
 
     def _mlflow(self) -> View:
@@ -120,6 +137,7 @@ class Tracker:
             client, experiment_id = connect(
                 self._store.study().job, self._out, self._uri, self._experiment, is_local=self._is_local
             )
+            self._page = experiment_url(self._uri, experiment_id)
             self._view = View(client, experiment_id, self._store, self._out)
         return self._view
 

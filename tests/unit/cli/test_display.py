@@ -12,9 +12,10 @@ from rich.console import Console
 
 from tests.unit.report.factory import job
 from vitsearch.candidate import Architecture, Candidate
-from vitsearch.cli.display import eta_s, headline, live_view, make_display
+from vitsearch.cli.display import headline, live_view, make_display
 from vitsearch.messages import EpochReport
 from vitsearch.search import Driver
+from vitsearch.search.progress import progress_of
 
 CANDIDATE = Candidate(
     architecture=Architecture(
@@ -42,11 +43,13 @@ def driver(
         front=front,
         trials={r.trial: SimpleNamespace(number=r.trial, candidate=CANDIDATE) for r in workers.values()},
         counts=lambda: Counter(counts),
+        num_ended=lambda: sum(counts.get(fate, 0) for fate in ("done", "failed", "infeasible")),
         hypervolume=lambda: 12.345678,
     )
     made: Any = SimpleNamespace(
         job=spec, study=study, budget=SimpleNamespace(elapsed_s=elapsed_s), running=workers
     )
+    made.progress = lambda: progress_of(made)
     return cast("Driver", made)
 
 
@@ -58,20 +61,20 @@ def report(epoch: int, accuracy: float | None) -> EpochReport:
 
 def drawn(one: Driver) -> list[str]:
     console = Console(width=160, record=True, force_terminal=True, file=io.StringIO())
-    console.print(live_view(one))
+    console.print(live_view(one.progress()))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def test_the_headline_counts_and_names_the_best():
     one = driver([0.5, 0.9312], done=3, failed=1, rejected=2, duplicate=4)
-    assert headline(one) == (
+    assert headline(one.progress()) == (
         "4/8 trials · front 2 · best accuracy 93.1 % · hypervolume 12.35 · rejected 2 · duplicate 4 · failed 1"
         " · elapsed 30 s · left about 30 s"
     )
 
 
 def test_the_headline_before_anything_has_ended():
-    assert headline(driver(elapsed_s=61.0)) == "0/8 trials · front 0 · elapsed 1 min 01 s"
+    assert headline(progress_of(driver(elapsed_s=61.0))) == "0/8 trials · front 0 · elapsed 1 min 01 s"
 
 
 @pytest.mark.parametrize(
@@ -87,20 +90,18 @@ def test_the_headline_before_anything_has_ended():
     ],
 )
 def test_time_left_is_the_pace_so_far_within_the_limit(settings: dict[str, Any], expected: float | None):
-    one = driver(**settings)
-    counts = one.study.counts()
-    assert eta_s(one, sum(counts[fate] for fate in ("done", "failed", "infeasible"))) == expected
+    assert progress_of(driver(**settings)).left_s == expected
 
 
 @pytest.mark.parametrize(("elapsed_s", "words"), [(59.4, "59 s"), (3599, "59 min 59 s"), (7260, "2 h 01 min")])
 def test_durations(elapsed_s: float, words: str):
-    assert headline(driver(elapsed_s=elapsed_s)).endswith(f"elapsed {words}")
+    assert headline(progress_of(driver(elapsed_s=elapsed_s))).endswith(f"elapsed {words}")
 
 
 def test_the_table_has_a_bar_for_the_study_and_a_row_with_a_bar_for_each_worker():
     one = driver([0.9], {"w1": report(5, 0.815), "w0": report(2, None), "w2": None}, done=2)
     lines = drawn(one)
-    assert lines[0] == headline(one)
+    assert lines[0] == headline(one.progress())
     assert len(lines[1]) == 60
     assert set(lines[1]) <= set("━╸╺")
     assert lines[2].split() == ["worker", "trial", "candidate", "epoch", "accuracy"]

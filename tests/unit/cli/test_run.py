@@ -8,8 +8,9 @@ import pytest
 
 from tests.unit.report import factory
 from vitsearch.candidate import LEARNING_PRUNERS, PRUNERS
-from vitsearch.cli import run, session
-from vitsearch.cli.run import check_recipe, skipped_note
+from vitsearch.cli import job_checks, run, session
+from vitsearch.cli.job_checks import check_recipe
+from vitsearch.cli.run import skipped_note
 from vitsearch.config import JobSpec, SpaceSpec, TrainSpec
 from vitsearch.errors import InputError
 from vitsearch.space import SearchSpace
@@ -40,7 +41,7 @@ def drive(
     monkeypatch.setattr(session, "search", lambda *_: ended)
     data: Any = SimpleNamespace(skipped=("cats/1.png",))
     try:
-        run._drive(cast("Any", None), folder, data, json_output=json_output)
+        run.drive(cast("Any", None), folder, data, json_output=json_output)
     except SystemExit as left:
         return int(str(left.code))
     return 0
@@ -89,11 +90,11 @@ def test_what_learns_needs_epochs_to_learn_in(fixed: dict[str, Any], epochs: str
         "dimensions": {"architecture.width": {"choices": [16, 32]}},
     }  # fmt: skip
     job: dict[str, Any] = {"name": "a", "dataset": {"kind": "digits"}, "space": space}
-    run.check_space(JobSpec.model_validate(job), Path("job.yaml"))
+    job_checks.check_space(JobSpec.model_validate(job), Path("job.yaml"))
     with pytest.raises(
         InputError, match=f"must be 1 or more, because .* can be {list(fixed.values())[-1]}"
     ) as caught:
-        run.check_space(JobSpec.model_validate({**job, "train": {epochs: 0}}), Path("job.yaml"))
+        job_checks.check_space(JobSpec.model_validate({**job, "train": {epochs: 0}}), Path("job.yaml"))
     assert caught.value.field == f"train.{epochs}"
 
 
@@ -118,10 +119,10 @@ def test_a_runtime_of_integers_needs_candidates_of_its_bits(
     targets = [{"runtime": "onnxruntime_int8_dynamic", **target}]
     job = JobSpec.model_validate({"name": "a", "dataset": {"kind": "digits"}, "space": space, "targets": targets})
     if not refused:
-        run.check_space(job, Path("job.yaml"))
+        job_checks.check_space(job, Path("job.yaml"))
         return
     with pytest.raises(InputError, match=f"executes 8 bits only, but {refused}") as caught:
-        run.check_space(job, Path("job.yaml"))
+        job_checks.check_space(job, Path("job.yaml"))
     assert caught.value.field == "targets.0.runtime"
     assert "in the space, or add a float runtime to also" in caught.value.remedy
 
@@ -162,10 +163,10 @@ def test_patches_to_compare_with_a_teacher_must_be_there(tokens: dict[str, Any],
         train = {"tokens": setting, "finetune_epochs": 1, "distill": {**distill, "teacher": {"timm": "resnet18"}}}
         job = JobSpec.model_validate({"name": "a", "dataset": {"kind": "digits"}, "space": space, "train": train})
         if not refused:
-            run.check_space(job, Path("job.yaml"))
+            job_checks.check_space(job, Path("job.yaml"))
             continue
         with pytest.raises(InputError) as caught:
-            run.check_space(job, Path("job.yaml"))
+            job_checks.check_space(job, Path("job.yaml"))
         assert str(caught.value) == (
             "job.yaml: train.tokens: tokens compare patches after a block that keeps all of them, but tome can "
             "remove some in block 1 from the start of training, but got 'start'; name tokens.blocks from 2 on, or "
@@ -216,7 +217,7 @@ METHODS = {"train.distill.method": {"choices": ["none", "soft", "hard"]}}
 )  # fmt: skip
 def test_how_candidates_are_taught_must_go_with_the_job(job: JobSpec, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        run.check_space(job, Path("job.yaml"))
+        job_checks.check_space(job, Path("job.yaml"))
     assert message in str(caught.value)
     assert str(caught.value).startswith("job.yaml: ")
 
@@ -228,7 +229,7 @@ def test_a_learning_rate_does_not_rise(place: str) -> None:
     if place == "job":
         job = job.model_copy(update={"train": TrainSpec(lr=1e-6)})
     with pytest.raises(InputError) as caught:
-        run.check_space(job, Path("job.yaml"))
+        job_checks.check_space(job, Path("job.yaml"))
     assert str(caught.value) == (
         "job.yaml: train.min_lr: must be at most lr, which can be 1e-06, but got 1e-05; write a smaller one"
     )
@@ -237,11 +238,11 @@ def test_a_learning_rate_does_not_rise(place: str) -> None:
 def test_ways_to_teach_can_be_searched() -> None:
     distilled = {"architecture.distilled": {"choices": [False, True]}}
     deit = {"train.distill.method": {"choices": ["deit"], "when": {"architecture.distilled": True}}}
-    run.check_space(taught_job(TEACHER, METHODS), Path("job.yaml"))
-    run.check_space(taught_job(TEACHER, {**distilled, **deit}), Path("job.yaml"))
+    job_checks.check_space(taught_job(TEACHER, METHODS), Path("job.yaml"))
+    job_checks.check_space(taught_job(TEACHER, {**distilled, **deit}), Path("job.yaml"))
     mixup = {"train.mixup": {"low": 0.0, "high": 0.5}}
-    run.check_space(taught_job({**TEACHER, "cache": False}, {**METHODS, **mixup}), Path("job.yaml"))
-    run.check_space(taught_job(TEACHER, METHODS, **{"train.mixup": 0.5}), Path("job.yaml"))
+    job_checks.check_space(taught_job({**TEACHER, "cache": False}, {**METHODS, **mixup}), Path("job.yaml"))
+    job_checks.check_space(taught_job(TEACHER, METHODS, **{"train.mixup": 0.5}), Path("job.yaml"))
 
 
 def test_other_rankings_need_none():

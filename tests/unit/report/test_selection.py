@@ -9,11 +9,10 @@ from typer.testing import CliRunner
 
 from tests.unit.report.factory import DATA, add_trials, job, report
 from vitsearch.cli import exporting
-from vitsearch.cli.exporting import select_trial
 from vitsearch.cli.main import app
 from vitsearch.cli.session import new_study
 from vitsearch.errors import InputError, StudyError
-from vitsearch.report import StudyReport
+from vitsearch.report import StudyReport, select_trial
 
 
 @pytest.fixture

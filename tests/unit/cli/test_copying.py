@@ -1,0 +1,89 @@
+"""A study packed as a folder that stands alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.factory import add_trials, job
+from vitsearch.cli.copying import pack_study, unpack_study
+from vitsearch.cli.results import front_json
+from vitsearch.cli.session import new_study, open_study
+from vitsearch.errors import InputError
+from vitsearch.report import StudyReport
+from vitsearch.search import artifact_dir, final_dir
+from vitsearch.storage import DataSummary
+
+
+@pytest.fixture
+def study(tmp_path: Path, data: DataSummary) -> Path:
+    out = tmp_path / "study"
+    store = new_study(job(), out)
+    store.acquire()
+    store.set_data(data)
+    add_trials(store, 12)
+    for folder in (artifact_dir(out, 3), final_dir(out, 3), artifact_dir(out, 5)):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "epoch.pt").write_bytes(b"half a training")
+    return out
+
+
+@pytest.fixture
+def data() -> DataSummary:
+    from tests.unit.report.factory import DATA
+
+    return DATA
+
+
+def copied(study: Path, weights: str, to: Path) -> Path:
+    archive = to / "study.tar"
+    facts = pack_study(study, weights, archive)
+    assert facts == {
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "bytes": archive.stat().st_size
+    }  # fmt: skip
+    folder = to / "copy"
+    folder.mkdir()
+    unpack_study(archive, folder)
+    return folder
+
+
+def test_a_copy_tells_the_same_front_while_the_study_runs(study: Path, tmp_path: Path):
+    copy = copied(study, "none", tmp_path)
+    assert {file.name for file in copy.iterdir()} == {"job.yaml", "study.db"}
+    here, there = (StudyReport.load(open_study(folder)) for folder in (study, copy))
+    assert front_json(there) == front_json(here)
+    assert [t.model_dump() for t in there.trials] == [t.model_dump() for t in here.trials]
+    store = open_study(copy)
+    store.acquire()  # the original's lease has not come along
+    store.release("finished")
+
+
+def test_the_weights_of_a_selection_come_along_and_checkpoints_do_not(study: Path, tmp_path: Path):
+    front = [trial.number for trial in StudyReport.load(open_study(study)).front]
+    chosen = front[0]
+    artifact_dir(study, chosen).mkdir(parents=True, exist_ok=True)
+    (artifact_dir(study, chosen) / "model.safetensors").write_bytes(b"chosen")
+    copy = copied(study, f"trial={chosen}", tmp_path)
+    files = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.suffix in {".safetensors", ".pt"}}
+    expected = {str(artifact_dir(Path(), chosen) / "model.safetensors")}
+    assert files - {str(final_dir(Path(), chosen) / "model.safetensors")} == expected
+
+
+def test_nothing_leaves_the_folder(tmp_path: Path):
+    archive = tmp_path / "evil.tar"
+    with tarfile.open(archive, "w") as package:
+        entry = tarfile.TarInfo("../outside.txt")
+        entry.size = 4
+        package.addfile(entry, io.BytesIO(b"evil"))
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(InputError, match="is no study's archive"):
+        unpack_study(archive, tmp_path / "copy")
+    assert not (tmp_path / "outside.txt").exists()
+    archive.write_bytes(b"no archive at all")
+    with pytest.raises(InputError, match="is no study's archive"):
+        unpack_study(archive, tmp_path / "copy")

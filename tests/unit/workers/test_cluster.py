@@ -1,0 +1,76 @@
+"""The Jobs API's client against servers that are no Ray of ours."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from vitsearch.errors import InputError, StudyError
+from workers import Cluster
+
+
+@contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    """A server that says the same to everybody."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_another_ray_is_refused_with_both_versions():
+    version = json.dumps({"version": "4", "ray_version": "2.31.0", "ray_commit": "x", "session_name": "x"})
+    with answering(200, version) as address:
+        with pytest.raises(StudyError, match=r"runs Ray 2\.31\.0, and this vitsearch works with Ray >=2\.60,<3"):
+            Cluster(address, supported=">=2.60,<3")
+        assert Cluster(address, supported=">=2.31").address == address
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (404, "nothing here", "is not the dashboard of a Ray cluster"),
+        (200, "<html>a router's page</html>", "is not the dashboard of a Ray cluster"),
+        (401, "who are you?", "wants a token"),
+        (403, "not you", "refuses this token"),
+        (500, "oops", "does not answer"),
+    ],
+)
+def test_what_is_no_cluster_is_one_line(status: int, body: str, message: str):
+    with answering(status, body) as address, pytest.raises(StudyError, match=message) as caught:
+        Cluster(address)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["", "http://", "ftp://host", "http://host:x", "host:99999"])
+def test_what_is_no_address_is_refused(address: str):
+    with pytest.raises(InputError, match="must be the address of a Ray dashboard"):
+        Cluster(address)
+
+
+def test_variables_of_ray_do_not_outrank_the_address(monkeypatch: pytest.MonkeyPatch):
+    version = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "x"})
+    with answering(200, version) as address:
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        assert Cluster(address).address == address

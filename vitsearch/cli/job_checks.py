@@ -1,0 +1,143 @@
+"""What is checked of a job before anything is made: space, recipe, runtimes, database, networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitsearch.config import JobSpec, TargetSpec, TrainSpec
+    from vitsearch.space import SearchSpace
+    from vitsearch.train.data import ImageData
+
+
+def check_written(job: JobSpec, where: Path) -> SearchSpace:
+    """Refuse what can be seen to be wrong in a job before its data is read.
+
+    Returns:
+        Its space.
+
+    Raises:
+        InputError: The message names the file.
+        MissingExtraError: The job's database needs an extra.
+    """
+    from vitsearch.cli.teaching import check_named
+
+    space = check_space(job, where)
+    check_storage(job, where)
+    check_named(space, job.train, where)
+    return space
+
+
+def checked_data(job: JobSpec) -> ImageData:
+    """The job's images, once space and networks are seen to fit them.
+
+    Raises:
+        InputError: They do not; nothing has been made yet.
+    """
+    from vitsearch.cli.session import load_data, summary_of
+    from vitsearch.cli.teaching import check_networks
+    from vitsearch.report import space_of
+
+    data = load_data(job)
+    check_networks(space_of(job, summary_of(data), checked=True), job.train, data)
+    return data
+
+
+def check_space(job: JobSpec, where: Path) -> SearchSpace:
+    """The space a job describes, before its data is known.
+
+    Raises:
+        InputError: The space is impossible; the message names the file.
+    """
+    from vitsearch.cli.teaching import check_students
+    from vitsearch.space import SearchSpace, resolve_preset
+
+    spec = resolve_preset(job.space, where=str(where))
+    space = SearchSpace(spec, in_chans=job.dataset.in_chans or 3, num_classes=10, where=str(where))
+    check_recipe(space, job.train, where)
+    check_students(space, job.train, where)
+    check_runtimes(space, job.targets, where)
+    return space
+
+
+def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Path) -> None:
+    """Refuse a target none of whose runtimes executes some candidate of the space.
+
+    Raises:
+        InputError: The message names the file, the runtime and the bits.
+    """
+    from vitsearch.config import RUNTIMES
+    from vitsearch.errors import InputError
+
+    for number, target in enumerate(targets):
+        kinds = [RUNTIMES[name] for name in (target.runtime, *target.also)]
+        executed = {kind.bits for kind in kinds if kind.bits is not None}
+        if any(kind.bits is None for kind in kinds):
+            continue
+        for setting in ("precision.weight_bits", "precision.activation_bits"):
+            drawn = {int(bits) for bits in space.values_of(setting) or (32,)}
+            other = sorted(drawn - executed)
+            if other:
+                raise InputError(
+                    f"{target.runtime} executes {_numbers(executed)} bits only, but {setting} can be "
+                    f"{_numbers(other)}",
+                    where=str(where), field=f"targets.{number}.runtime",
+                    remedy=f"fix {setting}: {min(executed)} in the space, or add a float runtime to also",
+                )  # fmt: skip
+
+
+def _numbers(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
+    """Refuse a learning rate that rises, and a recipe without the epochs that a technique has to learn in.
+
+    Raises:
+        InputError: The message names the file, and the technique.
+    """
+    from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, SCORES, TOKEN_RULES
+    from vitsearch.errors import InputError
+    from vitsearch.space import recipes
+
+    for recipe in recipes(space, train).values():
+        if recipe.min_lr > recipe.lr:
+            raise InputError(f"must be at most lr, which can be {recipe.lr:g}", where=str(where),
+                             field="train.min_lr", value=recipe.min_lr, remedy="write a smaller one")  # fmt: skip
+
+    reducers = {name for name, rule in TOKEN_RULES.items() if rule.examples()[0].learns}
+    scores = {name for name, kind in SCORES.items() if kind.learns}
+    needed = (
+        ("tokens.reducer", reducers, "finetune_epochs", 1),
+        ("tokens.score", scores, "finetune_epochs", 1),
+        ("sparsity.method", LEARNING_PRUNERS, "finetune_epochs", LEARNING_EPOCHS),
+        ("precision.training", {"ste", "lsq"}, "qat_epochs", 1),
+    )
+    for setting, names, epochs, least in needed:
+        drawn = sorted(names & {str(value) for value in space.values_of(setting)})
+        if drawn and getattr(train, epochs) < least:
+            raise InputError(
+                f"must be {least} or more, because {setting} can be {drawn[0]}, which trains in these epochs",
+                where=str(where), field=f"train.{epochs}", value=getattr(train, epochs),
+                remedy=f"write {least} or more, or leave {drawn[0]} out of the space",
+            )  # fmt: skip
+
+
+def check_storage(job: JobSpec, where: Path) -> None:
+    """Refuse a database's address that cannot be one, before anything is created.
+
+    Raises:
+        InputError: The message names the file.
+        MissingExtraError: Its driver comes with an extra.
+    """
+    from vitsearch.errors import InputError
+    from vitsearch.storage import check_url
+
+    try:
+        if job.storage.url is not None:
+            check_url(job.storage.url)
+    except InputError as error:
+        error.where = str(where)
+        raise

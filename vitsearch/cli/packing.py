@@ -1,0 +1,102 @@
+"""What travels to a cluster with a job: our code, the job, and the files that it names by relative paths."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from vitsearch.config import JobSpec
+from vitsearch.errors import InputError
+
+JOB_NAME = "job.yaml"
+FILES = "files"
+REQUIREMENTS = "requirements.json"
+MAX_MB = 400  # Ray's head takes no more than 500 in one piece
+MTIME = (2020, 1, 1, 0, 0, 0)  # the same content is the same package, which the cluster then has already
+
+
+def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None = None, where: str = "") -> None:
+    """Write a zip file from which a cluster's head runs this vitsearch.
+
+    Args:
+        to: The file.
+        job: The job with paths as written; None for a package without one.
+        folder: Where its relative paths begin.
+        where: The job's file, for messages.
+
+    Raises:
+        InputError: A file that the job names is missing, or they are too large together.
+    """
+    from vitsearch.cli.session import job_yaml
+
+    brought: dict[Path, str] = {}
+
+    def travel(path: Path) -> Path:
+        if path.expanduser().is_absolute():
+            return path
+        source = ((folder or Path()) / path).resolve()
+        return Path(brought.setdefault(source, f"{FILES}/{len(brought)}-{source.name}"))
+
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
+        for source, name in _code():
+            _add(package, source, name)
+        package.writestr(_entry(REQUIREMENTS), json.dumps(metadata.requires("vitsearch") or []))
+        if job is not None:
+            package.writestr(_entry(JOB_NAME), job_yaml(job.with_paths(travel)))
+            _check_size(brought, where)
+            for source, name in brought.items():
+                for file in _files(source):
+                    _add(
+                        package, file, name if file == source else f"{name}/{file.relative_to(source).as_posix()}"
+                    )
+
+
+def _code() -> Iterator[tuple[Path, str]]:
+    """Our two packages and the presets, which stand apart in a checkout."""
+    import vitsearch
+    import workers
+
+    for package in (vitsearch, workers):
+        root = Path(str(package.__file__)).parent
+        for file in _files(root):
+            if file.suffix != ".pyc":
+                yield file, f"{root.name}/{file.relative_to(root).as_posix()}"
+    presets = Path(str(vitsearch.__file__)).parents[1] / "search_spaces"
+    if presets.is_dir():
+        for file in sorted(presets.glob("*.yaml")):
+            yield file, f"vitsearch/_search_spaces/{file.name}"
+
+
+def _files(source: Path) -> list[Path]:
+    return [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
+
+
+def _check_size(brought: dict[Path, str], where: str) -> None:
+    for source in brought:
+        if not source.exists():
+            raise InputError("names a file that does not exist here", where=where, value=str(source),
+                             remedy="a relative path travels with the job; write an absolute one for a file that "
+                             "lies on the cluster")  # fmt: skip
+    num_mb = sum(file.stat().st_size for source in brought for file in _files(source)) / 1e6
+    if num_mb > MAX_MB:
+        named = ", ".join(str(source) for source in brought)
+        raise InputError(
+            f"names files of {num_mb:,.0f} MB in all ({named}), and at most {MAX_MB} MB travel with a job",
+            where=where, remedy="put them where the cluster sees them, and write an absolute path",
+        )  # fmt: skip
+
+
+def _add(package: zipfile.ZipFile, source: Path, name: str) -> None:
+    with source.open("rb") as file, package.open(_entry(name), "w", force_zip64=True) as entry:
+        shutil.copyfileobj(file, entry)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, MTIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry

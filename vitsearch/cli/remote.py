@@ -1,0 +1,239 @@
+"""Studies on a cluster, from a machine that shares nothing with it: reached through its Jobs API."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitsearch import __version__
+from vitsearch.cli.copying import unpack_study
+from vitsearch.cli.packing import write_package
+from vitsearch.errors import InputError, StudyError, VitsearchError
+from vitsearch.messages import LiveState
+
+if TYPE_CHECKING:
+    from vitsearch.config import JobSpec
+    from workers import Cluster, Submitted
+
+MODULE = "python -m vitsearch.cli.on_cluster"
+POLL_S = 0.5
+START_TIMEOUT_S = 300.0
+
+
+class RemoteError(VitsearchError):
+    """A job on the cluster ended with an error; the message and the exit code are its own."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def connect(address: str) -> Cluster:
+    """The cluster at an address.
+
+    Raises:
+        InputError: The address is none.
+        StudyError: It does not answer, does not let us in, or runs another Ray.
+    """
+    from workers import Cluster
+
+    ours = [text for text in metadata.requires("vitsearch") or [] if text.startswith("ray")]
+    return Cluster(address, supported=re.sub(r"^ray(\[[^]]*\])?", "", ours[0]) if ours else "")
+
+
+def begin(cluster: Cluster, job: JobSpec, out: str, *, folder: Path, where: str) -> Submitted:
+    """Submit a new study.
+
+    Args:
+        cluster: Where to.
+        job: The job with paths as written.
+        out: The study's folder on the cluster.
+        folder: Where the job's relative paths begin.
+        where: The job's file, for messages.
+    """
+    _refuse_if_running(cluster, job.name, out)
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        package = Path(temporary) / "package.zip"
+        write_package(package, job, folder=folder, where=where)
+        return _submit(cluster, job.name, out, f"run --out {shlex.quote(out)}", package)
+
+
+def go_on(cluster: Cluster, study: str, out: str, *, trials: int | None, workers: int | None) -> Submitted:
+    """Submit the rest of a study, or a larger budget for it."""
+    _refuse_if_running(cluster, study, out)
+    given = {"--trials": trials, "--workers": workers}
+    options = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        package = Path(temporary) / "package.zip"
+        write_package(package)
+        return _submit(cluster, study, out, f"resume --out {shlex.quote(out)}{options}", package)
+
+
+def _submit(cluster: Cluster, study: str, out: str, command: str, package: Path) -> Submitted:
+    submission = f"{study}-{secrets.token_hex(3)}"
+    facts = {"study": study, "out": out, "version": __version__}
+    cluster.submit(submission=submission, command=f"exec {MODULE} {command}", package=package, metadata=facts)
+    return cluster.job(submission)
+
+
+def _refuse_if_running(cluster: Cluster, study: str, out: str) -> None:
+    """Say at once what the study's lease would say in a while."""
+    for job in cluster.jobs():
+        if not job.has_ended and (job.study, job.out) == (study, out):
+            raise StudyError(
+                f"study {study!r} is being driven already by submission {job.id}; "
+                f"watch it with: vitsearch watch {job.id} --address {cluster.address}"
+            )
+
+
+def state_of(cluster: Cluster, job: Submitted) -> LiveState | None:
+    """What a search tells of itself; None before it has begun."""
+    from workers import state_file
+
+    content = cluster.read(job, state_file(job.id))
+    if content is None:
+        return None
+    with suppress(ValueError):  # written by another version
+        return LiveState.model_validate_json(content)
+    return None
+
+
+def wait_until_begun(cluster: Cluster, job: Submitted, on_step: Callable[[str], None]) -> LiveState | None:
+    """Follow a submission until its trials run; what is wrong with a job shows by then.
+
+    Args:
+        cluster: Where it is.
+        job: The submission.
+        on_step: Told what it does meanwhile.
+
+    Returns:
+        Its state; None where it has not begun in five minutes.
+
+    Raises:
+        RemoteError: It ended with an error.
+    """
+    deadline, step = time.monotonic() + START_TIMEOUT_S, ""
+    while time.monotonic() < deadline:
+        job = cluster.job(job.id)
+        state = state_of(cluster, job)
+        if job.has_ended:
+            raise_if_failed(cluster, job)
+            return state
+        if state is not None and state.progress is not None:
+            return state
+        now = f"waiting for the cluster ({job.status.lower()})" if state is None else state.step
+        if now and now != step:
+            step = now
+            on_step(now)
+        time.sleep(POLL_S)
+    return None
+
+
+def raise_if_failed(cluster: Cluster, job: Submitted) -> None:
+    """Raise what a job's own last words say.
+
+    Raises:
+        RemoteError: The job ended with an error.
+    """
+    if job.status == "FAILED":
+        words = last_error(cluster.log(job)) or job.message or "it failed without a word"
+        raise RemoteError(f"submission {job.id} ended with: {words}", job.exit_code or 1)
+
+
+def last_error(log: str) -> str:
+    """The last error that a log tells, without its first word; empty where there is none."""
+    _, found, rest = log.rpartition("\nerror: ")
+    return rest.strip() if found else ""
+
+
+@contextmanager
+def copied_study(
+    address: str, study: str, weights: str = "none", on_step: Callable[[str], None] = lambda _: None
+) -> Iterator[Path]:
+    """A copy of a study of a cluster, in a folder that is gone afterwards.
+
+    Args:
+        address: Of the cluster.
+        study: Its name, one of its submissions, or its folder on the cluster.
+        weights: As ``pack_study`` takes it.
+        on_step: Told what happens.
+
+    Raises:
+        InputError: The cluster knows no such study, or the selection names no model of it.
+        StudyError: The cluster does not answer, or the study has found nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        folder = Path(temporary) / "study"
+        folder.mkdir()
+        copy_study_here(connect(address), study, weights, folder, on_step)
+        yield folder
+
+
+def copy_study_here(
+    cluster: Cluster, study: str, weights: str, folder: Path, on_step: Callable[[str], None]
+) -> None:
+    """Copy a study of a cluster into a folder; see ``copied_study``."""
+    from workers import state_file
+
+    out = out_of(cluster, study)
+    submission = f"copy-{secrets.token_hex(6)}"
+    command = f"exec {MODULE} hand-out --out {shlex.quote(out)} --weights {shlex.quote(weights)}"
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        package = Path(temporary) / "package.zip"
+        write_package(package)
+        on_step("asking the cluster for a copy of the study")
+        cluster.submit(submission=submission, command=command, package=package, metadata={"copy": study})
+        job = cluster.info(submission)
+        try:
+            facts = _wait_for_facts(cluster, submission, state_file(submission))
+            job = cluster.info(submission)
+            archive = Path(temporary) / "study.tar"
+            on_step(f"copying {int(facts['bytes']) / 1e6:.1f} MB")
+            cluster.download(job, str(facts["file"]), archive, sha256=str(facts["sha256"]))
+        finally:
+            _dismiss(cluster, job)
+        unpack_study(archive, folder)
+
+
+def out_of(cluster: Cluster, study: str) -> str:
+    """The folder of a study on the cluster.
+
+    Raises:
+        InputError: The cluster knows no such study.
+    """
+    return study if study.startswith("/") else cluster.job(study).out
+
+
+def _wait_for_facts(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        job = cluster.info(submission)
+        content = cluster.read(job, name)
+        if content is not None:
+            found: dict[str, Any] = json.loads(content)
+            return found
+        if job.has_ended:
+            words = last_error(cluster.log(job)) or job.message
+            raise InputError(words) if job.exit_code == InputError.exit_code else StudyError(words)
+        time.sleep(POLL_S)
+    raise StudyError(f"the cluster at {cluster.address} has not handed out the study in {START_TIMEOUT_S:g} s")
+
+
+def _dismiss(cluster: Cluster, job: Submitted) -> None:
+    """Stop the helper and take it off the cluster's list; its time is limited anyway."""
+    with suppress(VitsearchError):
+        cluster.stop(job)
+        for _ in range(20):
+            if cluster.info(job.id).has_ended:
+                cluster.forget(job)
+                return
+            time.sleep(POLL_S)
