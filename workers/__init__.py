@@ -1,6 +1,7 @@
 """The Ray side of vitsearch: trainer and profiler actors, the executor that drives them, and the Jobs API."""
 
 from workers.cluster import Cluster, Submitted, state_file
+from workers.crew import Crew, crew_of
 from workers.executor import RayExecutor
 from workers.inside import StateFile, log_folder, this_submission
 from workers.resources import check_workers, default_workers, local_ray
@@ -8,11 +9,13 @@ from workers.shared_data import SharedData
 
 __all__ = [
     "Cluster",
+    "Crew",
     "RayExecutor",
     "SharedData",
     "StateFile",
     "Submitted",
     "check_workers",
+    "crew_of",
     "default_workers",
     "local_ray",
     "log_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,20 @@ from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
 from vitsearch.messages import EpochReport, Outcome, ProfileRequest, TrialRequest
-from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost
+from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerTaken
 from workers.measuring import Target
+from workers.pool import Pool, Worker
 from workers.resources import reason_of
+from workers.share import Share
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
 
 Answers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]  # classes, log-probabilities
 
 REPORTS_EVERY_S = 0.5
+READY_POLL_S = 0.5
+TELL_EVERY_S = 10.0
+REST_S = 30.0
 PAUSE_TIMEOUT_S = 120.0
 # How long a thread of libgomp, torch's on Linux, looks out for work before it sleeps. With its own figure one busy
 # process beside two threads makes a training step eleven times as long; with this one two to three times as long
@@ -31,33 +36,21 @@ PAUSE_TIMEOUT_S = 120.0
 SPINS = 10_000
 
 
-@dataclass(kw_only=True)
-class _Worker:
-    """A trainer actor and what it is doing."""
-
-    actor: Any
-    machine_ref: Any  # reference of the name of its machine
-    machine: str | None = None  # that name, once it has answered
-    paused: bool = False
-    task: Any = None  # reference of the running trial
-    trial: int | None = None
-    reports: Any = None  # reference of an unanswered question for progress
-    asked_at: float = 0.0
-
-
 class RayExecutor:
     """Runs trials on trainer actors and measurements on profiler actors.
 
     Ray must be initialised. A lost actor is replaced under the same name. The trainers of a machine rest while
-    something is measured on it.
+    something is measured on it. With a share of a cluster, trainers come and go: one whose place another study
+    should have leaves at the end of an epoch, and its trial goes on elsewhere.
 
     Args:
         data: The images in the object store.
-        workers: Number of trainers.
+        workers: Number of trainers; with a share, the number to begin with.
         threads: Compute threads of each.
         cpus: Ray CPUs of each; fractions let more trainers than processors share a machine.
         gpus: Ray GPUs of each.
         trainer: The actor's class; benchmarks put one that trains nothing in its place.
+        share: The study's part of a cluster; None where the trainers are all its own.
     """
 
     def __init__(
@@ -69,22 +62,24 @@ class RayExecutor:
         cpus: float = 1.0,
         gpus: float = 0.0,
         trainer: type[Trainer] = Trainer,
+        share: Share | None = None,
     ) -> None:
-        self._trainer = trainer
+        self._trainer, self._share = trainer, share
         self._data, self._threads, self._cpus, self._gpus = data, threads, cpus, gpus
-        self._workers = {f"w{i}": self._new_worker() for i in range(workers)}
+        self._pool = Pool(self._start_trainer, workers)
         self._targets: dict[str, Target] = {}
         self._events: list[Event] = []
 
     def idle_workers(self) -> list[str]:
         """Trainers without a trial, while nothing is being measured beside them."""
+        self._pool.settle()
         held = self._held_machines()
-        free = {name: worker for name, worker in self._workers.items() if worker.task is None}
-        return [name for name, worker in free.items() if not (held and self._is_on(worker, held))]
+        free = {name: worker for name, worker in self._pool.workers.items() if worker.is_idle}
+        return [name for name, worker in free.items() if not _is_on(worker, held)]
 
     def submit(self, worker: str, request: TrialRequest) -> None:
         """Start a trial."""
-        w = self._workers[worker]
+        w = self._pool.workers[worker]
         w.task, w.trial = w.actor.run.remote(request.model_dump_json()), request.trial
         w.asked_at = time.monotonic()
 
@@ -95,18 +90,35 @@ class RayExecutor:
 
     def restart(self, worker: str, reason: str) -> None:  # noqa: ARG002
         """Kill a hanging trainer and start another; the driver knows already that its trial is lost."""
-        ray.kill(self._workers[worker].actor)
-        self._workers[worker] = self._new_worker()
+        self._pool.replace(worker)
 
     def fastest_autocast(self, architecture: Architecture, batch_size: int) -> Autocast:
         """Measured on one trainer while the others are idle."""
-        worker = next(iter(self._workers.values()))
+        worker = self._ready()[0]
         mode: Autocast = ray.get(worker.actor.fastest_autocast.remote(architecture.model_dump_json(), batch_size))
         return mode
 
-    def wait_until_ready(self) -> None:
-        """Block until every trainer holds the data."""
-        ray.get([worker.actor.ping.remote() for worker in self._workers.values()])
+    def wait_until_ready(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
+        """Block until every trainer holds the data; with a share of a cluster, until one of them does.
+
+        Args:
+            on_wait: Told, again and again, what is waited for.
+
+        Raises:
+            StudyError: Trainers die at their start.
+        """
+        began = told = time.monotonic()
+        while True:
+            self._follow_share()
+            self._pool.settle()
+            starting, ready = self._pool.starting(), self._ready()
+            if ready and not (starting and self._share is None):
+                return
+            if starting:
+                ray.wait(starting, timeout=READY_POLL_S)
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                on_wait(f"waiting for room on the cluster: {told - began:.0f} s")
 
     def ask_teacher(
         self, train: TrainSpec, seed: int, on_epoch: Callable[[int], None] = lambda _: None
@@ -121,7 +133,7 @@ class RayExecutor:
         Returns:
             Classes and log-probabilities, both (E, N, T).
         """
-        actors = [worker.actor for worker in self._workers.values()]
+        actors = [worker.actor for worker in self._ready()]
         recipe = train.model_dump_json()
         asked = [actors[epoch % len(actors)].teach.remote(recipe, seed, epoch) for epoch in range(train.epochs)]
         parts = []
@@ -134,19 +146,23 @@ class RayExecutor:
         """Put the answers of each teacher into the object store, for all trainers now and to come."""
         references = tuple(ray.put(array) for pair in answers for array in pair)
         self._data = replace(self._data, answers=references)
-        ray.get([worker.actor.learn_from.remote(*references) for worker in self._workers.values()])
+        told = {id(worker): worker.actor.learn_from.remote(*references) for worker in self._pool}
+        ray.get([told[id(worker)] for worker in self._ready()])  # the others learn when they have started
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for a trial, a report or a measurement."""
+        self._follow_share()
         self._measure()
         self._ask_for_reports()
-        waiting = [w.task for w in self._workers.values() if w.task is not None]
-        waiting += [w.reports for w in self._workers.values() if w.reports is not None]
+        waiting = [w.task for w in self._pool if w.task is not None]
+        waiting += [w.reports for w in self._pool if w.reports is not None]
         waiting += [reference for target in self._targets.values() for reference in target.pending()]
         if waiting:
             ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s, fetch_local=True)
             more, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if ready else ([], [])
             self._collect({*ready, *more})
+        elif starting := self._pool.starting():
+            ray.wait(starting, timeout=min(timeout_s, READY_POLL_S))
         else:
             time.sleep(min(timeout_s, 0.05))
         self._measure()
@@ -155,53 +171,73 @@ class RayExecutor:
 
     def close(self) -> None:
         """Kill all actors."""
-        for worker in self._workers.values():
-            ray.kill(worker.actor)
+        self._pool.close()
         for target in self._targets.values():
             target.close()
-        self._workers.clear()
+        if self._share is not None:
+            self._share.leave()
 
-    def _new_worker(self) -> _Worker:
-        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": 2}
+    def _start_trainer(self) -> Any:
+        options: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": 2}
+        if self._share is not None:
+            options["scheduling_strategy"] = "SPREAD"
         threads = str(self._threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "GOMP_SPINCOUNT": str(SPINS)}
         cls = ray.remote(self._trainer).options(**options, runtime_env={"env_vars": environment})
         data = self._data
-        actor = cls.remote(data.images_ref, data.labels_ref, data.meta, self._threads, "auto", *data.answers)
-        return _Worker(actor=actor, machine_ref=actor.machine.remote())
+        return cls.remote(data.images_ref, data.labels_ref, data.meta, self._threads, "auto", *data.answers)
+
+    def _ready(self) -> list[Worker]:
+        return [worker for worker in self._pool if worker.is_ready]
+
+    def _follow_share(self) -> None:
+        """Have as many trainers as the cluster's other studies leave."""
+        if self._share is None:
+            return
+        now, ready = time.monotonic(), self._ready()
+        busy = sum(worker.task is not None for worker in ready)
+        idle = [worker for worker in ready if worker.task is None]
+        rests = bool(idle) and all(now - worker.idle_since > REST_S for worker in idle)
+        size = self._share.refresh(len(self._pool.workers), busy, rests=rests)
+        if size != self._pool.num_staying:
+            self._pool.resize(size)
 
     def _ask_for_reports(self) -> None:
         now = time.monotonic()
-        for worker in self._workers.values():
+        for worker in self._pool:
             if worker.task is not None and worker.reports is None and now - worker.asked_at > REPORTS_EVERY_S:
                 worker.reports, worker.asked_at = worker.actor.reports.remote(), now
 
     def _collect(self, ready: set[Any]) -> None:
-        for name, worker in list(self._workers.items()):
+        for name, worker in list(self._pool.workers.items()):
             if worker.reports in ready:
                 self._collect_reports(name, worker)
             if worker.task in ready:
                 self._collect_outcome(name, worker)
 
-    def _collect_reports(self, name: str, worker: _Worker) -> None:
+    def _collect_reports(self, name: str, worker: Worker) -> None:
         try:
             reports = ray.get(worker.reports)
         except ray.exceptions.RayError:
             reports = []  # the task's own reference tells of the loss
         worker.reports = None
         self._events += [EpochDone(worker=name, report=EpochReport.model_validate_json(text)) for text in reports]
+        if reports and worker.leaving and worker.trial is not None and not _has_ended(worker.task):
+            self._events.append(WorkerTaken(worker=name, trial=worker.trial))
+            self._pool.remove(name)
 
-    def _collect_outcome(self, name: str, worker: _Worker) -> None:
+    def _collect_outcome(self, name: str, worker: Worker) -> None:
         assert worker.trial is not None
         try:
             outcome = _parse_outcome(ray.get(worker.task))
         except ray.exceptions.RayError as error:
             self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=reason_of(error)))
-            ray.kill(worker.actor)
-            self._workers[name] = self._new_worker()
+            self._pool.replace(name)
             return
         self._events.append(TrialDone(worker=name, outcome=outcome))
-        worker.task, worker.trial = None, None
+        worker.task, worker.trial, worker.idle_since = None, None, time.monotonic()
+        if worker.leaving:
+            self._pool.remove(name)
 
     def _measure(self) -> None:
         """Bring measurements on; trainers work again where none is left."""
@@ -210,8 +246,8 @@ class RayExecutor:
             if done is not None:
                 self._events.append(done)
         held = self._held_machines()
-        for worker in self._workers.values():
-            if worker.paused and not (held and self._is_on(worker, held)):
+        for worker in self._pool:
+            if worker.paused and not _is_on(worker, held):
                 worker.actor.resume.remote()
                 worker.paused = False
 
@@ -219,26 +255,23 @@ class RayExecutor:
         """Where something is measured or about to be; None stands for a machine not known yet."""
         return {t.machine for t in self._targets.values() if t.is_active}
 
-    def _is_on(self, worker: _Worker, machines: set[str | None]) -> bool:
-        """Whether a trainer is, or may be, on one of these machines."""
-        if worker.machine is None:
-            ready, _ = ray.wait([worker.machine_ref], timeout=0)
-            if not ready:
-                return True
-            try:
-                worker.machine = ray.get(worker.machine_ref)
-            except ray.exceptions.RayError:
-                return True  # dying; its trial will say so
-        return None in machines or worker.machine in machines
-
     def _hold(self, machine: str) -> list[Any]:
         """Ask every busy trainer of a machine to rest at its next batch; references of what they answer."""
         answers = []
-        for worker in self._workers.values():
-            if worker.task is not None and self._is_on(worker, {machine}):
+        for worker in self._pool:
+            if worker.task is not None and _is_on(worker, {machine}):
                 worker.paused = True
                 answers.append(worker.actor.pause.remote(PAUSE_TIMEOUT_S))
         return answers
+
+
+def _is_on(worker: Worker, machines: set[str | None]) -> bool:
+    """Whether a trainer is, or may be, on one of these machines."""
+    return bool(machines) and (None in machines or worker.machine in machines)
+
+
+def _has_ended(task: Any) -> bool:
+    return bool(ray.wait([task], timeout=0)[0])
 
 
 def _parse_outcome(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -39,8 +40,8 @@ def place_of_target(name: str) -> str:
 
 def reason_of(error: Exception) -> str:
     """One line for people: what an actor raised, or how it died."""
-    lines = str(error).strip().splitlines()
-    raised_inside = isinstance(error, ray.exceptions.RayTaskError)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    raised_inside = isinstance(error, ray.exceptions.RayTaskError) or "its creation task" in lines[0]
     return lines[-1 if raised_inside else 0][:300]
 
 
@@ -64,7 +65,7 @@ def check_workers(workers: int | None) -> None:
         raise InputError(
             f"must be at most {MAX_WORKERS_PER_PROCESSOR * processors} here, which is "
             f"{MAX_WORKERS_PER_PROCESSOR} for each of {processors} processors",
-            field="search.workers",
+            field="search.max_workers",
             value=workers,
             remedy=f"{default_workers()} is what this machine would choose; more need a cluster (RAY_ADDRESS)",
         )
@@ -77,13 +78,13 @@ def local_ray(
     """A Ray of its own for the duration of a search, or the cluster that ``RAY_ADDRESS`` names.
 
     Args:
-        workers: Trainers that must fit.
+        workers: Trainers that must fit on this machine; a cluster says itself what it has.
         targets: Targets that this machine stands for.
         object_store_mb: Room for the images.
         temp_dir: Where Ray logs; its default otherwise.
 
     Raises:
-        StudyError: The cluster does not answer, or lacks what the search needs.
+        StudyError: The cluster does not answer, or lacks a target.
     """
     if address := os.environ.get("RAY_ADDRESS"):
         _join(address)
@@ -101,7 +102,7 @@ def local_ray(
                 _temp_dir=str(temp_dir) if temp_dir else None,
             )
     try:
-        _require_resources(workers, targets)
+        _require_targets(targets)
         yield
     finally:
         ray.shutdown()
@@ -133,7 +134,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _require_resources(workers: int, targets: list[str]) -> None:
+def _require_targets(targets: list[str]) -> None:
     """Refuse at once what a cluster could only leave pending for ever."""
     offered = ray.cluster_resources()
     for name in targets:
@@ -142,8 +143,3 @@ def _require_resources(workers: int, targets: list[str]) -> None:
                 f"no node of the cluster offers the target {name!r}; start one with: "
                 f"ray start --address HEAD:6379 --resources '{{\"{target_resource(name)}\": 1}}'"
             )
-    if offered.get("CPU", 0) < workers:
-        raise StudyError(
-            f"{workers} workers need {workers} CPUs, but the cluster has {offered.get('CPU', 0):g}; "
-            f"lower search.workers (--workers) or add nodes"
-        )

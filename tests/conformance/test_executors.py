@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+import workers.executor
 from vitsearch.config import DatasetSpec
+from vitsearch.errors import StudyError
 from vitsearch.messages import ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
 from vitsearch.search import (
@@ -22,6 +24,7 @@ from vitsearch.search import (
     ProfileDone,
     TrialDone,
     WorkerLost,
+    WorkerTaken,
 )
 from vitsearch.testing.executors import (
     EXECUTOR_CHECKS,
@@ -33,7 +36,8 @@ from vitsearch.testing.executors import (
 from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, load_model, run_trial
-from workers import RayExecutor, SharedData, local_ray
+from workers import RayExecutor, SharedData, local_ray, pool
+from workers.share import Share
 from workers.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("executors")
@@ -55,6 +59,13 @@ class Stuck(Trainer):
     def run(self, request_json: str) -> str:
         while True:
             time.sleep(1)
+
+
+class Unborn(Trainer):
+    """Does not get as far as holding the data."""
+
+    def __init__(self, *arguments: Any) -> None:
+        raise RuntimeError("no such data")
 
 
 class Elsewhere(Trainer):
@@ -121,6 +132,13 @@ def trial(folder: Path, data: ImageData, number: int = 0, epochs: int = 1) -> Tr
     return small_trial(folder, data.fingerprint, number=number, epochs=epochs)
 
 
+def wait_until_idle(executor: Executor, workers: list[str], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while executor.idle_workers() != workers:
+        assert time.monotonic() < deadline, executor.idle_workers()
+        executor.poll(0.2)
+
+
 def measurement(folder: Path, number: int = 0) -> ProfileRequest:
     return small_measurement(folder, number=number)
 
@@ -171,27 +189,27 @@ def test_a_killed_process_is_a_lost_worker_and_is_replaced(on_ray: Make, data: I
     import ray
 
     with on_ray() as executor:
-        process = ray.get(executor._workers["w0"].actor.ping.remote())
+        process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
         executor.submit("w0", trial(tmp_path, data, epochs=500))
         events_until(executor, EpochDone)
         os.kill(process, signal.SIGKILL)
         *_, lost = events_until(executor, WorkerLost)
         assert isinstance(lost, WorkerLost)
         assert (lost.worker, lost.trial) == ("w0", 0)
-        assert executor.idle_workers() == ["w0"]
-        assert ray.get(executor._workers["w0"].actor.ping.remote()) != process
+        wait_until_idle(executor, ["w0"])
+        assert ray.get(executor._pool.workers["w0"].actor.ping.remote()) != process
 
 
 def test_a_process_whose_device_failed_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
     import ray
 
     with on_ray(Broken) as executor:
-        process = ray.get(executor._workers["w0"].actor.ping.remote())
+        process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
         executor.submit("w0", trial(tmp_path, data))
         (lost,) = events_until(executor, WorkerLost)
         assert isinstance(lost, WorkerLost)
         assert "the device failed in stage train" in lost.reason
-        assert ray.get(executor._workers["w0"].actor.ping.remote()) != process
+        assert ray.get(executor._pool.workers["w0"].actor.ping.remote()) != process
 
 
 def test_a_restarted_worker_is_idle_and_its_trial_forgotten(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
@@ -199,7 +217,8 @@ def test_a_restarted_worker_is_idle_and_its_trial_forgotten(on_ray: Make, data: 
         executor.submit("w0", trial(tmp_path, data))
         assert executor.poll(1.0) == []
         executor.restart("w0", "no progress")
-        assert executor.idle_workers() == ["w0"]
+        assert executor.idle_workers() == [], "it has not started yet"
+        wait_until_idle(executor, ["w0"])
         assert executor.poll(0.5) == []
 
 
@@ -246,7 +265,7 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
         while executor._targets["local"].machine is None:
             executor.poll(0.1)
         assert executor.idle_workers() == ["w1"]
-        assert not executor._workers["w0"].paused
+        assert not executor._pool.workers["w0"].paused
         *_, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
         assert done.profile is not None
@@ -276,3 +295,114 @@ def test_a_killed_profiler_fails_one_measurement_and_is_replaced(
         *_, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
         assert done.profile is not None
+
+
+def test_an_idle_trainer_that_dies_is_replaced_before_a_trial_is_lost(
+    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(pool, "PULSE_EVERY_S", 0.1)
+    with on_ray() as executor:
+        process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
+        os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while executor._pool.workers["w0"].is_ready and time.monotonic() < deadline:
+            executor.poll(0.1)
+            executor.idle_workers()
+        wait_until_idle(executor, ["w0"])
+        executor.submit("w0", trial(tmp_path, data))
+        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone)
+
+
+def test_trainers_that_cannot_start_end_the_search_with_the_reason(on_ray: Make) -> None:
+    why = r"trainers die at their start, the last one because: .*no such data"
+    with pytest.raises(StudyError, match=why), on_ray(Unborn):
+        pass
+
+
+class Limited(Share):
+    """A share that a test sets."""
+
+    def __init__(self) -> None:
+        super().__init__("test", priority=1, at_most=None, takes={"CPU": 0.5})
+        self.allowance = 2
+
+    def refresh(self, held: int, busy: int, *, rests: bool) -> int:
+        return self.allowance
+
+
+def test_a_trainer_whose_place_is_wanted_leaves_at_an_epoch_and_its_trial_goes_on(
+    ray: SharedData, data: ImageData, tmp_path: Path
+) -> None:
+    share = Limited()
+    executor = RayExecutor(ray, workers=1, threads=1, cpus=0.5, share=share)
+    try:
+        executor.wait_until_ready()
+        wait_until_idle(executor, ["w0", "w1"])
+        long, short = trial(tmp_path, data, epochs=500), trial(tmp_path, data, number=1, epochs=500)
+        executor.submit("w0", long)
+        executor.submit("w1", short)
+        events_until(executor, EpochDone)
+        share.allowance = 1
+        *_, taken = events_until(executor, WorkerTaken)
+        assert isinstance(taken, WorkerTaken)
+        assert taken.worker == f"w{taken.trial}"
+        assert (tmp_path / str(taken.trial) / "epoch.pt").is_file(), "what it has learnt is kept"
+        assert executor.idle_workers() == []
+        share.allowance = 2
+        wait_until_idle(executor, [taken.worker])
+        executor.submit(taken.worker, (long, short)[taken.trial])
+        while True:
+            reports = [e.report for e in events_until(executor, EpochDone) if isinstance(e, EpochDone)]
+            mine = [report.epoch for report in reports if report.trial == taken.trial]
+            if mine:
+                break
+        assert mine[0] > 1, "it goes on where it was"
+    finally:
+        executor.close()
+
+
+@pytest.mark.slow
+def test_studies_share_the_processors(ray: SharedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the real actor: each gets what its priority says, all of it when the other leaves, little at rest."""
+    monkeypatch.setattr(workers.executor, "REST_S", 1e6)
+    makes = [
+        lambda name=name, priority=priority: RayExecutor(
+            ray, workers=1, threads=1, cpus=0.25,
+            share=Share(name, priority=priority, at_most=6, takes={"CPU": 0.25}),
+        )
+        for name, priority in (("a", 1), ("b", 3))
+    ]  # fmt: skip
+    num_cpus = local_cpus()
+    first = makes[0]()
+    try:
+        first.wait_until_ready()
+        wait_for_size(first, [first], 6)
+        second = makes[1]()
+        try:
+            second.wait_until_ready()
+            wait_for_size(second, [first, second], min(6, int(num_cpus * 4 * 3 / 4)))
+            wait_for_size(first, [first, second], int(num_cpus * 4) - min(6, int(num_cpus * 4 * 3 / 4)))
+        finally:
+            second.close()
+        wait_for_size(first, [first], 6)
+        monkeypatch.setattr(workers.executor, "REST_S", 0.0)
+        wait_for_size(first, [first], 1)
+    finally:
+        first.close()
+
+
+def local_cpus() -> int:
+    import ray
+
+    return min(2, int(ray.cluster_resources()["CPU"]))
+
+
+def wait_for_size(one: RayExecutor, all_of_them: list[RayExecutor], size: int, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while len(one._ready()) != size:
+        assert time.monotonic() < deadline, (size, [len(executor._ready()) for executor in all_of_them])
+        for executor in all_of_them:
+            executor.poll(0.1)
+            executor.idle_workers()

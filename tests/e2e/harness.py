@@ -20,7 +20,7 @@ JOB: dict[str, Any] = {
     "name": "tiny",
     "dataset": {"kind": "digits", "max_images": 300},
     "space": "vit_micro_8",
-    "search": {"sampler": "nsga2", "trials": 6, "workers": 2},
+    "search": {"sampler": "nsga2", "trials": 6, "max_workers": 2},
     "train": {"epochs": 2, "autocast": "fp32"},
     "final": {"retrain": "none"},
     "tracking": {"enabled": False},

@@ -52,14 +52,14 @@ def test_a_search_uses_both_nodes_and_the_target_of_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(
         tmp_path,
-        search={"trials": 4, "workers": 2},
+        search={"trials": 12, "max_workers": 5},  # as many as fit
         objectives=["accuracy", "latency"],
         targets=[{"name": "edge", "repeats": 5}],
     )
     found = run("run", job, "--out", out)
 
     assert found.returncode == 0, found.stderr
-    assert query(out, "SELECT count(*) FROM results") == [(4,)]
+    assert query(out, "SELECT count(*) FROM results") == [(12,)]
     workers = query(out, "SELECT DISTINCT worker FROM trials WHERE kind = 'evaluate' ORDER BY worker")
     assert workers == [("w0",), ("w1",)]
     assert query(out, "SELECT DISTINCT target FROM profiles") == [("edge",)]
@@ -70,16 +70,16 @@ def test_what_the_cluster_lacks_is_said_at_once(tmp_path: Path) -> None:
     found = run("run", write_job(tmp_path, targets=[{"name": "jetson"}]), "--out", tmp_path / "target")
     assert found.returncode == 1
     assert "no node of the cluster offers the target 'jetson'" in found.stderr
-    found = run("run", write_job(tmp_path, targets=[{"name": "edge"}]), "--out", tmp_path / "w", "--workers", "3")
+    found = run("run", write_job(tmp_path, search={"threads_per_worker": 3}), "--out", tmp_path / "threads")
     assert found.returncode == 1
-    assert "3 workers need 3 CPUs, but the cluster has 2" in found.stderr
+    assert "a worker takes 3 CPU, and no node of the cluster has that (the largest have 1 CPU)" in found.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("address")
 def test_without_an_address_a_search_starts_a_ray_of_its_own(tmp_path: Path) -> None:
     """Ray by itself would join whatever cluster runs on the machine."""
-    job = write_job(tmp_path, search={"trials": 1, "workers": 1}, train={"epochs": 1})
+    job = write_job(tmp_path, search={"trials": 1, "max_workers": 1}, train={"epochs": 1})
     found = run("run", job, "--out", tmp_path / "out")
     assert found.returncode == 0, found.stderr
 

@@ -158,7 +158,7 @@ def checkpoint_of(name: str, folder: Path) -> Path:
 @pytest.mark.slow
 def test_trials_start_from_trained_weights(teacher: Path, tmp_path: Path) -> None:
     job = write_job(
-        tmp_path, search={"trials": 2, "workers": 1}, dataset={"max_images": 600},
+        tmp_path, search={"trials": 2, "max_workers": 1}, dataset={"max_images": 600},
         train={"epochs": 1, "init": "pretrained", "pretrained": {"bundle": str(teacher)}},
     )  # fmt: skip
     found = run("run", job, "--out", tmp_path / "out")

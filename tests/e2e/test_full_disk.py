@@ -40,7 +40,7 @@ def test_a_full_disk_loses_nothing_and_a_resume_completes(small_disk: Path, tmp_
     fixed = {"architecture.image_size": 8, "architecture.patch_size": 4, "architecture.heads": 2}
     space = {"fixed": fixed, "dimensions": {"architecture.width": {"choices": [96, 112, 128, 144]},
                                             "architecture.depth": {"low": 2, "high": 5}}}  # fmt: skip
-    job = write_job(tmp_path, space=space, search={"trials": 8, "workers": 1}, train={"epochs": 1})
+    job = write_job(tmp_path, space=space, search={"trials": 8, "max_workers": 1}, train={"epochs": 1})
     found = run("run", job, "--out", out)
 
     assert found.returncode == 1, found.stdout + found.stderr

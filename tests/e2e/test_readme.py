@@ -80,7 +80,7 @@ def test_pictures_in_the_readme_are_there(repository: Path) -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A folder as the README finds it after `make demo`: a finished study with a digit, and somebody's photos."""
     folder = tmp_path_factory.mktemp("workplace")
-    job = write_job(folder, search={"trials": 3, "workers": 1})
+    job = write_job(folder, search={"trials": 3, "max_workers": 1})
     found = run("run", job, "--out", folder / "runs" / "demo")
     assert found.returncode == 0, found.stderr
     job.unlink()

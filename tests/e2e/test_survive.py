@@ -74,7 +74,7 @@ def trainers(parent: int) -> list[psutil.Process]:
 @pytest.mark.slow  # tests/conformance/test_executors.py kills one, too
 def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    job = write_job(tmp_path, search={"trials": 2, "workers": 1}, train={"epochs": 15, "early_stop": False})
+    job = write_job(tmp_path, search={"trials": 2, "max_workers": 1}, train={"epochs": 15, "early_stop": False})
     process = start("run", job, "--out", out)
     wait_for(lambda: bool(list(out.glob("artifacts/trials/*/epoch.pt"))), process)
     victim = trainers(process.pid)[0]

@@ -11,8 +11,9 @@ from vitsearch.errors import InputError, hide_passwords
 
 # What may change under way: budgets, machines and addresses, but nothing that makes trials incomparable.
 CHANGEABLE = (
-    "search.trials", "search.time_limit_s", "search.workers", "search.threads_per_worker", "search.max_retries",
-    "search.trial_timeout_s", "final.retrain", "storage.url", "tracking.", "dataset.path", "dataset.download",
+    "search.trials", "search.time_limit_s", "search.max_workers", "search.threads_per_worker",
+    "search.gpus_per_worker", "search.priority", "search.max_retries", "search.trial_timeout_s", "final.retrain",
+    "storage.url", "tracking.", "dataset.path", "dataset.download",
 )  # fmt: skip
 
 

@@ -178,9 +178,9 @@ def _check_workers(job: JobSpec, option: int | None) -> None:
     from workers import check_workers
 
     try:
-        check_workers(job.search.workers)
+        check_workers(job.search.max_workers)
     except InputError as error:
-        error.field = "search.workers" if option is None else "--workers"
+        error.field = "search.max_workers" if option is None else "--workers"
         raise
 
 

@@ -171,7 +171,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     """
     from vitsearch.cli.teaching import teach
     from vitsearch.search import Driver, Finisher, Study, asking_recipe, data_seed
-    from workers import RayExecutor, SharedData, default_workers, local_ray
+    from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
 
     store.on_wait = display.on_step
     store.acquire()
@@ -185,8 +185,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     store.set_data(summary)
     save_sample(data, out)
     space = space_of(job, summary)
-    workers = job.search.workers or default_workers()
-    threads = job.search.threads_per_worker or max(1, _num_processors() // workers)
+    workers = job.search.max_workers or default_workers()
     tracker = None
     if job.tracking.enabled:
         from vitsearch.tracking import Tracker
@@ -194,13 +193,17 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         tracker = Tracker(store, out, job.tracking.uri, job.tracking.experiment)
         tracker.start()
         display.on_page(lambda: tracker.page)
-    display.on_step(f"starting {workers} workers on Ray")
+    display.on_step("starting workers on Ray")
     image_mb = data.images_NHWC.nbytes // 2**20
     ray = local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100)
     with stopping.whole(ray):
-        executor = RayExecutor(SharedData.put(data), workers=workers, threads=threads)
+        crew = crew_of(job.search, f"{job.name} in {out}")
+        executor = RayExecutor(
+            SharedData.put(data),
+            workers=crew.workers, threads=crew.threads, cpus=crew.cpus, gpus=crew.gpus, share=crew.share,
+        )  # fmt: skip
         try:
-            executor.wait_until_ready()
+            executor.wait_until_ready(display.on_step)
             if job.train.autocast == "auto":
                 display.on_step("measuring which number format trains fastest here")
                 mode = executor.fastest_autocast(_typical(space), job.train.batch_size)
@@ -278,9 +281,3 @@ def _typical(space: SearchSpace) -> Architecture:
     """An architecture in the upper half of a space, where training time is spent."""
     draw = {axis.name: axis.values()[-1 - len(axis.values()) // 4] for axis in space.dimensions}
     return space.decode(draw).architecture
-
-
-def _num_processors() -> int:
-    import psutil
-
-    return psutil.cpu_count() or 1

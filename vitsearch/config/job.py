@@ -121,8 +121,12 @@ class SearchSpec(Spec):
         sampler: Name in ``SAMPLERS``.
         trials: Candidates to train; rejected and repeated ones do not count.
         time_limit_s: Wall-clock budget of the search; whichever ends first.
-        workers: Trainer processes; by default one for every two processors, at least two.
-        threads_per_worker: Compute threads of one worker; by default the processors divided among workers.
+        max_workers: Trainer processes at most. On this machine, by default one for every two processors, at least
+            two; on a cluster as many as there is room for, which several studies share by their priorities.
+        threads_per_worker: Compute threads of one worker. By default the processors of this machine divided among
+            workers; on a cluster one, and a worker takes as many processors there.
+        gpus_per_worker: Share of a GPU that a worker on a cluster takes; by default one where there are any.
+        priority: Weight against other studies of a cluster: one of 2 gets twice the workers of one of 1.
         max_retries: Attempts after a lost worker before a trial counts as failed.
         trial_timeout_s: A trial that reports nothing for this long is given up.
         population: Population of ``nsga2`` and ``nsga3``; by default a quarter of the trials, 8 to 50.
@@ -131,11 +135,21 @@ class SearchSpec(Spec):
     sampler: SamplerName = "nsga2"
     trials: Annotated[int, Field(ge=1)] = 50
     time_limit_s: Positive | None = None
-    workers: Annotated[int, Field(ge=1)] | None = None
+    max_workers: Annotated[int, Field(ge=1)] | None = None
     threads_per_worker: Annotated[int, Field(ge=1)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    priority: Annotated[float, Field(gt=0, le=1000)] = 1.0
     max_retries: Annotated[int, Field(ge=0)] = 2
     trial_timeout_s: Positive = 3600.0
     population: Annotated[int, Field(ge=2)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_its_first_name(cls, value: Any) -> Any:
+        """Read what was written when ``max_workers`` was ``workers``."""
+        if isinstance(value, dict) and "workers" in value and "max_workers" not in value:
+            return {"max_workers" if name == "workers" else name: given for name, given in value.items()}
+        return value
 
 
 class EvaluateSpec(Spec):
@@ -241,6 +255,9 @@ def _or_preset_name(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "string"}, written_out]
 
 
+OPTIONS = {"search.trials": "--trials", "search.max_workers": "--workers", "seed": "--seed"}
+
+
 class JobSpec(Spec):
     """Everything about one search; see ``docs/job.md`` for a commented example."""
 
@@ -316,7 +333,7 @@ class JobSpec(Spec):
         Raises:
             InputError: An option breaks a rule; the message names the option.
         """
-        given = {"search.trials": trials, "search.workers": workers, "seed": seed}
+        given = {"search.trials": trials, "search.max_workers": workers, "seed": seed}
         data = self.model_dump()
         for name, value in given.items():
             part, _, field = name.rpartition(".")
@@ -326,7 +343,7 @@ class JobSpec(Spec):
             return parse(JobSpec, data, where=self.name)
         except InputError as error:
             if given.get(error.field) is not None:
-                error.where, error.field = "", f"--{error.field.rpartition('.')[2]}"
+                error.where, error.field = "", OPTIONS[error.field]
             raise
 
     def resolve_paths(self, folder: Path) -> JobSpec:

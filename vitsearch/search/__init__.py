@@ -11,6 +11,7 @@ from vitsearch.search.executor import (
     ProfileDone,
     TrialDone,
     WorkerLost,
+    WorkerTaken,
 )
 from vitsearch.search.finish import Finisher, final_dir
 from vitsearch.search.samplers import SAMPLERS
@@ -30,6 +31,7 @@ __all__ = [
     "Study",
     "TrialDone",
     "WorkerLost",
+    "WorkerTaken",
     "artifact_dir",
     "asking_recipe",
     "data_seed",

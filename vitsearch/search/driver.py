@@ -23,7 +23,7 @@ from vitsearch.messages import EpochReport, ProfileRequest, Progress, TrialFailu
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
-from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.search.mirror import OptunaMirror
 from vitsearch.search.progress import progress_of
 from vitsearch.search.study import Study
@@ -256,6 +256,9 @@ class Driver:
                 self._finish(
                     TrialFailure(trial=event.trial, stage="worker", failure="worker_lost", message=event.reason)
                 )
+        elif isinstance(event, WorkerTaken):
+            self.running.pop(event.worker, None)
+            self._requeue(event.trial, attempts=self.study.trials[event.trial].attempts - 1)
         else:
             self._profiled(event)
 
@@ -272,10 +275,10 @@ class Driver:
     def _may_retry(self, number: int) -> bool:
         return self.study.trials[number].attempts <= self.job.search.max_retries
 
-    def _requeue(self, number: int) -> None:
-        attempts = self.study.trials[number].attempts
+    def _requeue(self, number: int, attempts: int | None = None) -> None:
+        attempts = self.study.trials[number].attempts if attempts is None else attempts
         self.study.store.unlease_trial(number, attempts)
-        self.study.update(number, state="asked", worker="")
+        self.study.update(number, state="asked", worker="", attempts=attempts)
         self._waiting.append(number)
 
     def _finish(self, outcome: TrialResult | TrialFailure) -> None:

@@ -29,6 +29,14 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerTaken:
+    """A worker had to make room; its trial is innocent and goes on elsewhere from its last epoch."""
+
+    worker: str
+    trial: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochDone:
     """A trial made progress."""
 
@@ -46,15 +54,15 @@ class ProfileDone:
     reason: str = ""
 
 
-Event = TrialDone | WorkerLost | EpochDone | ProfileDone
+Event = TrialDone | WorkerLost | WorkerTaken | EpochDone | ProfileDone
 
 
 class Executor(Protocol):
     """Runs trials and measurements somewhere.
 
-    One trial runs on one worker at a time. Until the executor is closed, every submitted trial ends in exactly one
-    ``TrialDone`` or ``WorkerLost`` (unless its worker is restarted) and every measurement in exactly one
-    ``ProfileDone``.
+    One trial runs on one worker at a time. Until the executor is closed, every measurement ends in exactly one
+    ``ProfileDone``, and every submitted trial in exactly one ``TrialDone``, ``WorkerLost`` or ``WorkerTaken``,
+    unless its worker is restarted.
     """
 
     def idle_workers(self) -> list[str]:

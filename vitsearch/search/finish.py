@@ -10,7 +10,7 @@ from pathlib import Path
 from vitsearch.config import JobSpec
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.search.driver import POLL_S, Running, artifact_dir, data_seed, trial_seed
-from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
 
@@ -146,6 +146,10 @@ class Finisher:
                 self._problems.append(f"retraining trial {number} waits for a resume: {event.outcome.message}")
             else:
                 self._store(number, event.outcome)
+        elif isinstance(event, WorkerTaken):
+            number = self._running.pop(event.worker).trial
+            self._attempts[number] -= 1
+            self._queue.append(number)
         elif isinstance(event, WorkerLost):
             number = self._running.pop(event.worker).trial
             if self._attempts[number] <= self.job.search.max_retries:

@@ -128,6 +128,11 @@ def train(
         seconds = time.perf_counter() - started
         score = evaluate(model, data, data.source.val, batch_size=eval_batch_size, on_batch=hooks.on_batch)
         progress = Progress(epoch=epoch + 1, history=(*progress.history, score.accuracy))
+        ends = spec.early_stop and out_of_reach(
+            progress.history, epochs + hooks.further_epochs, hooks.accuracy_to_beat
+        )
+        if hooks.checkpoint and progress.epoch < epochs and not ends:
+            hooks.checkpoint.save(progress, model, optimizer)  # what is reported is safe
         hooks.on_epoch(
             EpochReport(
                 trial=trial,
@@ -139,12 +144,8 @@ def train(
                 images_per_s=len(batches) / seconds,
             )
         )
-        if spec.early_stop and out_of_reach(
-            progress.history, epochs + hooks.further_epochs, hooks.accuracy_to_beat
-        ):
+        if ends:
             break
-        if hooks.checkpoint and progress.epoch < epochs:
-            hooks.checkpoint.save(progress, model, optimizer)
     set_fused_attention(model, fused=True)
     model.eval()
     return TrainOutcome(

@@ -168,7 +168,7 @@ def test_a_job_is_frozen():
 def test_overrides_are_checked_like_the_file():
     assert job(seed=1).with_overrides(trials=3, workers=2, seed=9).model_dump(include={"seed", "search"}) == {
         "seed": 9,
-        "search": {**job().search.model_dump(), "trials": 3, "workers": 2},
+        "search": {**job().search.model_dump(), "trials": 3, "max_workers": 2},
     }
     assert job().with_overrides() == job()
 

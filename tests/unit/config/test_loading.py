@@ -112,8 +112,8 @@ def test_a_value_of_another_kind_is_not_converted(job_file, line, field, value, 
 
 
 def test_every_value_of_another_kind_is_told_at_once(job_file):
-    error = broken(job_file("seed: '3'\nsearch: {trials: '5', workers: true}\n"))
-    assert [error.field, *(e.field for e in error.more)] == ["seed", "search.trials", "search.workers"]
+    error = broken(job_file("seed: '3'\nsearch: {trials: '5', max_workers: true}\n"))
+    assert [error.field, *(e.field for e in error.more)] == ["seed", "search.trials", "search.max_workers"]
 
 
 def test_whole_numbers_may_have_a_point_and_numbers_may_be_whole(job_file):

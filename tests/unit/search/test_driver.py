@@ -10,7 +10,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.errors import StudyError, StudyLockedError
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report import StudyReport, violations
-from vitsearch.search import Driver, Event, InlineExecutor, ProfileDone, TrialDone, WorkerLost
+from vitsearch.search import Driver, Event, InlineExecutor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
 
@@ -160,6 +160,28 @@ def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> No
     assert isinstance(trials[1].outcome, TrialFailure)
     assert trials[1].outcome.failure == "worker_lost"
     assert executor.submitted.count(1) == 3
+
+
+class CrowdedExecutor(LosingExecutor):
+    """Has to make room, as often as asked, while it runs the trials named."""
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        super().submit(worker, request)
+        if isinstance(self._events[-1], WorkerLost):
+            self._events[-1] = WorkerTaken(worker=worker, trial=request.trial)
+
+
+def test_a_worker_that_is_taken_away_costs_no_attempt(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 3, "max_retries": 0}))
+    executor = CrowdedExecutor({0: 5})
+    driver = Driver(make_study(store), executor, tmp_path)
+    driver.run()
+
+    trials = {t.number: t for t in store.trials()}
+    assert executor.submitted.count(0) == 6
+    assert all(trial.succeeded for trial in trials.values() if trial.kind == "evaluate")
+    assert trials[0].attempts == 1
+    assert not driver.running
 
 
 class HangingExecutor(InlineExecutor):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.search.factory import fake_profile, make_driver, make_job, make_store, make_study
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
-from vitsearch.search import Finisher, InlineExecutor, ProfileDone, Study, WorkerLost
+from vitsearch.search import Finisher, InlineExecutor, ProfileDone, Study, WorkerLost, WorkerTaken
 from vitsearch.storage import StudyStore
 from vitsearch.testing import noop_result
 
@@ -22,9 +22,9 @@ def searched(folder: Path, **job: Any) -> StudyStore:
 class Executor(InlineExecutor):
     """Keeps what it was asked to do; loses or forgets the first trials on request."""
 
-    def __init__(self, *, losses: int = 0, hangs: int = 0) -> None:
+    def __init__(self, *, losses: int = 0, hangs: int = 0, taken: int = 0) -> None:
         super().__init__(self.remember, self.measure)
-        self.losses, self.hangs = losses, hangs
+        self.losses, self.hangs, self.taken = losses, hangs, taken
         self.trained: list[TrialRequest] = []
         self.measured: list[tuple[int, str]] = []
         self.restarted: list[str] = []
@@ -41,6 +41,9 @@ class Executor(InlineExecutor):
         if self.losses:
             self.losses -= 1
             self._events.append(WorkerLost(worker=worker, trial=request.trial, reason="killed"))
+        elif self.taken:
+            self.taken -= 1
+            self._events.append(WorkerTaken(worker=worker, trial=request.trial))
         elif self.hangs:
             self.hangs -= 1
         else:
@@ -65,6 +68,15 @@ def test_the_front_is_measured_on_every_target_once(tmp_path: Path) -> None:
     again = Executor()
     finish(store, tmp_path, again)
     assert not again.measured
+
+
+def test_a_worker_that_is_taken_away_costs_a_retraining_no_attempt(tmp_path: Path) -> None:
+    store = searched(tmp_path, search={"max_retries": 0}, final={"retrain": "knee"})
+    executor = Executor(taken=4)
+    _, problems = finish(store, tmp_path, executor)
+    assert not problems
+    assert len(executor.trained) == 5
+    assert {request.attempt for request in executor.trained} == {1}
 
 
 @pytest.mark.parametrize(("retrain", "how_many"), [("none", 0), ("knee", 1), ("front", None)])

@@ -1,0 +1,76 @@
+"""How studies share a cluster."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.share import Claim, fair_shares
+
+
+def claim(wanted: int = 100, priority: float = 1.0, since: float = 0.0, **takes: float) -> Claim:
+    return Claim(priority=priority, wanted=wanted, held=0, takes=takes or {"CPU": 1.0}, since=since, seen_at=0.0)
+
+
+def shares(capacity: float, **claims: Claim) -> dict[str, int]:
+    return fair_shares(claims, {"CPU": capacity})
+
+
+def test_equal_studies_get_equal_shares_and_what_others_do_not_want():
+    assert shares(12, a=claim(), b=claim()) == {"a": 6, "b": 6}
+    assert shares(12, a=claim(2), b=claim(), c=claim()) == {"a": 2, "b": 5, "c": 5}
+    assert shares(12, a=claim(2), b=claim(3)) == {"a": 2, "b": 3}
+    assert shares(12) == {}
+
+
+def test_priorities_are_weights():
+    assert shares(12, a=claim(priority=2), b=claim()) == {"a": 8, "b": 4}
+    assert shares(40, a=claim(priority=1000), b=claim())["b"] == 1, "nobody starves"
+
+
+def test_what_a_trainer_takes_counts():
+    assert shares(12, a=claim(CPU=2.0), b=claim()) == {"a": 3, "b": 6}
+
+
+def test_the_scarcest_resource_counts():
+    """The example of the paper on dominant resource fairness: three of one and two of the other."""
+    found = fair_shares(
+        {"a": claim(CPU=1.0, memory=4.0), "b": claim(CPU=3.0, memory=1.0)}, {"CPU": 9.0, "memory": 18.0}
+    )
+    assert found == {"a": 3, "b": 2}
+    gpus = fair_shares({"a": claim(CPU=1.0, GPU=1.0), "b": claim(CPU=1.0, GPU=1.0)}, {"CPU": 64.0, "GPU": 4.0})
+    assert gpus == {"a": 2, "b": 2}
+    mixed = fair_shares({"a": claim(CPU=1.0, GPU=1.0), "b": claim()}, {"CPU": 8.0, "GPU": 2.0})
+    assert mixed == {"a": 2, "b": 6}
+    assert fair_shares({"a": claim(CPU=1.0, GPU=1.0)}, {"CPU": 8.0}) == {"a": 0}
+
+
+def test_studies_take_turns_where_there_is_not_room_for_all():
+    claims = {name: claim(since=number) for number, name in enumerate("abc")}
+    found = [fair_shares(claims, {"CPU": 2.0}, turn) for turn in range(3)]
+    assert found == [{"a": 1, "b": 1, "c": 0}, {"b": 1, "c": 1, "a": 0}, {"c": 1, "a": 1, "b": 0}]
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdef", min_size=1, max_size=3),
+        st.builds(
+            claim, wanted=st.integers(1, 20), priority=st.floats(0.1, 100), since=st.floats(0, 9),
+            CPU=st.sampled_from([0.5, 1.0, 2.0, 3.0]),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 60),
+    st.integers(0, 10),
+)  # fmt: skip
+def test_nothing_is_promised_twice_and_nothing_wanted_is_left_over(
+    claims: dict[str, Claim], capacity: int, turn: int
+):
+    found = fair_shares(claims, {"CPU": float(capacity)}, turn)
+    assert found.keys() == claims.keys()
+    assert all(0 <= found[name] <= claims[name].wanted for name in claims)
+    left = capacity - sum(found[name] * claims[name].takes["CPU"] for name in claims)
+    assert left >= 0
+    assert all(found[name] == one.wanted or one.takes["CPU"] > left for name, one in claims.items())
+    if sum(one.takes["CPU"] for one in claims.values()) <= capacity:
+        assert all(found.values())
