@@ -201,11 +201,11 @@ def stop(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
 
 def resume_submitted(name: str, address: str, *, trials: int | None, workers: int | None) -> None:
     """Submit the rest of a study of a cluster; the ``resume`` command for one that was submitted."""
-    from vitsearch.cli.remote import connect, go_on, wait_until_begun
+    from vitsearch.cli.remote import connect, go_on, place_of, wait_until_begun
 
     cluster = connect(address)
-    before = cluster.job(name)
-    found = go_on(cluster, before.study, before.out, trials=trials, workers=workers)
+    study, out = place_of(cluster, name)
+    found = go_on(cluster, study, out, trials=trials, workers=workers)
     typer.echo(f"submitted {found.id}")
     try:
         wait_until_begun(cluster, found, _step(quiet=False))

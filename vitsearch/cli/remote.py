@@ -184,7 +184,7 @@ def copy_study_here(
     """Copy a study of a cluster into a folder; see ``copied_study``."""
     from workers import state_file
 
-    out = out_of(cluster, study)
+    _, out = place_of(cluster, study)
     submission = f"copy-{secrets.token_hex(6)}"
     command = f"exec {MODULE} hand-out --out {shlex.quote(out)} --weights {shlex.quote(weights)}"
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
@@ -204,13 +204,24 @@ def copy_study_here(
         unpack_study(archive, folder)
 
 
-def out_of(cluster: Cluster, study: str) -> str:
-    """The folder of a study on the cluster.
+def place_of(cluster: Cluster, study: str) -> tuple[str, str]:
+    """Name and folder of a study on the cluster.
+
+    Args:
+        cluster: Where it is.
+        study: Its name, one of its submissions, or its folder, which a cluster that was restarted needs.
 
     Raises:
         InputError: The cluster knows no such study.
     """
-    return study if study.startswith("/") else cluster.job(study).out
+    try:
+        job = cluster.job(study)
+    except InputError as error:
+        if study.startswith("/"):
+            return Path(study).name, study
+        error.remedy += "; a cluster that was restarted forgets names, and takes --study /FOLDER"
+        raise
+    return job.study, job.out
 
 
 def _wait_for_facts(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:
