@@ -14,6 +14,8 @@ from vitsearch.storage import OutboxRecord, StudyStore
 from vitsearch.tracking.addresses import default_uri, experiment_url, experiments_url
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from vitsearch.tracking.view import View
 
 POLL_S = 1.0
@@ -46,7 +48,6 @@ class Tracker:
         self._wake = threading.Event()
         self._view: View | None = None
         self._last_error = self._page = ""
-        self._has_told = False
         self._thread = threading.Thread(target=self._run, name="vitsearch-mlflow", daemon=True)
 
     @property
@@ -96,9 +97,12 @@ class Tracker:
                 self._pause(pause_s or POLL_S)
 
     def _greet(self) -> None:
-        """Make the experiment before there is anything to tell, so that people find its page."""
+        """Make the experiment before there is anything to tell, so that people find its page.
+
+        No view yet: it takes the study's key from the first trial.
+        """
         try:
-            self._mlflow()
+            self._connect()
         except Exception as error:  # noqa: BLE001 - as below
             self._warn(error)
 
@@ -121,25 +125,29 @@ class Tracker:
             batch = messages[:1]
             log.warning("MLflow is not told of %r: this vitsearch does not know that message", messages[0].kind)
         self._store.mark_delivered([message.id for message in batch])
-        self._last_error, self._has_told = "", True
+        self._last_error = ""
         return True
 
     def _leave(self) -> None:
         """Say in MLflow that an interrupted study is not running any more."""
-        if self._has_told and self._view is not None and self._store.study().state == "interrupted":
+        if self._view is not None and self._store.study().state == "interrupted":
             self._view.interrupt()
 
     def _mlflow(self) -> View:
         if self._view is None:
-            from vitsearch.tracking.client import connect
             from vitsearch.tracking.view import View
 
-            client, experiment_id = connect(
-                self._store.study().job, self._out, self._uri, self._experiment, is_local=self._is_local
-            )
-            self._page = experiment_url(self._uri, experiment_id)
+            client, experiment_id = self._connect()
             self._view = View(client, experiment_id, self._store, self._out)
         return self._view
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        from vitsearch.tracking.client import connect
+
+        job = self._store.study().job
+        client, experiment_id = connect(job, self._out, self._uri, self._experiment, is_local=self._is_local)
+        self._page = experiment_url(self._uri, experiment_id)
+        return client, experiment_id
 
     def _warn(self, error: Exception) -> None:
         text = hide_passwords(f"{type(error).__name__}: {error}")

@@ -45,6 +45,9 @@ class FakeTracker(Tracker):
         self._view = self.fake  # type: ignore[assignment]
         return self.fake
 
+    def _connect(self) -> Any:
+        return None, "1"
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
