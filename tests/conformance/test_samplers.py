@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from vitsearch.config import METRICS, SAMPLERS, JobSpec, MetricName, parse
 from vitsearch.errors import InputError
 from vitsearch.messages import Profile, ProfileRequest
+from vitsearch.pareto import non_dominated
 from vitsearch.report import space_of
 from vitsearch.report.figures import objective_values
 from vitsearch.search import Asker
-from vitsearch.search.asker import Past
+from vitsearch.search import asker as asker_module
+from vitsearch.search.asker import Past, distribution
 from vitsearch.search.samplers import build_sampler
+from vitsearch.search.samplers.known_space import KnownSpace, _View
 from vitsearch.testing import noop_profile
 from vitsearch.testing.study import noop_data, noop_driver
 
@@ -58,7 +63,7 @@ def play(asker: Asker, count: int) -> list[Past]:
 
 
 def test_every_sampler_is_of_its_own_class() -> None:
-    samplers = {name: type(build_sampler(job_with(name), seed=0)) for name in SAMPLERS}
+    samplers = {name: type(built(name)._inner) for name in SAMPLERS}
     assert len(set(samplers.values())) == len(SAMPLERS), samplers
 
 
@@ -68,8 +73,57 @@ def test_seed_and_population_arrive(sampler: str) -> None:
     askers = [Asker(space, job_with(sampler, seed=seed)) for seed in (1, 1, 2)]
     first, same, other = ([asker.ask().draw for _ in range(2)] for asker in askers)
     assert first == same != other
-    built = build_sampler(job_with(sampler), seed=0)
-    assert getattr(built, "_population_size", EARLY) == EARLY
+    assert getattr(built(sampler)._inner, "_population_size", EARLY) == EARLY
+
+
+def built(sampler: str, view: int | None = None) -> KnownSpace:
+    """The sampler of a job, with another view if one is given."""
+    job = job_with(sampler)
+    axes = {axis.name: distribution(axis) for axis in space_of(job, noop_data()).dimensions}
+    made = build_sampler(job, seed=0, distributions=axes, front=lambda: ())
+    return made if view is None else KnownSpace(made._inner, axes, view=view, front=lambda: ())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_known_space_changes_no_draw(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Optuna finds out at every ask is what it is told; and a view that shows all shows all."""
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    told = [one.asked.draw for one in play(Asker(space, job), 18)]
+    monkeypatch.setattr(
+        asker_module, "build_sampler", lambda *args, **options: build_sampler(*args, **options)._inner
+    )
+    assert [one.asked.draw for one in play(Asker(space, job), 18)] == told
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_view_is_the_front_the_latest_and_all_that_run(sampler: str) -> None:
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    asker = Asker(space, job)
+    past = play(asker, 30)
+    running = [asker.ask().number for _ in range(3)]
+    seen = _View(asker.study, 5, asker._front)
+    numbers = {trial.number for trial in seen._get_trials(states=[TrialState.COMPLETE])}
+    feasible = [one for one in past if one.violation <= 0 and one.values is not None]
+    best = non_dominated([list(one.values) for one in feasible if one.values is not None], [True, False])
+    front = {feasible[i].asked.number for i in best}
+    assert asker._front.keys() == front
+    assert numbers == {*range(25, 30), *front}
+    assert [trial.number for trial in seen._get_trials(states=[TrialState.RUNNING])] == running
+    assert seen.directions == asker.study.directions
+    rebuilt = Asker(space, job, past)
+    assert rebuilt._front == asker._front
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_bounded_view_still_steers(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SAMPLERS, sampler, dataclasses.replace(SAMPLERS[sampler], view=12))
+    job = job_with(sampler)
+    past = play(Asker(space_of(job, noop_data()), job), 30)
+    depths = [int(one.asked.draw["architecture.depth"]) for one in past]
+    assert len(set(depths)) > 1
+    assert all(space_of(job, noop_data()).decode(one.asked.draw) for one in past)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -19,6 +19,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from vitsearch.config import JobSpec, Value
+from vitsearch.pareto import non_dominated
 from vitsearch.report.figures import directions
 from vitsearch.search.samplers import build_sampler
 from vitsearch.space import Dimension, SearchSpace
@@ -69,12 +70,16 @@ class Asker:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._distributions = {axis.name: distribution(axis) for axis in space.dimensions}
         seed = int(np.random.SeedSequence([job.seed, len(past)]).generate_state(1)[0])
+        self._maximize = directions(job)
+        self._front: dict[int, list[float]] = {}
         self.study = optuna.create_study(
-            directions=["maximize" if up else "minimize" for up in directions(job)],
-            sampler=build_sampler(job, seed=seed),
+            directions=["maximize" if up else "minimize" for up in self._maximize],
+            sampler=build_sampler(job, seed=seed, distributions=self._distributions, front=lambda: self._front),
         )
         self._running: dict[int, Trial] = {}
         for one in past:
+            if one.values is not None:
+                self._consider(one.asked.number, one.values, one.violation)
             self.study.add_trial(self._frozen(one))
             if one.values is None:
                 trial_id = self.study.get_trials(deepcopy=False)[-1]._trial_id  # noqa: SLF001 - the only way back
@@ -103,6 +108,13 @@ class Asker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.tell(trial, list(values))
+        self._consider(number, values, violation)
+
+    def _consider(self, number: int, values: Sequence[float], violation: float) -> None:
+        """Let a trial onto the front if it belongs there."""
+        if violation <= 0 and all(map(math.isfinite, values)):
+            rivals = [*self._front.items(), (number, list(values))]
+            self._front = dict(rivals[i] for i in non_dominated([point for _, point in rivals], self._maximize))
 
     def _frozen(self, one: Past) -> FrozenTrial:
         told = one.values is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,6 @@ class Driver:
         self._waiting: deque[int] = deque()
         self._attached: dict[int, list[int]] = defaultdict(list)
         self._profiling: set[int] = set()
-        self._with_weights = {path.parent.name for path in (out / "artifacts" / "trials").glob("*/*")}
         self._data_seed = data_seed(study.job, study.space)
         self._losses = 0
         self._front: list[int] = []
@@ -151,6 +150,9 @@ class Driver:
                 self.study.store.set_told(trial.number)  # the rebuilt sampler knows it already
                 self.study.update(trial.number, state="told")
         self._front = [trial.number for trial in self.study.front]
+        kept = {*self._front, *self._waiting, *self._profiling}
+        there = {int(folder.name) for folder in (self.out / "artifacts" / "trials").glob("[0-9]*")}
+        self._drop_weights(there - kept)  # the last driver may have died between a tell and its tidying
         if self._front:  # the last driver may have died between a tell and its message
             self.study.store.enqueue("front", {"members": self._front})
 
@@ -316,26 +318,22 @@ class Driver:
         self.study.store.set_told(number)
         self.study.update(number, state="told")
         front = [trial.number for trial in self.study.front]
+        self._drop_weights({number, *self._front} - {*front})
         if front != self._front:
             self._front = front
             self.study.store.enqueue("front", {"members": front})
-        self._with_weights.add(artifact_dir(self.out, number).name)
-        self._drop_dominated_weights()
 
     def _tell_sampler(self, number: int, values: list[float], violation: float) -> None:
         self._asker.tell(number, values, violation)
         if self._mirror is not None:
             self._mirror.add(number)
 
-    def _drop_dominated_weights(self) -> None:
+    def _drop_weights(self, dominated: Iterable[int]) -> None:
         """Keep weights of front members only; dominated models can be trained again from their seed."""
-        unfinished = (*(r.trial for r in self.running.values()), *self._waiting, *self._profiling)
-        keep = {artifact_dir(self.out, n).name for n in (*self._front, *unfinished)}
-        for old in self._with_weights - keep:
-            folder = self.out / "artifacts" / "trials" / old
+        for number in dominated:
+            folder = artifact_dir(self.out, number)
             for file in (folder / "model.safetensors", folder / "epoch.pt", *folder.glob("*.onnx")):
                 file.unlink(missing_ok=True)
-        self._with_weights &= keep
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def noop_driver(
     run: Callable[[TrialRequest], TrialResult | TrialFailure] = noop_result,
     profile: Callable[[ProfileRequest], Profile] = noop_profile,
     executor: Executor | None = None,
+    on_change: Callable[[Driver], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Driver:
     """A driver of a new study, ready to ``run()``.
 
@@ -47,10 +50,13 @@ def noop_driver(
         run: Turns requests into outcomes.
         profile: Turns profile requests into profiles.
         executor: In place of an inline one with ``run`` and ``profile``.
+        on_change: Called after each round of the driver's loop.
+        clock: Seconds from any fixed point.
     """
     data = data or noop_data()
     store = StudyStore.create(open_engine(database_url(folder)), job)
     store.acquire()
     store.set_data(data)
     study = Study(store, job, space_of(job, data), data)
-    return Driver(study, executor or InlineExecutor(run, profile), folder)
+    executor = executor or InlineExecutor(run, profile)
+    return Driver(study, executor, folder, on_change=on_change, clock=clock)

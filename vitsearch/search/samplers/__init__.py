@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import optuna
+from optuna.distributions import BaseDistribution
 
 from vitsearch.config import SAMPLERS as TABLE
 from vitsearch.config import JobSpec
 from vitsearch.config.named import Imported
+from vitsearch.search.samplers.known_space import KnownSpace
 
 
 class SamplerFactory(Protocol):
@@ -33,18 +35,27 @@ class SamplerFactory(Protocol):
 SAMPLERS: Mapping[str, SamplerFactory] = Imported(TABLE, lambda kind: kind.build)
 
 
-def build_sampler(job: JobSpec, *, seed: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    job: JobSpec,
+    *,
+    seed: int,
+    distributions: Mapping[str, BaseDistribution],
+    front: Callable[[], Collection[int]],
+) -> KnownSpace:
     """The job's sampler.
 
     Args:
         job: Names the sampler and the population.
+        distributions: Every axis.
+        front: Numbers of the trials on the front, for samplers that do not look at all.
         seed: Derived from the study's seed and the asks so far: a sampler rebuilt with the old seed would repeat
             its draws.
     """
     population = job.search.population or min(50, max(8, job.search.trials // 4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[job.search.sampler](seed, population)
+        inner = SAMPLERS[job.search.sampler](seed, population)
+    return KnownSpace(inner, distributions, view=TABLE[job.search.sampler].view, front=front)
 
 
 __all__ = ["SAMPLERS", "SamplerFactory", "build_sampler"]
