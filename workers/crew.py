@@ -57,7 +57,10 @@ def crew_of(search: SearchSpec, study: str) -> Crew:
 
 
 def _require_room(takes: dict[str, float]) -> None:
+    """Refuse trainers that fit nowhere; where no node trains yet, an autoscaler may bring one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0.0) for node in nodes):
+        return
     if any(all(node.get(one, 0.0) >= amount for one, amount in takes.items()) for node in nodes):
         return
     needed = " and ".join(f"{amount:g} {one}" for one, amount in takes.items())
