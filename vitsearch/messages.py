@@ -298,3 +298,59 @@ class LiveState(Spec):
     notice: str = ""
     ended: str = ""
     at: float = 0.0
+
+
+class RuntimeFacts(Spec):
+    """A runtime that is installed on a machine.
+
+    Attributes:
+        version: Its version.
+        precisions: Number formats that it takes.
+        emulated: Those of them that the processor has no instructions for.
+    """
+
+    version: str
+    precisions: tuple[str, ...]
+    emulated: tuple[str, ...] = ()
+
+
+class MachineFacts(Spec):
+    """A machine that models are measured on.
+
+    Attributes:
+        host: Its name.
+        processor: What the operating system calls its processor.
+        num_processors: How many there are.
+        memory_mb: Main memory.
+        python: Version of the Python that answers.
+        gpus: Names of its GPUs.
+        runtimes: What is installed, by name.
+        missing: Runtimes that could be installed.
+    """
+
+    host: str
+    processor: str
+    num_processors: int
+    memory_mb: float
+    python: str
+    gpus: tuple[str, ...] = ()
+    runtimes: dict[str, RuntimeFacts]
+    missing: tuple[str, ...] = ()
+
+
+class TargetFacts(Spec):
+    """A target of a cluster.
+
+    Attributes:
+        name: As jobs call it.
+        is_there: Whether its node is up.
+        seen_at: When it was last up, in seconds since the epoch.
+        machine: What it says of itself; None where it is away or does not answer.
+        problem: Why it does not answer.
+    """
+
+    name: str
+    is_there: bool
+    seen_at: float
+    machine: MachineFacts | None = None
+    problem: str = ""

@@ -6,6 +6,7 @@ from workers.executor import RayExecutor
 from workers.inside import StateFile, log_folder, this_submission
 from workers.resources import check_workers, default_workers, local_ray
 from workers.shared_data import SharedData
+from workers.targets import known_targets
 
 __all__ = [
     "Cluster",
@@ -17,6 +18,7 @@ __all__ = [
     "check_workers",
     "crew_of",
     "default_workers",
+    "known_targets",
     "local_ray",
     "log_folder",
     "state_file",

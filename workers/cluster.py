@@ -205,7 +205,8 @@ class Cluster:
         if job.node_id is None:
             return None
         with self._talking(), self._open(job, name) as answer:
-            return None if answer.status_code != requests.codes.ok else bytes(answer.content)
+            content = bytes(answer.content) if answer.status_code == requests.codes.ok else b""
+        return content or None  # of a file that is not there the dashboard may also answer with nothing
 
     def download(self, job: Submitted, name: str, to: Path, *, sha256: str) -> None:
         """Copy a file that the job keeps in Ray's log folder.

@@ -141,5 +141,5 @@ def _require_targets(targets: list[str]) -> None:
         if name != OWN_TARGET and offered.get(target_resource(name), 0) < 1:
             raise StudyError(
                 f"no node of the cluster offers the target {name!r}; start one with: "
-                f"ray start --address HEAD:6379 --resources '{{\"{target_resource(name)}\": 1}}'"
+                f"vitsearch target join --name {name} --address HEAD:6379"
             )

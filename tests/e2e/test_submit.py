@@ -98,6 +98,7 @@ def test_submit_watch_browse_and_export_from_elsewhere(head: Head, here: Path, t
     assert "names no member of the front" in refused.stderr
 
 
+@pytest.mark.slow
 def test_stop_and_resume(here: Path, tmp_path: Path) -> None:
     out = tmp_path / "cluster" / "study"
     job = write_job(here, name="stopped", search={"trials": 60})
@@ -120,6 +121,7 @@ def test_stop_and_resume(here: Path, tmp_path: Path) -> None:
     assert query(out, "SELECT count(DISTINCT trial) FROM results") == [(done + 2,)]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_a_failed_submission_that_resumes(here: Path, tmp_path: Path) -> None:
     out = tmp_path / "cluster" / "study"
     job = write_job(here, name="killed", search={"trials": 8})

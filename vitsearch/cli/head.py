@@ -85,6 +85,22 @@ def hand_out(out: Out, weights: Annotated[str, typer.Option("--weights")] = "non
             file.unlink()
 
 
+@app.command()
+def targets() -> None:
+    """Ask every target what it is, and leave the answers where the Jobs API hands them out."""
+    import ray
+
+    from vitsearch.errors import StudyError
+    from workers import StateFile, known_targets, this_submission
+
+    submission = this_submission()
+    if submission is None:
+        raise StudyError("only a submitted job lists targets")
+    ray.init(logging_level="ERROR", log_to_driver=False)
+    found = [target.model_dump(mode="json") for target in known_targets()]
+    StateFile(submission).write(json.dumps({"targets": found}))
+
+
 def with_site_defaults(job: JobSpec) -> JobSpec:
     """The job with the cluster's own MLflow server and database where it names none."""
     tracking, database = os.environ.get(TRACKING_VARIABLE), os.environ.get(DATABASE_VARIABLE)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from vitsearch import __version__
 from vitsearch.cli.copying import unpack_study
 from vitsearch.cli.packing import write_package
 from vitsearch.errors import InputError, StudyError, VitsearchError
-from vitsearch.messages import LiveState
+from vitsearch.messages import LiveState, TargetFacts
 
 if TYPE_CHECKING:
     from vitsearch.config import JobSpec
@@ -182,26 +183,55 @@ def copy_study_here(
     cluster: Cluster, study: str, weights: str, folder: Path, on_step: Callable[[str], None]
 ) -> None:
     """Copy a study of a cluster into a folder; see ``copied_study``."""
+    _, out = place_of(cluster, study)
+    command = f"hand-out --out {shlex.quote(out)} --weights {shlex.quote(weights)}"
+    on_step("asking the cluster for a copy of the study")
+    with (
+        tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary,
+        _helper(cluster, "copy", command) as helper,
+    ):
+        facts = helper.answer
+        archive = Path(temporary) / "study.tar"
+        on_step(f"copying {int(facts['bytes']) / 1e6:.1f} MB")
+        cluster.download(helper.job, str(facts["file"]), archive, sha256=str(facts["sha256"]))
+        unpack_study(archive, folder)
+
+
+def targets_of(cluster: Cluster) -> list[TargetFacts]:
+    """Every target of a cluster, with what it says of itself.
+
+    Raises:
+        StudyError: The cluster does not answer.
+    """
+    with _helper(cluster, "targets", "targets") as helper:
+        return [TargetFacts.model_validate(one) for one in helper.answer["targets"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Helper:
+    """A short job on the cluster that has answered."""
+
+    job: Submitted
+    answer: dict[str, Any]
+
+
+@contextmanager
+def _helper(cluster: Cluster, kind: str, command: str) -> Iterator[_Helper]:
+    """Run one of the head's commands; its job is gone from the cluster's list afterwards."""
     from workers import state_file
 
-    _, out = place_of(cluster, study)
-    submission = f"copy-{secrets.token_hex(6)}"
-    command = f"exec {MODULE} hand-out --out {shlex.quote(out)} --weights {shlex.quote(weights)}"
+    submission = f"{kind}-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         package = Path(temporary) / "package.zip"
         write_package(package)
-        on_step("asking the cluster for a copy of the study")
-        cluster.submit(submission=submission, command=command, package=package, metadata={"copy": study})
-        job = cluster.info(submission)
-        try:
-            facts = _wait_for_facts(cluster, submission, state_file(submission))
-            job = cluster.info(submission)
-            archive = Path(temporary) / "study.tar"
-            on_step(f"copying {int(facts['bytes']) / 1e6:.1f} MB")
-            cluster.download(job, str(facts["file"]), archive, sha256=str(facts["sha256"]))
-        finally:
-            _dismiss(cluster, job)
-        unpack_study(archive, folder)
+        cluster.submit(
+            submission=submission, command=f"exec {MODULE} {command}", package=package, metadata={"helper": kind}
+        )
+    try:
+        answer = _wait_for_answer(cluster, submission, state_file(submission))
+        yield _Helper(job=cluster.info(submission), answer=answer)
+    finally:
+        _dismiss(cluster, cluster.info(submission))
 
 
 def place_of(cluster: Cluster, study: str) -> tuple[str, str]:
@@ -224,7 +254,7 @@ def place_of(cluster: Cluster, study: str) -> tuple[str, str]:
     return job.study, job.out
 
 
-def _wait_for_facts(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:
+def _wait_for_answer(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         job = cluster.info(submission)
@@ -236,13 +266,14 @@ def _wait_for_facts(cluster: Cluster, submission: str, name: str) -> dict[str, A
             words = last_error(cluster.log(job)) or job.message
             raise InputError(words) if job.exit_code == InputError.exit_code else StudyError(words)
         time.sleep(POLL_S)
-    raise StudyError(f"the cluster at {cluster.address} has not handed out the study in {START_TIMEOUT_S:g} s")
+    raise StudyError(f"the cluster at {cluster.address} has not answered in {START_TIMEOUT_S:g} s")
 
 
 def _dismiss(cluster: Cluster, job: Submitted) -> None:
     """Stop the helper and take it off the cluster's list; its time is limited anyway."""
     with suppress(VitsearchError):
-        cluster.stop(job)
+        if not job.has_ended:
+            cluster.stop(job)
         for _ in range(20):
             if cluster.info(job.id).has_ended:
                 cluster.forget(job)
