@@ -131,7 +131,7 @@ def simulate(sampler: str, workers: int, trials: int, folder: Path) -> None:
             "name": "scale",
             "dataset": {"kind": "digits"},
             "space": "vit_micro_8",
-            "search": {"sampler": sampler, "trials": trials, "population": 50, "trial_timeout_s": 1e9},
+            "search": {"sampler": sampler, "trials": trials, "trial_timeout_s": 1e9},
             "train": {"autocast": "fp32"},
         }
     )
@@ -176,7 +176,8 @@ def simulate(sampler: str, workers: int, trials: int, folder: Path) -> None:
         f"{sampler:<8} utilisation {100 * busy / (workers * (last - first)):5.1f} %   "
         f"makespan {makespan:,.0f} s, {100 * (makespan / ideal - 1):+.1f} %   "
         f"ask {asks_ms.mean():5.1f} ms, p95 {np.percentile(asks_ms, 95):5.1f}, by quarters {quarters}\n"
-        f"{'':<8} driver {1000 * processor_s / trials:.1f} ms a trial, memory {sizes} MB after each 1,000 asks",
+        f"{'':<8} {len(asks_s)} asks for {trials} trials, driver {1000 * processor_s / trials:.1f} ms a trial, "
+        f"memory {sizes} MB after each 1,000 asks",
         flush=True,
     )
 

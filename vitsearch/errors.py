@@ -103,11 +103,19 @@ class WorkerError(VitsearchError):
     """The process that runs a trial can compute nothing any more; the candidate is innocent."""
 
 
+_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+"
+
+
+def holds_password(text: str) -> bool:
+    """Whether some address in a text has a password in it, rather than a user's name alone."""
+    return bool(re.search(r"://[^\s'\"@/]*:[^\s'\"]*@", text) or re.search(_IN_QUERY, text))
+
+
 def hide_passwords(text: str) -> str:
     """The text with the secrets of any address in it replaced by ``***``."""
     # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
     text = re.sub(r"://[^\s'\"]*@", "://***@", text)
-    return re.sub(r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
+    return re.sub(_IN_QUERY, r"\1***", text)
 
 
 def _short(value: object, limit: int = 80) -> str:

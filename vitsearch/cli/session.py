@@ -13,7 +13,7 @@ import yaml
 
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
-from vitsearch.errors import InputError, StudyError, hide_passwords
+from vitsearch.errors import InputError, StudyError, hide_passwords, holds_password
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
@@ -114,10 +114,11 @@ def open_study(folder: Path) -> StudyStore:
 
 
 def write_job(job: JobSpec, out: Path) -> None:
-    """Keep the job in the run's folder, whole or not at all."""
-    partial = out / f".{JOB_FILE}.partial"
+    """Keep the job in the run's folder, whole or not at all; for its owner alone where it holds a password."""
+    partial, text = out / f".{JOB_FILE}.partial", job_yaml(job)
     try:
-        partial.write_text(job_yaml(job), encoding="utf-8")
+        partial.touch(mode=0o600 if holds_password(text) else 0o666)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(out / JOB_FILE)
     finally:
         partial.unlink(missing_ok=True)

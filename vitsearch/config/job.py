@@ -129,7 +129,8 @@ class SearchSpec(Spec):
         priority: Weight against other studies of a cluster: one of 2 gets twice the workers of one of 1.
         max_retries: Attempts after a lost worker before a trial counts as failed.
         trial_timeout_s: A trial that reports nothing for this long is given up.
-        population: Population of ``nsga2`` and ``nsga3``; by default a quarter of the trials, 8 to 50.
+        population: Population of ``nsga2`` and ``nsga3``; by default a quarter of the trials, 8 to 50, and from
+            2,500 trials on a fiftieth.
     """
 
     sampler: SamplerName = "nsga2"

@@ -51,7 +51,7 @@ SAMPLERS: dict[str, SamplerKind] = {
     "nsga2": SamplerKind(build="vitsearch.search.samplers.nsga2:build_nsga2"),
     "nsga3": SamplerKind(build="vitsearch.search.samplers.nsga3:build_nsga3"),
     # Each ask compares all that it looks at with each other.
-    "tpe": SamplerKind(build="vitsearch.search.samplers.tpe:build_tpe", view=1000),
+    "tpe": SamplerKind(build="vitsearch.search.samplers.tpe:build_tpe", view=500),
     # Expected hypervolume improvement in more dimensions: 5 s an ask in four, 13 s in five, 13 GB in nine.
     "gp": SamplerKind(build="vitsearch.search.samplers.gp:build_gp", max_objectives=3, view=200),
 }

@@ -51,7 +51,7 @@ def build_sampler(
         seed: Derived from the study's seed and the asks so far: a sampler rebuilt with the old seed would repeat
             its draws.
     """
-    population = job.search.population or min(50, max(8, job.search.trials // 4))
+    population = job.search.population or max(min(50, max(8, job.search.trials // 4)), job.search.trials // 50)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         inner = SAMPLERS[job.search.sampler](seed, population)
