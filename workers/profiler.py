@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vitsearch.artifacts import workspace
 from vitsearch.messages import ProfileRequest
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ class Profiler:
         from vitsearch.trial import load_model
 
         request = ProfileRequest.model_validate_json(request_json)
-        model = load_model(request.candidate, Path(request.artifact_dir))
-        data = self._data()
-        with machine_to_itself():
-            return run_profile(request, model, data).model_dump_json()
+        with workspace(request.artifact_dir) as place:
+            model = load_model(request.candidate, place.folder)
+            data = self._data()
+            here = request.model_copy(update={"artifact_dir": str(place.folder)})
+            with machine_to_itself():
+                return run_profile(here, model, data).model_dump_json()
 
     def _data(self) -> TensorData | None:
         from vitsearch.train.data import ImageData

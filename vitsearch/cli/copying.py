@@ -7,8 +7,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from vitsearch.artifacts import workspace
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport, select_trial
+from vitsearch.search.places import SAMPLE_FILE, Places
 from vitsearch.storage import TrialRecord
 
 WEIGHTS = "none, front, or what --select takes"
@@ -29,7 +31,7 @@ def pack_study(out: Path, weights: str, file: Path) -> dict[str, str | int]:
         InputError: The folder holds no study, or the selection names no exportable trial.
         StudyError: Nothing was found yet that could be exported.
     """
-    from vitsearch.cli.session import JOB_FILE, SAMPLE_FILE, job_yaml, open_study
+    from vitsearch.cli.session import JOB_FILE, job_yaml, open_study
 
     store = open_study(out)
     chosen = [] if weights == "none" else _chosen(StudyReport.load(store), weights)
@@ -41,9 +43,7 @@ def pack_study(out: Path, weights: str, file: Path) -> dict[str, str | int]:
             with tarfile.open(file, "w") as package:
                 for made in sorted(copy.iterdir()):
                     package.add(made, made.name)
-                for name in (SAMPLE_FILE, *_weight_files(out, chosen)):
-                    if (out / name).is_file():
-                        package.add(out / name, str(name))
+                _add_files(package, Places.of(store.study().job, out), chosen)
         except OSError as error:
             file.unlink(missing_ok=True)
             raise StudyError(f"{file}: {error.strerror or error}; make room on the cluster's head") from error
@@ -71,9 +71,15 @@ def _chosen(report: StudyReport, weights: str) -> list[TrialRecord]:
     return report.front if weights == "front" else [select_trial(report, weights)]
 
 
-def _weight_files(out: Path, trials: list[TrialRecord]) -> list[Path]:
-    from vitsearch.search import artifact_dir, final_dir
-
-    folders = [place(out, trial.number) for trial in trials for place in (artifact_dir, final_dir)]
-    kept = (file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()))
-    return [file.relative_to(out) for file in kept if file.suffix in {".safetensors", ".json"}]
+def _add_files(package: tarfile.TarFile, places: Places, trials: list[TrialRecord]) -> None:
+    """The sample of images, and the weights of trials, under the names that a run's folder has for them."""
+    copy = Places(root="artifacts")
+    wanted = [(places.root, copy.root, [SAMPLE_FILE])]
+    for trial in trials:
+        for source, target in ((places.trial, copy.trial), (places.final, copy.final)):
+            wanted.append((source(trial.number), target(trial.number), ["*.safetensors", "*.json"]))
+    for source_place, target_place, patterns in wanted:
+        with workspace(source_place, patterns) as place:
+            for pattern in patterns:
+                for file in sorted(place.folder.glob(pattern)):
+                    package.add(file, f"{target_place}/{file.name}")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vitsearch.cli.session import SAMPLE_FILE, load_data, open_study
+from vitsearch.artifacts import workspace
+from vitsearch.cli.session import load_data, open_study
 from vitsearch.errors import InputError
 from vitsearch.export import INT8_KINDS, Bundle, Int8Kind, Int8Request, export_bundle, facts_of, require_int8
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport, select_trial
-from vitsearch.search import artifact_dir, final_dir
+from vitsearch.search import SAMPLE_FILE, Places
 from vitsearch.storage import TrialRecord
 from vitsearch.train.tensors import TensorData
 
@@ -33,18 +34,20 @@ def export_trial(
     report = StudyReport.load(open_study(folder))
     trial = select_trial(report, select)
     retrained = isinstance(trial.final, TrialResult)
-    weights = final_dir(folder, trial.number) if retrained else artifact_dir(folder, trial.number)
+    places = Places.of(report.job, folder)
+    weights = places.final(trial.number) if retrained else places.trial(trial.number)
     integers = None if int8 is None else _int8_request(int8, trial, report)
-    return export_bundle(
-        candidate=trial.candidate,
-        weights_folder=weights,
-        data=report.data,
-        facts=facts_of(report.study, trial),
-        images_NHWC=np.load(folder / SAMPLE_FILE, allow_pickle=False),
-        out=out,
-        overwrite=overwrite,
-        int8=integers,
-    )
+    with workspace(weights) as place, workspace(places.root, [SAMPLE_FILE]) as beside:
+        return export_bundle(
+            candidate=trial.candidate,
+            weights_folder=place.folder,
+            data=report.data,
+            facts=facts_of(report.study, trial),
+            images_NHWC=np.load(beside.folder / SAMPLE_FILE, allow_pickle=False),
+            out=out,
+            overwrite=overwrite,
+            int8=integers,
+        )
 
 
 def _int8_request(word: str, trial: TrialRecord, report: StudyReport) -> Int8Request:

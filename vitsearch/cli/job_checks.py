@@ -132,12 +132,15 @@ def check_storage(job: JobSpec, where: Path) -> None:
         InputError: The message names the file.
         MissingExtraError: Its driver comes with an extra.
     """
+    from vitsearch.artifacts import check_place
     from vitsearch.errors import InputError
     from vitsearch.storage import check_url
 
     try:
         if job.storage.url is not None:
             check_url(job.storage.url)
+        if job.storage.artifacts is not None:
+            check_place(job.storage.artifacts)
     except InputError as error:
         error.where = str(where)
         raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from vitsearch.artifacts import names_in, workspace
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
 from vitsearch.errors import InputError, StudyError, hide_passwords, holds_password
@@ -20,11 +21,10 @@ from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudySt
 
 if TYPE_CHECKING:
     from vitsearch.cli.stopping import Stopping
-    from vitsearch.search import Driver
+    from vitsearch.search import Driver, Places
     from vitsearch.train.data import ImageData
 
 JOB_FILE = "job.yaml"
-SAMPLE_FILE = Path("artifacts") / "validation_sample.npy"
 SAMPLE_IMAGES = 64
 DELIVERY_TIMEOUT_S = 60.0
 STOPPING = "stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now"
@@ -78,6 +78,13 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         raise InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
+    if job.storage.artifacts is not None:
+        from vitsearch.search import Places
+
+        place = Places.of(job, out).root
+        if names_in(place):
+            raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
+                             remedy="change the job's name, or choose another place")  # fmt: skip
     elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -171,7 +178,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyError: The data is not what the study began with.
     """
     from vitsearch.cli.teaching import teach
-    from vitsearch.search import Driver, Finisher, Study, asking_recipe, data_seed
+    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed
     from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
 
     store.on_wait = display.on_step
@@ -184,7 +191,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
             f"restore them, or start a new study"
         )
     store.set_data(summary)
-    save_sample(data, out)
+    save_sample(data, Places.of(job, out))
     space = space_of(job, summary)
     workers = job.search.max_workers or default_workers()
     tracker = None
@@ -260,12 +267,16 @@ def failures_explained(out: Path) -> Iterator[None]:
         raise StudyError(f"{error.filename or out}: {error.strerror or error}; {again}") from error
 
 
-def save_sample(data: ImageData, out: Path) -> None:
+def save_sample(data: ImageData, places: Places) -> None:
     """Keep some validation images beside the study: an export is checked on them, wherever the data is by then."""
     import numpy as np
 
-    (out / SAMPLE_FILE).parent.mkdir(parents=True, exist_ok=True)
-    np.save(out / SAMPLE_FILE, data.images_NHWC[data.val[:SAMPLE_IMAGES]], allow_pickle=False)
+    from vitsearch.search import SAMPLE_FILE
+
+    with workspace(places.root, fetch=()) as place:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        np.save(place.folder / SAMPLE_FILE, data.images_NHWC[data.val[:SAMPLE_IMAGES]], allow_pickle=False)
+        place.publish(SAMPLE_FILE)
 
 
 def write_reports(report: StudyReport, out: Path) -> None:

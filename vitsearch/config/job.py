@@ -207,10 +207,13 @@ class StorageSpec(Spec):
 
     Attributes:
         url: SQLAlchemy URL; by default an SQLite file in the run's folder.
+        artifacts: Folder or fsspec address (``s3://BUCKET/FOLDER``) for weights and checkpoints, which workers
+            reach, too; by default the run's folder. The study has a folder of its name there.
         optuna_mirror: Keep an Optuna RDB copy in the run's folder for optuna-dashboard.
     """
 
     url: str | None = None
+    artifacts: str | None = None
     optuna_mirror: bool = False
 
     @field_validator("url")

@@ -2,7 +2,7 @@
 
 from vitsearch.search.asker import Asker
 from vitsearch.search.budget import Budget
-from vitsearch.search.driver import Driver, artifact_dir, asking_recipe, data_seed
+from vitsearch.search.driver import Driver, asking_recipe, data_seed
 from vitsearch.search.executor import (
     EpochDone,
     Event,
@@ -13,12 +13,14 @@ from vitsearch.search.executor import (
     WorkerLost,
     WorkerTaken,
 )
-from vitsearch.search.finish import Finisher, final_dir
+from vitsearch.search.finish import Finisher
+from vitsearch.search.places import SAMPLE_FILE, Places
 from vitsearch.search.samplers import SAMPLERS
 from vitsearch.search.study import Study
 
 __all__ = [
     "SAMPLERS",
+    "SAMPLE_FILE",
     "Asker",
     "Budget",
     "Driver",
@@ -27,13 +29,12 @@ __all__ = [
     "Executor",
     "Finisher",
     "InlineExecutor",
+    "Places",
     "ProfileDone",
     "Study",
     "TrialDone",
     "WorkerLost",
     "WorkerTaken",
-    "artifact_dir",
     "asking_recipe",
     "data_seed",
-    "final_dir",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitsearch.artifacts import names_in, remove
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
@@ -25,6 +26,7 @@ from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.search.mirror import OptunaMirror
+from vitsearch.search.places import Places
 from vitsearch.search.progress import progress_of
 from vitsearch.search.study import Study
 from vitsearch.space import SearchSpace, recipes
@@ -52,11 +54,6 @@ class Running:
     report: EpochReport | None = None
 
 
-def artifact_dir(out: Path, trial: int) -> Path:
-    """Where a trial keeps its weights."""
-    return out / "artifacts" / "trials" / f"{trial:05d}"
-
-
 class Driver:
     """Drives one study on one executor.
 
@@ -78,6 +75,7 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
+        self.places = Places.of(study.job, out)
         self.running: dict[str, Running] = {}
         self._on_change, self._clock = on_change, clock
         self._asker = Asker(study.space, study.job, list(self._past()))
@@ -151,7 +149,7 @@ class Driver:
                 self.study.update(trial.number, state="told")
         self._front = [trial.number for trial in self.study.front]
         kept = {*self._front, *self._waiting, *self._profiling}
-        there = {int(folder.name) for folder in (self.out / "artifacts" / "trials").glob("[0-9]*")}
+        there = {int(name) for name in names_in(self.places.trials) if name.isdecimal()}
         self._drop_weights(there - kept)  # the last driver may have died between a tell and its tidying
         if self._front:  # the last driver may have died between a tell and its message
             self.study.store.enqueue("front", {"members": self._front})
@@ -224,7 +222,7 @@ class Driver:
                 seed=trial_seed(self.job.seed, number),
                 data_seed=self._data_seed,
                 data_fingerprint=self.study.data.fingerprint,
-                artifact_dir=str(artifact_dir(self.out, number)),
+                artifact_dir=self.places.trial(number),
                 accuracy_to_beat=self.study.accuracy_to_beat(trial),
             ),
         )
@@ -297,7 +295,7 @@ class Driver:
         self.executor.submit_profile(
             ProfileRequest(
                 trial=number,
-                artifact_dir=str(artifact_dir(self.out, number)),
+                artifact_dir=self.places.trial(number),
                 candidate=self.study.trials[number].candidate,
                 target=self.job.targets[0],
             )
@@ -331,9 +329,7 @@ class Driver:
     def _drop_weights(self, dominated: Iterable[int]) -> None:
         """Keep weights of front members only; dominated models can be trained again from their seed."""
         for number in dominated:
-            folder = artifact_dir(self.out, number)
-            for file in (folder / "model.safetensors", folder / "epoch.pt", *folder.glob("*.onnx")):
-                file.unlink(missing_ok=True)
+            remove(self.places.trial(number), ["model.safetensors", "epoch.pt", "*.onnx"])
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""

@@ -9,17 +9,13 @@ from pathlib import Path
 
 from vitsearch.config import JobSpec
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
-from vitsearch.search.driver import POLL_S, Running, artifact_dir, data_seed, trial_seed
+from vitsearch.search.driver import POLL_S, Running, data_seed, trial_seed
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search.places import Places
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
 
 FINAL_SEED_OFFSET = 1_000_000
-
-
-def final_dir(out: Path, trial: int) -> Path:
-    """Where a retrained winner keeps its weights."""
-    return out / "artifacts" / "finals" / f"{trial:05d}"
 
 
 def final_epochs(job: JobSpec) -> int:
@@ -49,6 +45,7 @@ class Finisher:
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
         self._on_step, self._clock = on_step, clock
+        self.places = Places.of(study.job, out)
         self._epochs = final_epochs(study.job)
         self._problems: list[str] = []
         self._queue: deque[int] = deque()
@@ -75,7 +72,7 @@ class Finisher:
         todo = {
             (trial.number, target.name): ProfileRequest(
                 trial=trial.number,
-                artifact_dir=str(artifact_dir(self.out, trial.number)),
+                artifact_dir=self.places.trial(trial.number),
                 candidate=trial.candidate,
                 target=target,
             )
@@ -129,7 +126,7 @@ class Finisher:
                 data_seed=data_seed(self.job, self.study.space),
                 split="test",
                 data_fingerprint=self.study.data.fingerprint,
-                artifact_dir=str(final_dir(self.out, number)),
+                artifact_dir=self.places.final(number),
             ),
         )
 

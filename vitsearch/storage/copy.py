@@ -35,7 +35,9 @@ def copy_study(engine: Engine, study_id: int, folder: Path) -> JobSpec:
                 source.execute(select(StudyTable.__table__).where(StudyTable.id == study_id)).mappings().one()
             )
             job = JobSpec.model_validate_json(row["job"])
-            job = job.model_copy(update={"storage": job.storage.model_copy(update={"url": None})})
+            job = job.model_copy(
+                update={"storage": job.storage.model_copy(update={"url": None, "artifacts": None})}
+            )
             row |= {"job": job.model_dump_json(), "owner": "", "lease_until": 0.0}
             target.execute(delete(StudyTable))
             target.execute(insert(StudyTable), [row])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ class EpochCheckpoint:
     Args:
         path: The file.
         key: What the run is; a checkpoint of another key is ignored.
+        on_saved: Called after each save; may copy the file to where it belongs.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: str, on_saved: Callable[[], None] = lambda: None) -> None:
+        self.path, self._on_saved = path, on_saved
         self.key = key
 
     def save(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -62,6 +64,7 @@ class EpochCheckpoint:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
         partial.replace(self.path)
+        self._on_saved()
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Load the state if there is one of the same key; a damaged or foreign file starts afresh."""

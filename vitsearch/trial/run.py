@@ -8,15 +8,15 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vitsearch.artifacts import Workspace, workspace
 from vitsearch.candidate import Candidate
 from vitsearch.compress import (
     PruneContext,
@@ -46,9 +46,10 @@ from vitsearch.train.loop import Hooks, train
 from vitsearch.train.losses import LossTerm, classification_loss
 from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
-from vitsearch.trial.weights import WEIGHTS_FILE, save_model
+from vitsearch.trial.weights import CANDIDATE_FILE, WEIGHTS_FILE, save_model
 
 FINETUNE_LR_SHARE = 0.2
+CHECKPOINT_FILE = "epoch.pt"
 INHERIT_IMAGES = 64
 INIT_EPOCH, COMPRESS_EPOCH = 1_000_001, 1_000_002  # seeds of their own, apart from every epoch's
 
@@ -100,6 +101,13 @@ def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | Tri
 
 
 def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
+    with ExitStack() as stack:
+        with _stage("build"):
+            place = stack.enter_context(workspace(request.artifact_dir, fetch=[CHECKPOINT_FILE]))
+        return _run_in(place, request, context)
+
+
+def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> TrialResult:
     started = time.perf_counter()
     data, candidate = context.data, request.candidate
     if data.source.fingerprint != request.data_fingerprint:
@@ -109,8 +117,11 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
             f"the worker holds data {data.source.fingerprint}, not {request.data_fingerprint}",
             retryable=True,
         )
-    folder = Path(request.artifact_dir)
-    checkpoint = EpochCheckpoint(folder / "epoch.pt", key=_checkpoint_key(request))
+    checkpoint = EpochCheckpoint(
+        place.folder / CHECKPOINT_FILE,
+        key=_checkpoint_key(request),
+        on_saved=lambda: place.publish(CHECKPOINT_FILE),
+    )
     hooks = Hooks(
         on_epoch=context.on_epoch,
         on_batch=context.on_batch,
@@ -152,8 +163,9 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
         split = indices_of(data.source, request.split)
         with metered(model) as meter:
             score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
-        checksum = save_model(model, candidate, folder)
-        checkpoint.remove()
+        checksum = save_model(model, candidate, place.folder)
+        place.publish(CANDIDATE_FILE, WEIGHTS_FILE)
+        place.withdraw(CHECKPOINT_FILE)
     return TrialResult(
         trial=request.trial,
         accuracy=score.accuracy,

@@ -15,7 +15,7 @@ from vitsearch.cli.results import front_json
 from vitsearch.cli.session import new_study, open_study
 from vitsearch.errors import InputError
 from vitsearch.report import StudyReport
-from vitsearch.search import artifact_dir, final_dir
+from vitsearch.search import Places
 from vitsearch.storage import DataSummary
 
 
@@ -26,7 +26,9 @@ def study(tmp_path: Path, data: DataSummary) -> Path:
     store.acquire()
     store.set_data(data)
     add_trials(store, 12)
-    for folder in (artifact_dir(out, 3), final_dir(out, 3), artifact_dir(out, 5)):
+    places = Places.of(job(), out)
+    for place in (places.trial(3), places.final(3), places.trial(5)):
+        folder = Path(place)
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights")
         (folder / "epoch.pt").write_bytes(b"half a training")
@@ -66,12 +68,13 @@ def test_a_copy_tells_the_same_front_while_the_study_runs(study: Path, tmp_path:
 def test_the_weights_of_a_selection_come_along_and_checkpoints_do_not(study: Path, tmp_path: Path):
     front = [trial.number for trial in StudyReport.load(open_study(study)).front]
     chosen = front[0]
-    artifact_dir(study, chosen).mkdir(parents=True, exist_ok=True)
-    (artifact_dir(study, chosen) / "model.safetensors").write_bytes(b"chosen")
+    folder = Path(Places.of(job(), study).trial(chosen))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(b"chosen")
     copy = copied(study, f"trial={chosen}", tmp_path)
     files = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.suffix in {".safetensors", ".pt"}}
-    expected = {str(artifact_dir(Path(), chosen) / "model.safetensors")}
-    assert files - {str(final_dir(Path(), chosen) / "model.safetensors")} == expected
+    here = Places(root="artifacts")
+    assert files - {f"{here.final(chosen)}/model.safetensors"} == {f"{here.trial(chosen)}/model.safetensors"}
 
 
 def test_nothing_leaves_the_folder(tmp_path: Path):

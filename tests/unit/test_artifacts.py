@@ -1,0 +1,83 @@
+"""Places of files: a folder, and a store that only fsspec reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitsearch import artifacts
+from vitsearch.artifacts import check_place, join, names_in, remove, workspace
+from vitsearch.errors import InputError
+
+
+@pytest.fixture(params=["folder", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same folder, worked in directly, and through fsspec as any remote store."""
+    return join(str(tmp_path) if request.param == "folder" else f"local://{tmp_path}", "deep", "00003")
+
+
+def test_what_is_published_is_there_for_the_next_one(place: str, tmp_path: Path):
+    assert names_in(place) == []
+    with workspace(place) as one:
+        one.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("a.txt", "b.txt", "c.bin"):
+            (one.folder / name).write_text(name)
+        one.publish("a.txt", "b.txt", "c.bin")
+    assert names_in(place) == ["a.txt", "b.txt", "c.bin"]
+    assert (tmp_path / "deep" / "00003" / "a.txt").read_text() == "a.txt"
+    with workspace(place, ["*.txt"]) as another:
+        assert (another.folder / "b.txt").read_text() == "b.txt"
+        another.withdraw("a.txt")
+        another.withdraw("a.txt")
+    assert names_in(place) == ["b.txt", "c.bin"]
+    remove(place, ["*.bin", "none"])
+    assert names_in(place) == ["b.txt"]
+    assert names_in(join(place.rpartition("/")[0])) == ["00003"]
+
+
+def test_only_what_is_needed_is_fetched(tmp_path: Path):
+    (tmp_path / "big.bin").write_bytes(b"0" * 1000)
+    (tmp_path / "small.txt").write_text("x")
+    with workspace(f"local://{tmp_path}", ["*.txt"]) as one:
+        assert [file.name for file in one.folder.iterdir()] == ["small.txt"]
+        assert one.folder != tmp_path
+    assert not one.folder.exists()
+
+
+def test_whatever_a_store_raises_is_an_oserror_without_passwords(monkeypatch: pytest.MonkeyPatch):
+    class Broken:
+        def invalidate_cache(self) -> None:
+            raise RuntimeError("no access to s3://me:geheim@bucket")
+
+    import fsspec
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _: (Broken(), "x"))
+    with pytest.raises(OSError, match=r"s3://\*\*\*@bucket: RuntimeError: no access to s3://\*\*\*@bucket"):
+        names_in("s3://me:geheim@bucket")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("relative/folder", "must be an absolute folder or an address"),
+        ("nonsense://x", "names a store that nothing here reaches"),
+    ],
+)
+def test_what_is_no_place_is_refused(place: str, message: str):
+    with pytest.raises(InputError, match=message):
+        check_place(place)
+
+
+def test_a_store_whose_package_is_missing_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch):
+    import fsspec
+
+    def missing(_: str) -> Any:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    with pytest.raises(InputError, match="Install s3fs to access S3"):
+        check_place("s3://bucket/folder")
+    check_place("/folder")
+    assert artifacts.is_folder("/folder")

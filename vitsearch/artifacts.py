@@ -1,0 +1,145 @@
+"""Where weights and checkpoints lie: a folder, or whatever fsspec reaches (``s3://``, ``gs://``, ...).
+
+A place is a string. Work is done in a local folder: in the place itself where that is one, else in a copy, whose
+files are published one by one. Errors of any store are ``OSError``, as those of a disk are.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from vitsearch.errors import InputError, hide_passwords
+
+
+def join(place: str, *names: str) -> str:
+    """A place inside a place."""
+    return "/".join([place.rstrip("/"), *names])
+
+
+def is_folder(place: str) -> bool:
+    """Whether a place is a folder that this machine sees."""
+    return "://" not in place
+
+
+def check_place(place: str) -> None:
+    """Refuse a place that nothing installed here reaches.
+
+    Raises:
+        InputError: Its protocol is unknown, or needs a package that is missing.
+    """
+    if is_folder(place):
+        if not Path(place).is_absolute():
+            raise InputError("must be an absolute folder or an address", field="storage.artifacts", value=place,
+                             remedy="write /FOLDER or s3://BUCKET/FOLDER")  # fmt: skip
+        return
+    import fsspec
+
+    protocol = place.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field="storage.artifacts",
+            value=place, remedy="install the package named, wherever drivers and workers run",
+        ) from error  # fmt: skip
+
+
+class Workspace:
+    """A local folder in the place of another one.
+
+    Args:
+        place: Where files belong.
+        folder: Where they are worked on.
+    """
+
+    def __init__(self, place: str, folder: Path) -> None:
+        self.place, self.folder = place, folder
+
+    def publish(self, *names: str) -> None:
+        """Put files where they belong, each whole or not at all.
+
+        Raises:
+            OSError: The store refuses.
+        """
+        if is_folder(self.place):
+            return
+        with _store(self.place) as (store, root):
+            store.makedirs(root, exist_ok=True)
+            for name in names:
+                store.put_file(str(self.folder / name), f"{root}/{name}")
+
+    def withdraw(self, name: str) -> None:
+        """Delete a file in both places; one that is not there is no error."""
+        (self.folder / name).unlink(missing_ok=True)
+        if not is_folder(self.place):
+            remove(self.place, [name])
+
+
+@contextmanager
+def workspace(place: str, fetch: Sequence[str] = ("*",)) -> Iterator[Workspace]:
+    """Work on the files of a place.
+
+    Args:
+        place: A folder or an address; it need not exist yet.
+        fetch: Patterns of the files that are needed.
+
+    Raises:
+        OSError: The store refuses.
+    """
+    if is_folder(place):
+        yield Workspace(place, Path(place))
+        return
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        folder = Path(temporary)
+        with _store(place) as (store, root):
+            for name in _names(store, root):
+                if any(fnmatch(name, pattern) for pattern in fetch):
+                    store.get_file(f"{root}/{name}", str(folder / name))
+        yield Workspace(place, folder)
+
+
+def names_in(place: str) -> list[str]:
+    """What lies directly in a place, sorted; nothing where there is no such place."""
+    if is_folder(place):
+        folder = Path(place)
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    with _store(place) as (store, root):
+        return _names(store, root)
+
+
+def remove(place: str, patterns: Iterable[str]) -> None:
+    """Delete the files of a place that match; those that are not there are no error."""
+    chosen = [name for name in names_in(place) if any(fnmatch(name, pattern) for pattern in patterns)]
+    if is_folder(place):
+        for name in chosen:
+            (Path(place) / name).unlink(missing_ok=True)
+    elif chosen:
+        with _store(place) as (store, root):
+            for name in chosen:
+                store.rm_file(f"{root}/{name}")
+
+
+def _names(store: Any, root: str) -> list[str]:
+    try:
+        return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in store.ls(root, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def _store(place: str) -> Iterator[tuple[Any, str]]:
+    import fsspec
+
+    try:
+        store, root = fsspec.core.url_to_fs(place)
+        store.invalidate_cache()  # other processes write there, too
+        yield store, str(root).rstrip("/")
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{hide_passwords(place)}: {type(error).__name__}: {hide_passwords(str(error))}") from error

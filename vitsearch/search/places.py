@@ -1,0 +1,41 @@
+"""Where a study keeps what its trials make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitsearch.artifacts import join
+from vitsearch.config import JobSpec
+
+SAMPLE_FILE = "validation_sample.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The places of one study.
+
+    Attributes:
+        root: A folder, or an address as ``storage.artifacts`` takes it.
+    """
+
+    root: str
+
+    @classmethod
+    def of(cls, job: JobSpec, out: Path) -> Places:
+        """Those of a job: in its run's folder, or under its name in the job's store."""
+        elsewhere = job.storage.artifacts
+        return cls(root=str(out / "artifacts") if elsewhere is None else join(elsewhere, job.name))
+
+    @property
+    def trials(self) -> str:
+        """Where trials have their folders, named by their numbers."""
+        return join(self.root, "trials")
+
+    def trial(self, number: int) -> str:
+        """Where a trial keeps its weights."""
+        return join(self.trials, f"{number:05d}")
+
+    def final(self, number: int) -> str:
+        """Where a retrained winner keeps its weights."""
+        return join(self.root, "finals", f"{number:05d}")
