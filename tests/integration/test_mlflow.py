@@ -221,26 +221,6 @@ def test_a_death_in_the_middle_of_a_delivery_makes_no_second_run(
     assert all("accuracy" in run.data.metrics and run.info.status == "FINISHED" for run in children.values())
 
 
-def test_a_page_that_is_there_before_the_first_trial_makes_no_second_run(
-    store: StudyStore, server: Server, tmp_path: Path
-):
-    server.start()
-    store.set_job(factory.job(name="greeted"))
-    tracker = Tracker(store, tmp_path, server.url, "vitsearch/greeted")
-    assert tracker.page == f"{server.url}/#/experiments?workflowType=machine_learning"
-    tracker.start()
-    wait_until(lambda: "/runs" in tracker.page)
-    factory.add_trials(store, 12)
-    store.enqueue("front", {"members": [trial.number for trial in StudyReport.load(store).front]})
-    assert tracker.close(60)
-    finish(store)
-    again = Tracker(store, tmp_path, server.url, "vitsearch/greeted")
-    again.start()
-    assert again.close(60)
-    assert again.page == tracker.page
-    runs_of(server.url, "vitsearch/greeted")
-
-
 def test_a_resumed_study_with_a_larger_budget_goes_on_in_its_run(store: StudyStore, tmp_path: Path):
     factory.add_trials(store, 8)
     finish(store)
@@ -343,3 +323,23 @@ def test_the_server_of_a_folder_shows_what_the_driver_wrote_there(server: Server
     assert page == f"{server.url}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     remote = factory.job(name="local", tracking={"uri": server.url})
     assert study_url(server.url, Path("elsewhere"), remote) == page
+
+
+def test_a_page_that_is_there_before_the_first_trial_makes_no_second_run(
+    store: StudyStore, server: Server, tmp_path: Path
+):
+    server.start()
+    store.set_job(factory.job(name="greeted"))
+    tracker = Tracker(store, tmp_path, server.url, "vitsearch/greeted")
+    assert tracker.page == f"{server.url}/#/experiments?workflowType=machine_learning"
+    tracker.start()
+    wait_until(lambda: "/runs" in tracker.page)
+    factory.add_trials(store, 12)
+    store.enqueue("front", {"members": [trial.number for trial in StudyReport.load(store).front]})
+    assert tracker.close(60)
+    finish(store)
+    again = Tracker(store, tmp_path, server.url, "vitsearch/greeted")
+    again.start()
+    assert again.close(60)
+    assert again.page == tracker.page
+    runs_of(server.url, "vitsearch/greeted")
