@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,12 +33,13 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from vitsearch.cli.ports import any_port
 from vitsearch.errors import StudyError
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
 from vitsearch.storage import StudyStore, open_engine
 from vitsearch.storage.tables import OutboxTable, ResultTable
-from vitsearch.tracking import server_command
+from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 CLI = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
 KINDS = ("trainer", "driver", "database", "MLflow")
@@ -132,7 +132,7 @@ class Mlflow:
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self._folder, self._chance, self._back_at = folder, chance, 0.0
-        self._port = free_port()
+        self._port = any_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
         self.mend()
@@ -154,7 +154,7 @@ class Mlflow:
                 self._process = subprocess.Popen(
                     server_command(self._folder, self._port), cwd=self._folder, stdout=log, stderr=log,
                     start_new_session=True,
-                    env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                    env={**os.environ, **SERVER_SETTINGS},
                 )  # fmt: skip
 
 
@@ -222,16 +222,10 @@ class Trainer:
         """The driver's work."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def ray_head(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A Ray of two processors that outlives every driver."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{any_port()}"
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
         "--node-ip-address", "127.0.0.1", "--port", address.split(":")[1], "--num-cpus", "2",

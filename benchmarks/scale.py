@@ -2,7 +2,7 @@
 
 Trials last 60 to 600 s on a clock that only two things advance: the driver's own processor time, measured, and the
 wait for the next trial to end. So every millisecond the driver computes is one in which finished workers idle.
-Everything else is real: sampler, cost, store (SQLite), study, front.
+Everything else is real: sampler, cost, store (SQLite), study, front, the live state.
 
 Goals: utilisation of at least 97 % from the first dispatch to the last ask, a makespan within 3 % of list
 scheduling without any overhead, an ask in 50 ms on average and 200 ms at the 95th percentile, memory under 1 GB.
@@ -23,10 +23,12 @@ import numpy as np
 import psutil
 
 from vitsearch.candidate import Architecture
+from vitsearch.cli.board import Board
+from vitsearch.cli.session import Display
 from vitsearch.config import JobSpec
 from vitsearch.config.train import Autocast
 from vitsearch.messages import ProfileRequest, TrialRequest, TrialResult
-from vitsearch.search import Asker, Event, ProfileDone, TrialDone
+from vitsearch.search import Asker, Driver, Event, ProfileDone, TrialDone
 from vitsearch.search.asker import Asked
 from vitsearch.testing import noop_profile, noop_result
 from vitsearch.testing.study import noop_data, noop_driver
@@ -151,7 +153,11 @@ def simulate(sampler: str, workers: int, trials: int, folder: Path) -> None:
     Asker.ask = timed  # type: ignore[method-assign]
     process, memory = psutil.Process(), []
 
-    def watch(_: object) -> None:
+    quiet = Display(on_step=lambda _: None, on_change=lambda _: None, on_stop=lambda _: None)
+    board = Board("scale", lambda _: None, clock=clock).beside(quiet)
+
+    def watch(driver: Driver) -> None:
+        board.on_change(driver)
         if len(asks_s) // 1000 > len(memory):
             memory.append(process.memory_info().rss / 2**20)
 

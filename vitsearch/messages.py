@@ -261,7 +261,8 @@ class Progress(Spec):
         infeasible: Candidates that break a constraint.
         elapsed_s: Search time used.
         left_s: Search time to go at the pace so far, within the time limit; None before a trial has ended.
-        workers: What is being trained.
+        num_workers: Workers that train.
+        workers: What the first of them train.
     """
 
     trials: int
@@ -275,6 +276,7 @@ class Progress(Spec):
     infeasible: int = 0
     elapsed_s: float = 0.0
     left_s: float | None = None
+    num_workers: int = 0
     workers: tuple[WorkerProgress, ...] = ()
 
 

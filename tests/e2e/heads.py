@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+
+from vitsearch.cli.ports import any_port
 
 TOKEN = "0123456789abcdef" * 4
 RAY = Path(sys.executable).with_name("ray")
@@ -38,22 +39,26 @@ class Head:
     folder: Path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process that leads a group to end; with ``--block`` a Ray node takes its own processes along."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 @contextmanager
 def ray_head(num_cpus: int = 2, **variables: str) -> Iterator[Head]:
     """A head in a process group of its own, which is killed afterwards."""
-    gcs, dashboard = f"127.0.0.1:{free_port()}", free_port()
+    gcs, dashboard = f"127.0.0.1:{any_port()}", any_port()
     folder = Path(tempfile.mkdtemp(prefix="vs-ray-", dir="/tmp"))  # Ray's sockets allow 107 characters
     secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     environment = {**os.environ, **secrets, **variables, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
     command = [
         str(RAY), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", gcs.split(":")[1],
-        "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(free_port()),
+        "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(any_port()),
         "--num-cpus", str(num_cpus), "--temp-dir", str(folder),
         "--object-store-memory", str(200 * 2**20), "--disable-usage-stats",
     ]  # fmt: skip
@@ -63,12 +68,7 @@ def ray_head(num_cpus: int = 2, **variables: str) -> Iterator[Head]:
         _wait_for(f"http://127.0.0.1:{dashboard}", process, folder / "head.log")
         yield Head(address=f"http://127.0.0.1:{dashboard}", gcs=gcs, environment=secrets, folder=folder)
     finally:
-        process.send_signal(signal.SIGTERM)  # with --block it takes its own processes along
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+        end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import pytest
 
 from tests.e2e import harness
 from tests.e2e.harness import query, results_stored, wait_for, write_job
+from tests.e2e.heads import end
 from tests.e2e.test_node_death import both_train
 
 pytestmark = [
@@ -87,12 +87,7 @@ def ray_node(namespace: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+        end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 
 from tests.e2e import harness
 from tests.e2e.harness import query, run, write_job
-from tests.e2e.heads import Head, free_port, ray_head
+from tests.e2e.heads import Head, ray_head
 from tests.integration.test_mlflow import Server
+from vitsearch.cli.ports import any_port
 
 pytestmark = [pytest.mark.xdist_group("e2e-submit"), pytest.mark.timeout(600)]
 
@@ -173,7 +174,7 @@ def test_a_cluster_that_cannot_be_used_is_one_line(
     head: Head, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: list[str], message: str
 ) -> None:
     monkeypatch.setattr(harness, "ENVIRONMENT", {**harness.ENVIRONMENT, **variables})
-    places = {"free": free_port(), "gcs": head.gcs}
+    places = {"free": any_port(), "gcs": head.gcs}
     found = run("list", *(option.format(**places) for option in options))
     assert found.returncode in {1, 2}
     assert message.format(**places) in found.stderr

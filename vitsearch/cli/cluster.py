@@ -166,7 +166,8 @@ def watch(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
     try:
         with _screen() as show:
             while not job.has_ended:
-                show(_view(state_of(cluster, job), job), _state_lines(state_of(cluster, job)))
+                state = state_of(cluster, job)
+                show(_view(state, job), _state_lines(state))
                 time.sleep(POLL_S)
                 job = cluster.info(job.id)
     except KeyboardInterrupt:

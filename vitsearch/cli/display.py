@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vitsearch.search import Driver
 
 LINE_EVERY_S = 10.0
-MAX_ROWS = 40
 
 
 @contextmanager
@@ -105,7 +104,7 @@ def live_view(progress: Progress) -> Group:
     table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
     for column in ("worker", "trial", "candidate", "epoch", "", "accuracy"):
         table.add_column(column)
-    for worker in progress.workers[:MAX_ROWS]:
+    for worker in progress.workers:
         accuracy = "" if worker.accuracy is None else f"{100 * worker.accuracy:.1f} %"
         bar = ProgressBar(total=worker.epochs, completed=worker.epoch, width=20)
         epoch = f"{worker.epoch}/{worker.epochs}"
@@ -114,7 +113,7 @@ def live_view(progress: Progress) -> Group:
     study_bar = Table.grid()  # a bar alone does not end its line
     study_bar.add_row(ProgressBar(total=progress.trials, completed=progress.ended, width=60))
     rows += [study_bar, table]
-    more = len(progress.workers) - MAX_ROWS
+    more = progress.num_workers - len(progress.workers)
     return Group(*rows, Text(f"and {more} more workers", style="dim")) if more > 0 else Group(*rows)
 
 

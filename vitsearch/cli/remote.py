@@ -83,7 +83,7 @@ def _submit(cluster: Cluster, study: str, out: str, command: str, package: Path)
     submission = f"{study}-{secrets.token_hex(3)}"
     facts = {"study": study, "out": out, "version": __version__}
     cluster.submit(submission=submission, command=f"exec {MODULE} {command}", package=package, metadata=facts)
-    return cluster.job(submission)
+    return cluster.info(submission)
 
 
 def _refuse_if_running(cluster: Cluster, study: str, out: str) -> None:
@@ -124,7 +124,7 @@ def wait_until_begun(cluster: Cluster, job: Submitted, on_step: Callable[[str], 
     """
     deadline, step = time.monotonic() + START_TIMEOUT_S, ""
     while time.monotonic() < deadline:
-        job = cluster.job(job.id)
+        job = cluster.info(job.id)
         state = state_of(cluster, job)
         if job.has_ended:
             raise_if_failed(cluster, job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Annotated
 
 import typer
@@ -18,26 +17,17 @@ def register(app: typer.Typer) -> None:
 
 def ui(folder: RunDir, port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000) -> None:
     """Browse a run in MLflow; serves this machine only, until Ctrl-C."""
+    from vitsearch.cli.ports import is_free
     from vitsearch.cli.session import open_study
     from vitsearch.errors import StudyError
-    from vitsearch.tracking import server_command, study_url
+    from vitsearch.tracking import SERVER_SETTINGS, server_command, study_url
 
     job = open_study(folder).study().job
     if job.tracking.uri is not None:
         typer.echo(f"this run is tracked elsewhere: {study_url(job.tracking.uri, folder, job)}")
         return
-    if not _is_free(port):
+    if not is_free(port):
         raise StudyError(f"port {port} is taken on this machine; choose another with --port")
     command = server_command(folder, port)
     typer.echo(f"open {study_url(f'http://127.0.0.1:{port}', folder, job)}   (Ctrl-C stops)")
-    os.execv(command[0], command)  # noqa: S606 - the server takes this process's place, and its signals
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    os.execve(command[0], command, {**os.environ, **SERVER_SETTINGS})  # noqa: S606 - the server takes this process's place, and its signals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,9 @@ from typing import Any
 import psutil
 
 from vitsearch.cli.head import DATABASE_VARIABLE, TRACKING_VARIABLE
+from vitsearch.cli.ports import any_port, is_free
 from vitsearch.errors import MissingExtraError, StudyError, hide_passwords
+from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 SITE_FILE = "site.json"
 START_TIMEOUT_S = 120.0
@@ -30,8 +31,6 @@ LEFT_TIMEOUT_S = 5.0
 MARK = "VITSEARCH_SITE"
 """Variable that everything a site starts inherits."""
 LOG_TAIL = 5
-# it must not phone home, and its seven processes for jobs of GenAI have nothing to do here
-MLFLOW_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,14 +207,9 @@ class Site:
 
     def _start_mlflow(self, host: str, port: int) -> Service:
         _require_free(host, port, "--mlflow-port")
-        store = f"sqlite:///{self.folder / 'mlflow' / 'mlflow.db'}"
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store,
-            "--artifacts-destination", (self.folder / "mlflow" / "artifacts").as_uri(),
-            "--host", host, "--port", str(port), "--workers", "1",
-        ]  # fmt: skip
+        command = server_command(self.folder / "mlflow", port, host)
         address = f"http://{host}:{port}"
-        service = self._launch("mlflow", command, address, MLFLOW_SETTINGS)
+        service = self._launch("mlflow", command, address, SERVER_SETTINGS)
         self._wait("mlflow", service, f"{address}/health")
         return service
 
@@ -226,7 +220,7 @@ class Site:
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
             "--node-ip-address", host, "--port", str(ports.ray),
             "--dashboard-host", host, "--dashboard-port", str(ports.dashboard),
-            "--dashboard-agent-listen-port", str(_any_port(host)),
+            "--dashboard-agent-listen-port", str(any_port(host)),
             *([] if cpus is None else ["--num-cpus", str(cpus)]),
         ]  # fmt: skip
         environment = {
@@ -276,20 +270,8 @@ class Site:
 
 
 def _require_free(host: str, port: int, option: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StudyError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another port with {option}"
-            ) from error
-
-
-def _any_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    if not is_free(port, host):
+        raise StudyError(f"cannot listen on {host}:{port}; is it taken? choose another port with {option}")
 
 
 def _start_postgres(folder: Path) -> Service:

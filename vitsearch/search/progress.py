@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from vitsearch.search.driver import Driver
 
 
+SHOWN_WORKERS = 40
+
+
 def progress_of(driver: Driver) -> Progress:
     """Where a driver stands."""
     study, counts = driver.study, driver.study.counts()
     ended = study.num_ended()
     best = max((t.figures["accuracy"] for t in study.front if "accuracy" in t.figures), default=None)
     workers = []
-    for worker, running in sorted(driver.running.items()):
+    for worker, running in sorted(driver.running.items())[:SHOWN_WORKERS]:
         report = running.report
         workers.append(
             WorkerProgress(
@@ -40,6 +43,7 @@ def progress_of(driver: Driver) -> Progress:
         infeasible=counts["infeasible"],
         elapsed_s=driver.budget.elapsed_s,
         left_s=_left_s(driver, ended),
+        num_workers=len(driver.running),
         workers=tuple(workers),
     )
 

@@ -33,6 +33,8 @@ class Study:
     def __init__(self, store: StudyStore, job: JobSpec, space: SearchSpace, data: DataSummary) -> None:
         self.store, self.job, self.space, self.data = store, job, space, data
         self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in store.trials()}
+        self._fates = {number: fate(trial, job) for number, trial in self.trials.items()}
+        self._counts = Counter(self._fates.values())
         self._by_hash: dict[str, int] = {}
         for trial in self.trials.values():
             if trial.kind == "evaluate":
@@ -52,14 +54,21 @@ class Study:
     def add(self, trial: TrialRecord) -> None:
         """Persist an ask."""
         self.store.add_trial(trial)
-        self.trials[trial.number] = trial
+        self._keep(trial)
         if trial.kind == "evaluate":
             self._by_hash.setdefault(trial.candidate.hash, trial.number)
 
     def update(self, number: int, **changes: object) -> TrialRecord:
         """Replace fields of a trial in memory; callers persist first."""
-        self.trials[number] = self.trials[number].model_copy(update=changes)
-        return self.trials[number]
+        return self._keep(self.trials[number].model_copy(update=changes))
+
+    def _keep(self, trial: TrialRecord) -> TrialRecord:
+        before, now = self._fates.get(trial.number), fate(trial, self.job)
+        if before is not None:
+            self._counts[before] -= 1
+        self._counts[now] += 1
+        self.trials[trial.number], self._fates[trial.number] = trial, now
+        return trial
 
     def store_outcome(self, number: int, outcome: TrialResult | TrialFailure) -> bool:
         """Persist an outcome with the figures known so far.
@@ -123,12 +132,11 @@ class Study:
 
     def counts(self) -> Counter[str]:
         """Trials by what became of them: done, failed, infeasible, running, waiting, rejected, duplicate."""
-        return Counter(fate(trial, self.job) for trial in self.trials.values())
+        return +self._counts
 
     def num_ended(self) -> int:
         """Trials that trained to some end: done, failed or infeasible."""
-        counts = self.counts()
-        return sum(counts[fate] for fate in ("done", "failed", "infeasible"))
+        return sum(self._counts[one] for one in ("done", "failed", "infeasible"))
 
     def knee(self) -> TrialRecord | None:
         """The front member nearest to the ideal point."""

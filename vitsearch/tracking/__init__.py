@@ -1,6 +1,7 @@
 """MLflow as a view of the study: an outbox, delivered in the background."""
 
 from vitsearch.tracking.addresses import (
+    SERVER_SETTINGS,
     default_uri,
     experiment_name,
     experiment_url,
@@ -12,6 +13,7 @@ from vitsearch.tracking.addresses import (
 from vitsearch.tracking.tracker import Tracker
 
 __all__ = [
+    "SERVER_SETTINGS",
     "Tracker",
     "default_uri",
     "experiment_name",

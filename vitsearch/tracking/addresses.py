@@ -17,6 +17,8 @@ from vitsearch.errors import hide_passwords
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+# it must not phone home, and its seven processes for jobs of GenAI have nothing to do here
+SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # without it MLflow opens its pages in the GenAI layout, where runs have no metrics table
 LAYOUT = "workflowType=machine_learning"
 
@@ -69,13 +71,13 @@ def study_url(base_url: str, out: Path, job: JobSpec) -> str:
     return experiments_url(base_url) if found is None else experiment_url(base_url, found)
 
 
-def server_command(out: Path, port: int) -> list[str]:
-    """The command line that serves a run's folder on this machine."""
+def server_command(out: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The command line that serves a folder's records; ``SERVER_SETTINGS`` belong into its environment."""
     return [
         sys.executable, "-m", "mlflow", "server",
         "--backend-store-uri", default_uri(out),
         "--artifacts-destination", artifact_location(out),
-        "--host", "127.0.0.1",
+        "--host", host,
         "--port", str(port),
         "--workers", "1",
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.errors import StudyError, StudyLockedError
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report import StudyReport, violations
+from vitsearch.report.tables import fate
 from vitsearch.search import Driver, Event, InlineExecutor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
@@ -160,6 +161,25 @@ def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> No
     assert isinstance(trials[1].outcome, TrialFailure)
     assert trials[1].outcome.failure == "worker_lost"
     assert executor.submitted.count(1) == 3
+
+
+def test_the_counts_that_are_kept_are_those_of_the_trials(tmp_path: Path) -> None:
+    job = make_job(
+        search={"sampler": "random", "trials": 8, "max_retries": 1},
+        constraints=[{"metric": "params", "max": 60_000}],
+    )
+    driver = Driver(make_study(make_store(tmp_path, job)), LosingExecutor({1: 1, 3: 9, 5: 9}), tmp_path)
+    seen: list[Counter[str]] = []
+
+    def compare(driver: Driver) -> None:
+        seen.append(driver.study.counts())
+        assert seen[-1] == Counter(fate(trial, job) for trial in driver.study.trials.values())
+
+    driver._on_change = compare
+    driver.run()
+    compare(driver)
+    assert {"done", "failed", "rejected"} <= seen[-1].keys()
+    assert driver.study.num_ended() == 8
 
 
 class CrowdedExecutor(LosingExecutor):
