@@ -29,7 +29,7 @@ from vitsearch.compress import metered
 from vitsearch.config import RECIPES, DatasetSpec, EerSpec, ReferenceSpec, TrainSpec
 from vitsearch.cost import Tokens, cost_of, eer_pct, measured_cost
 from vitsearch.messages import EpochReport, TrialRequest
-from vitsearch.profile.measure import processor_name
+from vitsearch.profile.facts import processor_name
 from vitsearch.train.autocast import fastest_autocast
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate

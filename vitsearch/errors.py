@@ -8,6 +8,7 @@
     ├── StudyError                 the stored study cannot be used as asked
     │   └── StudyLockedError       another driver owns the study
     ├── ExportError                a bundle could not be made or read
+    ├── MeasurementError           a model could not be measured on a target
     ├── TrialError                 one candidate failed; becomes a ``TrialFailure``, never a crash
     └── WorkerError                the process that ran a trial is at fault and must be replaced
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 
 class VitsearchError(Exception):
@@ -77,6 +79,22 @@ class StudyLockedError(StudyError):
 
 class ExportError(VitsearchError):
     """A bundle could not be made or read."""
+
+
+class MeasurementError(VitsearchError):
+    """No runtime of a target could measure a model.
+
+    Args:
+        target: Name of the target.
+        failed: What each runtime said.
+    """
+
+    def __init__(self, target: str, failed: Mapping[str, str]) -> None:
+        super().__init__(target, failed)  # the arguments themselves, so that a copy in another process can be made
+        self.target, self.failed = target, failed
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name} on {self.target}: {reason}" for name, reason in self.failed.items())
 
 
 class TrialError(VitsearchError):

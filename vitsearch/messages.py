@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,6 +11,7 @@ from pydantic import Field
 from vitsearch.candidate import Candidate
 from vitsearch.config import EvaluateSpec, Spec, TargetSpec, TrainSpec
 
+WIDE_SPREAD = 0.2  # of an interquartile range relative to its median: calls were disturbed
 Stage = Literal["data", "build", "train", "compress", "evaluate", "profile", "worker"]
 Split = Literal["val", "test"]
 
@@ -80,6 +83,11 @@ class Conditions(Spec):
         repeats: Measured calls.
         contended: Whether trainers ran on the node meanwhile.
         inputs: What was computed: ``noise``, or ``validation images``, where how many tokens stay is real.
+        rounds: How often all calls were repeated because they varied widely; the steadiest round counts.
+        throttled: Whether clocks were lowered for heat or power meanwhile; None where the platform does not tell.
+        machine: Fingerprint of the machine's hardware.
+        measured_by: Target that measured in this one's place; empty where it was this one.
+        reused: Whether the figure comes from an earlier measurement of the same model on the same hardware.
     """
 
     target: str
@@ -92,6 +100,11 @@ class Conditions(Spec):
     repeats: int
     contended: bool
     inputs: Literal["noise", "validation images"] = "noise"
+    rounds: int = 1
+    throttled: bool | None = None
+    machine: str = ""
+    measured_by: str = ""
+    reused: bool = False
 
 
 class Profile(Spec):
@@ -105,6 +118,7 @@ class Profile(Spec):
         peak_memory_mb: Peak resident memory that running the model added.
         file_size_mb: Size of the file the runtime loads.
         conditions: How it was measured.
+        energy_mj: Millijoules of one image, of all that the platform's counter covers; None where there is none.
         accuracy: Share of the validation images that the runtime itself classifies correctly, where its arithmetic
             is not the trial's.
         others: Slower runtimes on the same target.
@@ -118,9 +132,27 @@ class Profile(Spec):
     peak_memory_mb: float
     file_size_mb: float
     conditions: Conditions
+    energy_mj: float | None = None
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     others: tuple[Profile, ...] = ()
     failed: dict[str, str] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about the figures beside their conditions, in words."""
+        c = self.conditions
+        notes = [] if self.energy_mj is None else [f"{self.energy_mj:.3g} mJ per image"]
+        if self.latency_ms_spread > WIDE_SPREAD:
+            notes.append(
+                f"calls varied by {100 * self.latency_ms_spread:.0f} % in the steadiest of {c.rounds} rounds"
+            )
+        if c.throttled:
+            notes.append("clocks were lowered for heat or power meanwhile")
+        if c.measured_by:
+            notes.append(f"measured by {c.measured_by} in its place")
+        if c.reused:
+            notes.append("taken from an earlier measurement on equal hardware")
+        return notes
 
 
 class ProfileRequest(Spec):
@@ -132,6 +164,7 @@ class ProfileRequest(Spec):
         candidate: What the weights belong to.
         target: Where and how to measure.
         contended: What to record: whether trainers run meanwhile.
+        known: Figures that need no measurement any more, one for a runtime.
     """
 
     trial: int
@@ -139,6 +172,7 @@ class ProfileRequest(Spec):
     candidate: Candidate
     target: TargetSpec
     contended: bool = False
+    known: tuple[Profile, ...] = ()
 
 
 class MeasuredCost(Spec):
@@ -261,6 +295,7 @@ class Progress(Spec):
         infeasible: Candidates that break a constraint.
         elapsed_s: Search time used.
         left_s: Search time to go at the pace so far, within the time limit; None before a trial has ended.
+        waits_for: What measurements wait for, in words; empty while they do not wait.
         num_workers: Workers that train.
         workers: What the first of them train.
     """
@@ -276,6 +311,7 @@ class Progress(Spec):
     infeasible: int = 0
     elapsed_s: float = 0.0
     left_s: float | None = None
+    waits_for: str = ""
     num_workers: int = 0
     workers: tuple[WorkerProgress, ...] = ()
 
@@ -303,7 +339,7 @@ class LiveState(Spec):
 
 
 class RuntimeFacts(Spec):
-    """A runtime that is installed on a machine.
+    """A library that executes models, as it is installed on a machine.
 
     Attributes:
         version: Its version.
@@ -325,9 +361,11 @@ class MachineFacts(Spec):
         num_processors: How many there are.
         memory_mb: Main memory.
         python: Version of the Python that answers.
+        architecture: Its instruction set, as the operating system names it.
         gpus: Names of its GPUs.
-        runtimes: What is installed, by name.
-        missing: Runtimes that could be installed.
+        runtimes: What executes models here, by name.
+        missing: What could be installed.
+        energy: Where its energy counters are, by device: ``rapl``, ``nvml``.
     """
 
     host: str
@@ -335,9 +373,17 @@ class MachineFacts(Spec):
     num_processors: int
     memory_mb: float
     python: str
+    architecture: str = ""
     gpus: tuple[str, ...] = ()
     runtimes: dict[str, RuntimeFacts]
     missing: tuple[str, ...] = ()
+    energy: dict[str, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for machines of equal hardware, whatever their names."""
+        hardware = [self.architecture, self.processor, self.num_processors, *self.gpus]
+        return hashlib.sha256(json.dumps(hardware).encode()).hexdigest()[:16]
 
 
 class TargetFacts(Spec):

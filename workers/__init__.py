@@ -4,11 +4,12 @@ from workers.cluster import Cluster, Submitted, state_file
 from workers.crew import Crew, crew_of
 from workers.executor import RayExecutor
 from workers.inside import StateFile, log_folder, this_submission
-from workers.resources import check_workers, default_workers, local_ray
+from workers.resources import OWN_TARGET, check_workers, default_workers, local_ray
 from workers.shared_data import SharedData
 from workers.targets import known_targets
 
 __all__ = [
+    "OWN_TARGET",
     "Cluster",
     "Crew",
     "RayExecutor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,11 +15,13 @@ import ray
 from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
-from vitsearch.messages import EpochReport, Outcome, ProfileRequest, TrialRequest
-from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.messages import EpochReport, MachineFacts, Outcome, ProfileRequest, TrialRequest
+from vitsearch.search import EpochDone, Event, Measuring, TrialDone, WorkerLost, WorkerTaken
+from workers.exporter import Exporter
 from workers.measuring import Target
 from workers.pool import Pool, Worker
-from workers.resources import reason_of
+from workers.profiler import Profiler
+from workers.resources import TARGET_SHARE, place_of_driver, place_of_target, reason_of
 from workers.share import Share
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
@@ -68,6 +71,8 @@ class RayExecutor:
         self._data, self._threads, self._cpus, self._gpus = data, threads, cpus, gpus
         self._pool = Pool(self._start_trainer, workers)
         self._targets: dict[str, Target] = {}
+        self._exporter: Any = None
+        self._sample: tuple[Any, Any] | None = None  # references of the validation images and their classes
         self._events: list[Event] = []
 
     def idle_workers(self) -> list[str]:
@@ -85,8 +90,21 @@ class RayExecutor:
 
     def submit_profile(self, request: ProfileRequest) -> None:
         """Queue a measurement."""
-        name = request.target.name
-        self._targets.setdefault(name, Target(name=name, data=self._data)).queue.append(request)
+        self._target(request.target.name).add(request)
+
+    def facts_of(self, target: str, wait_s: float = 0.0) -> MachineFacts | None:
+        """Asked of a process on the target, which is started for it."""
+        found = self._target(target)
+        found.wait(wait_s)
+        return found.facts
+
+    def measuring(self) -> Measuring:
+        """How measurements go on."""
+        waits = [target.waits_for for target in self._targets.values()]
+        return Measuring(
+            holds_workers=any(target.holds for target in self._targets.values()),
+            waits_for="; ".join(filter(None, waits)),
+        )
 
     def restart(self, worker: str, reason: str) -> None:  # noqa: ARG002
         """Kill a hanging trainer and start another; the driver knows already that its trial is lost."""
@@ -174,6 +192,8 @@ class RayExecutor:
         self._pool.close()
         for target in self._targets.values():
             target.close()
+        if self._exporter is not None:
+            ray.kill(self._exporter)
         if self._share is not None:
             self._share.leave()
 
@@ -242,7 +262,7 @@ class RayExecutor:
     def _measure(self) -> None:
         """Bring measurements on; trainers work again where none is left."""
         for target in self._targets.values():
-            done = target.advance(self._hold)
+            done = target.advance(self._export, self._hold)
             if done is not None:
                 self._events.append(done)
         held = self._held_machines()
@@ -251,13 +271,44 @@ class RayExecutor:
                 worker.actor.resume.remote()
                 worker.paused = False
 
+    def _target(self, name: str) -> Target:
+        if name not in self._targets:
+            self._targets[name] = Target(name=name, start=self._start_profiler)
+        return self._targets[name]
+
+    def _start_profiler(self, place: str) -> Any:
+        if self._sample is None:
+            images, labels = ray.get([self._data.images_ref, self._data.labels_ref])
+            val = self._data.meta["val"]
+            self._sample = ray.put(images[val]), ray.put(labels[val])
+        self._the_exporter()  # both take seconds to start
+        options = {"num_cpus": 0, "resources": {place_of_target(place): TARGET_SHARE}}
+        meta = self._data.meta
+        return ray.remote(Profiler).options(**options).remote(*self._sample, meta["mean"], meta["std"])
+
+    def _export(self, request: ProfileRequest) -> Any:
+        """Begin to make what a target loads; not beside a measurement, which it would disturb."""
+        if platform.node() in self._held_machines():
+            return None
+        return self._the_exporter().run.remote(request.model_dump_json())
+
+    def _the_exporter(self) -> Any:
+        if self._exporter is None:
+            here = {"num_cpus": 0, "resources": {place_of_driver(): TARGET_SHARE}, "max_restarts": -1}
+            data = self._data
+            self._exporter = (
+                ray.remote(Exporter).options(**here).remote(data.images_ref, data.labels_ref, data.meta)
+            )
+        return self._exporter
+
     def _held_machines(self) -> set[str | None]:
-        """Where something is measured or about to be; None stands for a machine not known yet."""
-        return {t.machine for t in self._targets.values() if t.is_active}
+        """Where something is measured or about to be."""
+        return {target.machine for target in self._targets.values() if target.holds}
 
     def _hold(self, machine: str) -> list[Any]:
         """Ask every busy trainer of a machine to rest at its next batch; references of what they answer."""
-        answers = []
+        exports = [target.export for target in self._targets.values() if target.export is not None]
+        answers = exports if machine == platform.node() else []
         for worker in self._pool:
             if worker.task is not None and _is_on(worker, {machine}):
                 worker.paused = True

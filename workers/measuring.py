@@ -1,4 +1,8 @@
-"""Measurements of one target, one after the other, while trainers on the same machine rest."""
+"""Measurements of one target, one after the other, while trainers on the same machine rest.
+
+A measurement goes through three stages: its model is exported on the driver's node, trainers on the target's
+machine come to rest, it runs. While a target is away its requests wait, and nothing rests for them.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,24 @@ from typing import Any
 
 import ray
 
-from vitsearch.messages import Profile, ProfileRequest
+from vitsearch.messages import MachineFacts, Profile, ProfileRequest
 from vitsearch.search import ProfileDone
-from workers.profiler import Profiler
-from workers.resources import TARGET_SHARE, place_of_target, reason_of
-from workers.shared_data import SharedData
+from workers.resources import reason_of
 
 PROFILE_TIMEOUT_S = 900.0
+AWAY_AFTER_S = 15.0  # a process on a target that is there has answered by then
+MOST_ATTEMPTS = 3  # a model that takes its target down each time must not do so for ever
 
 
 @dataclass(kw_only=True)
 class _Measurement:
-    """One request on its way: trainers come to rest, then it runs."""
+    """One request on its way."""
 
     request: ProfileRequest
-    since: float
-    rests: list[Any]  # references of what trainers answer once they rest
+    attempt: int = 1
+    since: float = 0.0
+    exported: Any = None  # reference of its files
+    rests: list[Any] | None = None  # references of what trainers answer once they rest
     task: Any = None  # reference of the measurement itself
 
 
@@ -35,97 +41,162 @@ class Target:
 
     Attributes:
         name: The target.
-        data: The images in the object store; None measures on noise.
-        queue: Requests that wait.
-        machine: Host name of the target's node; None until it has answered.
+        start: Starts a profiler on a target; returns its actor, which may wait for its node.
+        facts: What the target's machine can measure; None until it has answered.
     """
 
     name: str
-    data: SharedData | None = None
-    queue: deque[ProfileRequest] = field(default_factory=deque)
-    machine: str | None = None
+    start: Callable[[str], Any]
+    facts: MachineFacts | None = None
+    _queue: deque[_Measurement] = field(default_factory=deque)
+    _place: str = ""
     _actor: Any = None
-    _machine_ref: Any = None
+    _facts_ref: Any = None
     _current: _Measurement | None = None
-    _since: float = 0.0
+    _since: float = field(default_factory=time.monotonic)  # when it was there last
+    _placed: float = field(
+        default_factory=time.monotonic
+    )  # since when it is looked for where it is looked for now
+
+    def add(self, request: ProfileRequest) -> None:
+        """Queue a measurement."""
+        self._queue.append(_Measurement(request=request))
 
     @property
-    def is_active(self) -> bool:
-        """Whether anything is being measured or waits for it."""
-        return bool(self.queue or self._current)
+    def machine(self) -> str | None:
+        """Host name of the target's node; None until it has answered."""
+        return None if self.facts is None else self.facts.host
+
+    @property
+    def holds(self) -> bool:
+        """Whether trainers of its machine rest, or are about to."""
+        return self._current is not None and self._current.rests is not None
+
+    @property
+    def export(self) -> Any:
+        """Reference of the files that are being made; None while there are none."""
+        return None if self._current is None or self.holds else self._current.exported
+
+    @property
+    def waits_for(self) -> str:
+        """What its measurements wait for, in words."""
+        seconds = time.monotonic() - self._since
+        if self.facts is not None or not self._queue or seconds < AWAY_AFTER_S:
+            return ""
+        place = self._place or self.name
+        return f"waiting for target {place}: away for {seconds:.0f} s, {len(self._queue)} to measure"
 
     def pending(self) -> list[Any]:
         """References whose arrival brings the measurement on."""
-        if self._current is None:
-            return [self._machine_ref] if self._machine_ref is not None and self.queue else []
-        return _not_ready(self._current.rests if self._current.task is None else [self._current.task])
+        current = self._current
+        if current is None:
+            return [self._facts_ref] if self._queue and self._facts_ref is not None and self.facts is None else []
+        if current.task is not None:
+            return _not_ready([current.task])
+        return _not_ready([current.exported] if current.rests is None else current.rests)
 
-    def advance(self, hold: Callable[[str], list[Any]]) -> ProfileDone | None:
+    def find(self) -> bool:
+        """Start the profiler if there is none; returns whether its machine has answered."""
+        if self._actor is None:
+            self._actor = self.start(self._place or self.name)
+            self._facts_ref = self._actor.facts.remote()
+        if self.facts is None and not _not_ready([self._facts_ref]):
+            try:
+                self.facts = MachineFacts.model_validate_json(ray.get(self._facts_ref))
+            except ray.exceptions.RayError:
+                self._drop()  # and again from the start
+        return self.facts is not None
+
+    def wait(self, timeout_s: float) -> None:
+        """Give the profiler time to answer."""
+        if not self.find() and self._facts_ref is not None:
+            ray.wait([self._facts_ref], timeout=timeout_s)
+            self.find()
+
+    def advance(
+        self, export: Callable[[ProfileRequest], Any], hold: Callable[[str], list[Any]]
+    ) -> ProfileDone | None:
         """Go as far as possible without waiting.
 
         Args:
+            export: Begins to make a request's files; returns their reference, or None where it must not now.
             hold: Asks busy trainers of a machine to rest; returns references of their answers.
 
         Returns:
             The end of a measurement, if it has come.
         """
-        if not self.is_active:
-            return None
         if self._current is None:
-            if not self._find_machine():
-                return self._give_up(self.queue[0], self._since)
-            assert self.machine is not None
-            request = self.queue.popleft()
-            self._current = _Measurement(request=request, since=time.monotonic(), rests=hold(self.machine))
+            return self._next(export)
         current = self._current
-        if current.task is None and not _not_ready(current.rests):
+        if current.rests is None and not _not_ready([current.exported]):
+            assert self.machine is not None
+            current.since, current.rests = time.monotonic(), hold(self.machine)
+        if current.rests is not None and current.task is None and not _not_ready(current.rests):
             contended = not all(_at_rest(answer) for answer in current.rests)
             request = current.request.model_copy(update={"contended": contended})
-            current.task = self._actor.run.remote(request.model_dump_json())
+            current.task = self._actor.run.remote(request.model_dump_json(), current.exported)
         if current.task is not None and not _not_ready([current.task]):
             return self._end(current)
-        return self._give_up(current.request, current.since)
+        if time.monotonic() - current.since > PROFILE_TIMEOUT_S:
+            self._drop()
+            self._current = None
+            return self._failed(current, f"no answer from target {self.name!r} within {PROFILE_TIMEOUT_S:g} s")
+        return None
 
     def close(self) -> None:
         """Stop the process."""
+        self._drop()
+
+    def _next(self, export: Callable[[ProfileRequest], Any]) -> ProfileDone | None:
+        if not self._queue:
+            return None
+        if not self.find():
+            return self._fall_back()
+        exported = export(self._queue[0].request)
+        if exported is not None:
+            self._current = self._queue.popleft()
+            self._current.since, self._current.exported = time.monotonic(), exported
+        return None
+
+    def _fall_back(self) -> ProfileDone | None:
+        """What the job says about a target that is away for too long."""
+        target, now = self._queue[0].request.target, time.monotonic()
+        if target.wait_s is None or now - self._placed <= target.wait_s:
+            return None
+        if target.fallback is None:
+            reason = f"target {self.name!r} was away for {now - self._since:.0f} s (wait_s)"
+            return self._failed(self._queue.popleft(), reason)
+        self._drop()  # and the other one gets as long; whichever comes first measures
+        self._place, self._placed = "" if self._place else target.fallback, now
+        return None
+
+    def _drop(self) -> None:
         if self._actor is not None:
             ray.kill(self._actor)
-            self._actor, self._machine_ref, self.machine = None, None, None
+        if self.facts is not None:
+            self._since = self._placed = time.monotonic()
+            self._place = ""
+        self._actor, self._facts_ref, self.facts = None, None, None
 
-    def _find_machine(self) -> bool:
-        if self._actor is None:
-            options = {"num_cpus": 0, "resources": {place_of_target(self.name): TARGET_SHARE}}
-            shared = () if self.data is None else (self.data.images_ref, self.data.labels_ref, self.data.meta)
-            self._actor = ray.remote(Profiler).options(**options).remote(*shared)
-            self._machine_ref, self._since = self._actor.machine.remote(), time.monotonic()
-        if self.machine is None and not _not_ready([self._machine_ref]):
-            try:
-                self.machine = ray.get(self._machine_ref)
-            except ray.exceptions.RayError:
-                self.close()  # and again from the start, until the time is over
-        return self.machine is not None
-
-    def _end(self, current: _Measurement) -> ProfileDone:
-        profile, reason = None, ""
+    def _end(self, current: _Measurement) -> ProfileDone | None:
+        self._current = None
         try:
             profile = Profile.model_validate_json(ray.get(current.task))
+        except ray.exceptions.RayActorError as error:
+            self._drop()
+            if current.attempt < MOST_ATTEMPTS:
+                self._queue.appendleft(_Measurement(request=current.request, attempt=current.attempt + 1))
+                return None
+            return self._failed(current, reason_of(error))
         except ray.exceptions.RayError as error:
-            reason = reason_of(error)
-            if isinstance(error, ray.exceptions.RayActorError):
-                self.close()
-        self._current = None
-        return ProfileDone(trial=current.request.trial, target=self.name, profile=profile, reason=reason)
+            return self._failed(current, reason_of(error))
+        if self._place:
+            conditions = profile.conditions.model_copy(update={"measured_by": self._place})
+            profile = profile.model_copy(update={"conditions": conditions})
+        return ProfileDone(trial=current.request.trial, target=self.name, profile=profile)
 
-    def _give_up(self, request: ProfileRequest, since: float) -> ProfileDone | None:
-        """End a measurement that hangs, or that no node offers its target's resource for."""
-        if time.monotonic() - since <= PROFILE_TIMEOUT_S:
-            return None
-        self.close()
-        if self._current is None:
-            self.queue.popleft()
-        self._current = None
-        reason = f"no answer from target {self.name!r} within {PROFILE_TIMEOUT_S:g} s"
-        return ProfileDone(trial=request.trial, target=self.name, profile=None, reason=reason)
+    def _failed(self, one: _Measurement, reason: str) -> ProfileDone:
+        return ProfileDone(trial=one.request.trial, target=self.name, profile=None, reason=reason)
 
 
 def _not_ready(references: list[Any]) -> list[Any]:

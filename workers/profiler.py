@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,62 +13,58 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vitsearch.artifacts import workspace
 from vitsearch.messages import ProfileRequest
 
 if TYPE_CHECKING:
-    from vitsearch.train.tensors import TensorData
+    from workers.exporter import Exported
 
 
 class Profiler:
     """A persistent process on the target's node that measures one model at a time.
 
+    It is sent the model and needs neither the study's folder nor the code that trains.
+
     Args:
-        images_NHWC: Decoded images, shared through the object store; None measures on noise.
+        images_NHWC: Validation images, shared through the object store; None measures on noise.
         labels_N: Their classes.
-        meta: The rest of the data set as JSON-able fields of ``ImageData``.
+        mean: Mean of each channel, on a scale of 0 to 1.
+        std: Standard deviation likewise.
     """
 
     def __init__(
         self,
         images_NHWC: npt.NDArray[np.uint8] | None = None,
         labels_N: npt.NDArray[np.int64] | None = None,
-        meta: dict[str, object] | None = None,
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
     ) -> None:
-        self._arrays = images_NHWC, labels_N, meta or {}
+        self._arrays = images_NHWC, labels_N, mean, std
 
-    def machine(self) -> str:
-        """Host name of the target's node."""
-        return platform.node()
+    def facts(self) -> str:
+        """What the target's machine can measure, as JSON."""
+        from vitsearch.profile.facts import machine_facts
 
-    def run(self, request_json: str) -> str:
+        return machine_facts().model_dump_json()
+
+    def run(self, request_json: str, exported: Exported) -> str:
         """Measure a trained model; returns a profile as JSON.
 
         Raises:
             Exception: Whatever went wrong; the executor reports it with the measurement.
         """
-        from vitsearch.profile import run_profile
-        from vitsearch.trial import load_model
+        from vitsearch.profile import SampleImages, run_profile
 
         request = ProfileRequest.model_validate_json(request_json)
-        with workspace(request.artifact_dir) as place:
-            model = load_model(request.candidate, place.folder)
-            data = self._data()
-            here = request.model_copy(update={"artifact_dir": str(place.folder)})
+        images_NHWC, labels_N, mean, std = self._arrays
+        images = None
+        if images_NHWC is not None and labels_N is not None:
+            images = SampleImages(images_NHWC=images_NHWC, labels_N=labels_N, mean=mean, std=std)
+        with tempfile.TemporaryDirectory(prefix="vitsearch-") as folder:
+            files = {kind: Path(folder, name) for kind, (name, _) in exported.files.items()}
+            for kind, (_, content) in exported.files.items():
+                content.tofile(files[kind])
             with machine_to_itself():
-                return run_profile(here, model, data).model_dump_json()
-
-    def _data(self) -> TensorData | None:
-        from vitsearch.train.data import ImageData
-        from vitsearch.train.tensors import TensorData
-
-        images_NHWC, labels_N, meta = self._arrays
-        if images_NHWC is None or labels_N is None:
-            return None
-        import torch
-
-        source = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
-        return TensorData(source, torch.device("cpu"))
+                return run_profile(request, files, images, exported.errors).model_dump_json()
 
 
 @contextmanager

@@ -34,15 +34,20 @@ def place_of_target(name: str) -> str:
     """The Ray resource that leads to a target's node: its own, or for ``local`` that of the driver's node."""
     own = target_resource(name)
     if name == OWN_TARGET and own not in ray.cluster_resources():
-        return f"node:{ray.util.get_node_ip_address()}"
+        return place_of_driver()
     return own
+
+
+def place_of_driver() -> str:
+    """The Ray resource that leads to the driver's node."""
+    return f"node:{ray.util.get_node_ip_address()}"
 
 
 def reason_of(error: Exception) -> str:
     """One line for people: what an actor raised, or how it died."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     raised_inside = isinstance(error, ray.exceptions.RayTaskError) or "its creation task" in lines[0]
-    return lines[-1 if raised_inside else 0][:300]
+    return lines[-1 if raised_inside else 0].removeprefix("vitsearch.errors.MeasurementError: ")[:300]
 
 
 def default_workers() -> int:

@@ -23,7 +23,7 @@ from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.data import load_dataset
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import load_model, run_trial

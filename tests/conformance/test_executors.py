@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import workers.executor
-from vitsearch.config import DatasetSpec
+from vitsearch.config import DatasetSpec, TargetSpec
 from vitsearch.errors import StudyError
 from vitsearch.messages import ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
@@ -35,8 +35,8 @@ from vitsearch.testing.executors import (
 )
 from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
-from vitsearch.trial import TrialContext, load_model, run_trial
-from workers import RayExecutor, SharedData, local_ray, pool
+from vitsearch.trial import TrialContext, run_trial
+from workers import RayExecutor, SharedData, local_ray, measuring, pool
 from workers.share import Share
 from workers.trainer import Trainer
 
@@ -116,7 +116,7 @@ def inline(data: ImageData) -> Make:
         tensors = TensorData(data, torch.device("cpu"))
         yield InlineExecutor(
             lambda request: run_trial(request, TrialContext(data=tensors)),
-            lambda request: run_profile(request, load_model(request.candidate, Path(request.artifact_dir))),
+            lambda request: run_profile(request, {"weights": Path(request.artifact_dir) / "model.safetensors"}),
         )
 
     return make
@@ -226,10 +226,11 @@ def test_training_rests_while_something_is_measured(on_ray: Make, data: ImageDat
     with on_ray(workers=2) as executor:
         executor.submit("w0", trial(tmp_path, data))
         events_until(executor, TrialDone)
-        executor.submit("w0", trial(tmp_path, data, number=1, epochs=300))
+        executor.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
         events_until(executor, EpochDone)
         executor.submit_profile(measurement(tmp_path))
-        executor.poll(0)
+        while not executor.measuring().holds_workers:
+            executor.poll(0.01)
         assert executor.idle_workers() == [], "nothing starts beside a measurement"
         *_, done = (e for e in events_until(executor, ProfileDone) if isinstance(e, ProfileDone))
         assert done.profile is not None
@@ -262,8 +263,8 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
         executor.submit("w0", trial(tmp_path, data, number=1, epochs=2000))
         events_until(executor, EpochDone)
         executor.submit_profile(measurement(tmp_path))
-        while executor._targets["local"].machine is None:
-            executor.poll(0.1)
+        while not executor.measuring().holds_workers:
+            executor.poll(0.01)
         assert executor.idle_workers() == ["w1"]
         assert not executor._pool.workers["w0"].paused
         *_, done = events_until(executor, ProfileDone)
@@ -271,7 +272,7 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
         assert done.profile is not None
 
 
-def test_a_killed_profiler_fails_one_measurement_and_is_replaced(
+def test_a_killed_profiler_is_replaced_and_the_measurement_made_again(
     on_ray: Make, data: ImageData, tmp_path: Path
 ) -> None:
     import ray
@@ -281,20 +282,112 @@ def test_a_killed_profiler_fails_one_measurement_and_is_replaced(
         events_until(executor, TrialDone)
         slow = measurement(tmp_path)
         executor.submit_profile(
-            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 10**6})})
+            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 20_000})})
         )
-        while executor._targets["local"].machine is None:
+        target = executor._targets["local"]
+        while target._current is None or target._current.task is None:
             executor.poll(0.1)
-        executor.poll(0.1)
-        ray.kill(executor._targets["local"]._actor)
+        ray.kill(target._actor)
         *_, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
-        assert done.profile is None
-        assert done.reason
+        assert done.profile is not None, done.reason
+        assert done.profile.conditions.repeats == 20_000
+
+
+def test_a_model_that_takes_its_target_down_each_time_is_given_up_on(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    import ray
+
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        endless = measurement(tmp_path)
+        executor.submit_profile(
+            endless.model_copy(update={"target": endless.target.model_copy(update={"repeats": 10**6})})
+        )
+        target, killed, events = executor._targets["local"], [], []
+        deadline = time.monotonic() + 120
+        while not events:
+            assert time.monotonic() < deadline
+            events = [event for event in executor.poll(0.1) if isinstance(event, ProfileDone)]
+            current = target._current
+            if current is not None and current.task is not None and current.attempt not in killed:
+                killed.append(current.attempt)
+                ray.kill(target._actor)
+        assert killed == [1, 2, 3]
+        assert events[0].profile is None
+        assert events[0].reason
         executor.submit_profile(measurement(tmp_path))
         *_, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
-        assert done.profile is not None
+        assert done.profile is not None, "the next one is innocent"
+
+
+def away(folder: Path, **settings: Any) -> ProfileRequest:
+    """A measurement on a target that no node offers."""
+    target = TargetSpec(name="jetson", warmup=1, repeats=3, **settings)
+    return measurement(folder).model_copy(update={"target": target})
+
+
+def test_a_target_that_is_away_is_waited_for_and_training_goes_on(
+    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "AWAY_AFTER_S", 0.5)
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit_profile(away(tmp_path))
+        executor.submit("w0", trial(tmp_path, data, number=1))
+        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone), "nothing rests for it"
+        assert executor.idle_workers() == ["w0"]
+        deadline = time.monotonic() + 30
+        while not executor.measuring().waits_for:
+            assert time.monotonic() < deadline
+            assert executor.poll(0.2) == []
+        assert executor.measuring().waits_for.startswith("waiting for target jetson: away for ")
+        assert not executor.measuring().holds_workers
+
+
+def test_a_target_that_stays_away_too_long_leaves_the_model_unmeasured(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit_profile(away(tmp_path, wait_s=1.0))
+        (done,) = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is None
+        assert done.reason.startswith("target 'jetson' was away for ")
+
+
+def test_another_target_stands_in_by_the_jobs_choice(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit_profile(away(tmp_path, wait_s=1.0, fallback="local"))
+        (done,) = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None, done.reason
+        assert (done.target, done.profile.conditions.target) == ("jetson", "jetson")
+        assert done.profile.conditions.measured_by == "local"
+        assert "measured by local in its place" in done.profile.notes
+
+
+def test_the_model_travels_to_the_target_by_value(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    """The study's folder may be gone from where it is measured."""
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit_profile(measurement(tmp_path))
+        target = executor._targets["local"]
+        while target._current is None or target._current.rests is None:
+            executor.poll(0.05)
+        (tmp_path / "0").rename(tmp_path / "elsewhere")
+        *_, done = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None, done.reason
 
 
 def test_an_idle_trainer_that_dies_is_replaced_before_a_trial_is_lost(

@@ -41,7 +41,7 @@ from vitsearch.config import (
 )
 from vitsearch.errors import InputError
 from vitsearch.models import AttentionState, TokenReducer, VisionTransformer
-from vitsearch.profile import Runnable, run_profile
+from vitsearch.profile import Model, Runnable, run_profile
 from vitsearch.report import space_of
 from vitsearch.search import Driver, InlineExecutor, Study
 from vitsearch.storage import DataSummary, StudyStore, database_url, open_engine
@@ -49,7 +49,7 @@ from vitsearch.testing.reducers import REDUCER_CHECKS, architectures, check_expo
 from vitsearch.train.data import load_dataset
 from vitsearch.train.data.readers import RawImages, RawPart
 from vitsearch.train.tensors import TensorData
-from vitsearch.trial import TrialContext, load_model, run_trial
+from vitsearch.trial import TrialContext, run_trial
 
 CALLS: list[str] = []
 
@@ -113,11 +113,9 @@ def read_noise(spec: DatasetSpec, image_size: int, /) -> RawImages:
     )
 
 
-def prepare(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
+def load(model: Model, target: TargetSpec) -> Runnable:
     CALLS.append("runtime")
-    return Runnable(lambda images_BCHW: images_BCHW, folder / "none", "fake 1")
+    return Runnable(lambda images_BCHW: images_BCHW)
 
 
 def rank(model: VisionTransformer, context: PruneContext) -> Ranked:
@@ -132,7 +130,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRUNERS, "mine", f"{__name__}:rank")
     monkeypatch.setitem(SAMPLERS, "mine", SamplerKind(build=f"{__name__}:build_sampler"))
     monkeypatch.setitem(DATASETS, "noise", DatasetKind(reader=f"{__name__}:read_noise"))
-    monkeypatch.setitem(RUNTIMES, "mine", RuntimeKind(prepare=f"{__name__}:prepare"))
+    monkeypatch.setitem(RUNTIMES, "mine", RuntimeKind(load=f"{__name__}:load", file="weights", library="pytorch"))
     CALLS.clear()
 
 
@@ -169,7 +167,7 @@ def test_a_search_uses_what_the_tables_name(tmp_path: Path) -> None:
     tensors = TensorData(data, torch.device("cpu"))
     executor = InlineExecutor(
         lambda request: run_trial(request, TrialContext(data=tensors)),
-        lambda request: run_profile(request, load_model(request.candidate, Path(request.artifact_dir))),
+        lambda request: run_profile(request, {"weights": Path(request.artifact_dir) / "model.safetensors"}),
     )
     Driver(Study(store, job, space_of(job, summary), summary), executor, tmp_path).run()
 
@@ -223,7 +221,7 @@ def test_the_schema_lists_it() -> None:
         ({"dataset": {"kind": "digit"}}, "dataset.kind: .* 'huggingface', but got 'digit'; did you mean 'digits'"),
         (
             {"targets": [{"runtime": "torch"}]},
-            "runtime: .* 'pytorch', .* or 'onnxruntime_int8_qdq', but got 'torch'",
+            "runtime: .* 'pytorch', .* or 'tensorrt', but got 'torch'",
         ),
         ({"search": {"sampler": 3}}, "search.sampler: input should be a valid string, but got 3"),
         ({"dataset": {"kind": "npz"}}, "dataset.kind=npz needs dataset.path"),

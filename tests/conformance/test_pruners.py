@@ -11,7 +11,7 @@ import torch
 from tests.unit.compress.factory import candidate, images, network
 from vitsearch.compress import PRUNERS, PruneContext, assemble, prune
 from vitsearch.cost import cost_of
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 SHAPES: list[dict[str, Any]] = [
     {"mlp_units": 20, "heads": 2},

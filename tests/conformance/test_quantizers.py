@@ -17,7 +17,7 @@ from vitsearch.compress.quantize import CALIBRATIONS, QUANTIZERS
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
 from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 CASES = list(product(QUANTIZERS, CALIBRATIONS))
 # The full search differs from the reduced one in effort only.

@@ -14,7 +14,7 @@ from vitsearch.compress import REDUCERS, assemble, build_reducers
 from vitsearch.cost import cost_of
 from vitsearch.models import AttentionState
 from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.space import SearchSpace, load_preset
 from vitsearch.testing import random_candidates
 from vitsearch.testing.reducers import (

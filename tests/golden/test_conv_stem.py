@@ -11,7 +11,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.cost import cost_of
 from vitsearch.models import ConvStem, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.loop import train
 
 

@@ -19,7 +19,7 @@ from vitsearch.messages import TrialResult
 from vitsearch.models import Attention, build_dense
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
 from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.loop import train
 from vitsearch.trial import load_model, run_trial
 

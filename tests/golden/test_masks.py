@@ -20,7 +20,7 @@ from vitsearch.compress.weights.mask import largest, two_of_four
 from vitsearch.compress.weights.units import projections
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # sizes that leave groups of one, two and three inputs

@@ -15,7 +15,7 @@ from vitsearch.cost import cost_of
 from vitsearch.models import build_dense
 from vitsearch.models.spt import ShiftedPatchEmbed
 from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 
 def reference(images: np.ndarray, layer: ShiftedPatchEmbed, patch: int) -> np.ndarray:

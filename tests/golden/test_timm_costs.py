@@ -15,7 +15,7 @@ from vitsearch.candidate import Candidate
 from vitsearch.cost import num_macs, num_params
 from vitsearch.models import architecture_of_timm
 from vitsearch.models.vit import LAYER_NORM_EPS
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 MAX_PARAMS = 100e6
 SLOW_ABOVE_PARAMS = 30e6

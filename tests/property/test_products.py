@@ -15,7 +15,7 @@ from vitsearch.compress import PruneContext, assemble, build_reducers, calibrate
 from vitsearch.compress.quantize import QUANTIZERS
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer, build_dense
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 DEPTH, WIDTH, HEADS, UNITS = 4, 24, 3, 48
 SHAPE: dict[str, Any] = {

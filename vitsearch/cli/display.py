@@ -94,6 +94,8 @@ def headline(progress: Progress) -> str:
     counts = {name: getattr(progress, name) for name in ("rejected", "duplicate", "failed", "infeasible")}
     parts += [f"{name} {count}" for name, count in counts.items() if count]
     parts.append(f"elapsed {duration(progress.elapsed_s)}")
+    if progress.waits_for:
+        parts.append(progress.waits_for)
     return " · ".join(
         [*parts, f"left about {duration(progress.left_s)}"] if progress.left_s is not None else parts
     )

@@ -47,6 +47,7 @@ SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "latency_ms_p50": ("p50 ms", lambda v: f"{v:.3g}"),
     "images_per_s": ("images/s", lambda v: f"{v:,.0f}"),
     "peak_memory_mb": ("memory MB", lambda v: f"{v:.3g}"),
+    "energy_mj": ("mJ/image", lambda v: f"{v:.3g}"),
 }
 
 
@@ -82,7 +83,7 @@ def columns_of(report: StudyReport) -> list[Column]:
     numbers = [f"{t.number}{' knee' if t.number == knee else ''}" for t in report.front]
     asked = [METRICS[name].key for name in report.job.objectives]
     bounded = [METRICS[constraint.metric].key for constraint in report.job.constraints]
-    others = [key for key in SHOWN if key not in {"images_per_s", "peak_memory_mb"}]
+    others = [key for key in SHOWN if key not in {"images_per_s", "peak_memory_mb", "energy_mj"}]
     found = [Column(title="trial", cells=numbers)]
     for key in dict.fromkeys([*asked, *bounded, *others]):
         title, write = SHOWN[key]

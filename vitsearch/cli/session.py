@@ -21,12 +21,15 @@ from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudySt
 
 if TYPE_CHECKING:
     from vitsearch.cli.stopping import Stopping
+    from vitsearch.messages import MachineFacts
     from vitsearch.search import Driver, Places
     from vitsearch.train.data import ImageData
+    from workers import RayExecutor
 
 JOB_FILE = "job.yaml"
 SAMPLE_IMAGES = 64
 DELIVERY_TIMEOUT_S = 60.0
+TARGET_ANSWERS_S = 60.0
 STOPPING = "stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now"
 
 
@@ -177,6 +180,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyLockedError: Another driver is alive.
         StudyError: The data is not what the study began with.
     """
+    from vitsearch.cli.target_checks import check_targets
     from vitsearch.cli.teaching import teach
     from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed
     from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
@@ -212,6 +216,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         )  # fmt: skip
         try:
             executor.wait_until_ready(display.on_step)
+            check_targets(job, lambda name: _facts_of(name, executor))
             if job.train.autocast == "auto":
                 display.on_step("measuring which number format trains fastest here")
                 mode = executor.fastest_autocast(_typical(space), job.train.batch_size)
@@ -287,6 +292,14 @@ def write_reports(report: StudyReport, out: Path) -> None:
     save_front_png(report, out / "pareto.png")
     (out / "pareto.html").write_text(front_html(report), encoding="utf-8")
     (out / "trials.csv").write_text(trials_csv(report), encoding="utf-8")
+
+
+def _facts_of(target: str, executor: RayExecutor) -> MachineFacts | None:
+    """What a target's machine can measure; the driver's own answers for itself, without a process there."""
+    from vitsearch.profile.facts import machine_facts
+    from workers import OWN_TARGET
+
+    return machine_facts() if target == OWN_TARGET else executor.facts_of(target, TARGET_ANSWERS_S)
 
 
 def _typical(space: SearchSpace) -> Architecture:

@@ -45,6 +45,7 @@ def join(
         str(Path(sys.executable).with_name("ray")), "start", "--address", address, "--block",
         "--num-cpus", str(cpus), "--resources", json.dumps({f"target_{name}": 1}), "--disable-usage-stats",
     ]  # fmt: skip
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what measures there sees the GPU
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606 - Ray takes this process's place, and its signals
 

@@ -113,7 +113,7 @@ def _require_there(network: NetworkSpec, field: str) -> None:
     from vitsearch.errors import InputError
 
     if network.bundle is not None:
-        from vitsearch.trial.weights import CANDIDATE_FILE
+        from vitsearch.compress.saved import CANDIDATE_FILE
 
         if not (network.bundle / CANDIDATE_FILE).is_file():
             raise InputError("must be the folder of a bundle", field=f"{field}.bundle", value=str(network.bundle),

@@ -22,10 +22,13 @@ from vitsearch.config.space import DimensionSpec, SpaceSpec, Value
 from vitsearch.config.tables import (
     DATASETS,
     DISTILLERS,
+    FILES,
     INNER_DISTILLERS,
+    LIBRARIES,
     RUNTIMES,
     SAMPLERS,
     DatasetKind,
+    LibraryKind,
     RuntimeKind,
     SamplerKind,
 )
@@ -34,7 +37,9 @@ from vitsearch.config.train import RECIPES, TrainSpec
 __all__ = [
     "DATASETS",
     "DISTILLERS",
+    "FILES",
     "INNER_DISTILLERS",
+    "LIBRARIES",
     "METRICS",
     "RECIPES",
     "RUNTIMES",
@@ -48,6 +53,7 @@ __all__ = [
     "EvaluateSpec",
     "FinalSpec",
     "JobSpec",
+    "LibraryKind",
     "Metric",
     "MetricName",
     "NetworkSpec",

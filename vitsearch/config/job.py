@@ -14,12 +14,13 @@ from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
 from vitsearch.config.space import SpaceSpec
-from vitsearch.config.tables import SAMPLERS, RuntimeName, SamplerName
+from vitsearch.config.tables import RUNTIMES, SAMPLERS, RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
 from vitsearch.errors import InputError, hide_passwords
 
-EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory"]
+EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory", "energy"]
 Positive = Annotated[float, Field(gt=0)]
+TARGET_NAME = r"^[a-z0-9_]+$"
 
 
 class ConstraintSpec(Spec):
@@ -70,6 +71,7 @@ class ReferenceSpec(Spec):
         size_mb: Stored size in MB.
         latency_ms: Median latency, only for an EER over latency.
         memory_mb: Peak memory, only for an EER over memory.
+        energy_mj: Energy of one image, only for an EER over energy.
     """
 
     name: str = "ViT-B/16"
@@ -79,6 +81,7 @@ class ReferenceSpec(Spec):
     size_mb: Positive = 330.0
     latency_ms: Positive | None = None
     memory_mb: Positive | None = None
+    energy_mj: Positive | None = None
 
 
 class EerSpec(Spec):
@@ -105,13 +108,13 @@ class EerSpec(Spec):
                 )
             if abs(sum(self.weights) - 1) > 1e-6:
                 raise ValueError(f"weights must sum to 1, but got {sum(self.weights):g}")
-        for metric in ("latency", "memory"):
-            if metric in self.metrics and getattr(self.reference, f"{metric}_{_UNIT[metric]}") is None:
-                raise ValueError(f"an EER over {metric} needs eer.reference.{metric}_{_UNIT[metric]}")
+        for metric, unit in _UNIT.items():
+            if metric in self.metrics and getattr(self.reference, f"{metric}_{unit}") is None:
+                raise ValueError(f"an EER over {metric} needs eer.reference.{metric}_{unit}")
         return self
 
 
-_UNIT = {"latency": "ms", "memory": "mb"}
+_UNIT = {"latency": "ms", "memory": "mb", "energy": "mj"}
 
 
 class SearchSpec(Spec):
@@ -173,19 +176,50 @@ class TargetSpec(Spec):
         runtime: What executes the model.
         also: Further runtimes to measure here. The latency of a model is that of the fastest of all, which reports
             name; one that executes other bits than the model's is left out.
+        device: What the runtime computes on: ``cpu``, or ``cuda`` for the first GPU of the target.
         batch_size: Images of one measured call.
         threads: Compute threads of the runtime.
         warmup: Calls before the first measured one.
         repeats: Measured calls.
+        wait_s: How long measurements wait for a target that is away before they fall back; without limit by
+            default. The search goes on meanwhile.
+        fallback: Another target, of equal hardware, that measures in its place after that; without one, a model
+            that has waited so long stays unmeasured.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = "local"
+    name: Annotated[str, Field(pattern=TARGET_NAME)] = "local"
     runtime: RuntimeName = "pytorch"
     also: tuple[RuntimeName, ...] = ()
+    device: Literal["cpu", "cuda"] = "cpu"
     batch_size: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     warmup: Annotated[int, Field(ge=0)] = 5
     repeats: Annotated[int, Field(ge=3)] = 30
+    wait_s: Annotated[float, Field(ge=0)] | None = None
+    fallback: Annotated[str, Field(pattern=TARGET_NAME)] | None = None
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Every runtime to measure, each once, the main one first."""
+        return tuple(dict.fromkeys((self.runtime, *self.also)))
+
+    @model_validator(mode="after")
+    def _runtimes_compute_there(self) -> Self:
+        for name in self.runtimes:
+            if self.device not in RUNTIMES[name].devices:
+                known = " or ".join(RUNTIMES[name].devices)
+                raise ValueError(
+                    f"{name} computes on {known} only, but got device={self.device}; set device: {known}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _falls_back_elsewhere(self) -> Self:
+        if self.fallback == self.name:
+            raise ValueError(f"fallback must be another target than {self.name!r}; name one, or leave it out")
+        if self.fallback is not None and self.wait_s is None:
+            raise ValueError("fallback needs wait_s: after how many seconds it takes over; add it")
+        return self
 
 
 class FinalSpec(Spec):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MetricName = Literal["accuracy", "eer", "latency", "throughput", "memory", "size", "macs", "params", "bits"]
+MetricName = Literal[
+    "accuracy", "eer", "latency", "throughput", "memory", "energy", "size", "macs", "params", "bits"
+]  # fmt: skip
 Origin = Literal["trained", "cost", "measured"]
 
 
@@ -37,6 +39,7 @@ METRICS: dict[str, Metric] = {
     "latency": Metric(key="latency_ms_p50", title="latency p50 (ms)", maximize=False, origin="measured"),
     "throughput": Metric(key="images_per_s", title="throughput (images/s)", maximize=True, origin="measured"),
     "memory": Metric(key="peak_memory_mb", title="peak memory (MB)", maximize=False, origin="measured"),
+    "energy": Metric(key="energy_mj", title="energy (mJ/image)", maximize=False, origin="measured"),
     "size": Metric(key="size_mb", title="size (MB)", maximize=False, origin="cost"),
     "macs": Metric(key="num_macs", title="FLOPs (MACs)", maximize=False, origin="cost"),
     "params": Metric(key="num_params", title="parameters", maximize=False, origin="cost"),

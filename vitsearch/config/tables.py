@@ -78,28 +78,80 @@ class RuntimeKind:
     """A way to execute a trained model.
 
     Attributes:
-        prepare: Where its ``Runtime`` is.
+        load: Where its ``Runtime`` is.
+        file: What it loads, a name in ``FILES``.
+        library: The package that executes, a name in ``LIBRARIES``.
         bits: The bits of weights and activations that it executes; None where it computes in floating point, which
             every candidate can be, with its bits simulated.
         own_arithmetic: Whether its answers differ from those the trial was scored by, so that its accuracy is
             measured too.
+        devices: What it computes on.
     """
 
-    prepare: str
+    load: str
+    file: str
+    library: str
     bits: int | None = None
     own_arithmetic: bool = False
+    devices: tuple[str, ...] = ("cpu",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryKind:
+    """A package that executes models.
+
+    Attributes:
+        module: What is imported.
+        precisions: Number formats that it takes.
+        install: What installs it.
+    """
+
+    module: str
+    precisions: tuple[str, ...]
+    install: str
 
 
 RUNTIMES: dict[str, RuntimeKind] = {
-    "pytorch": RuntimeKind(prepare="vitsearch.profile.pytorch:prepare_pytorch"),
-    "pytorch_bf16": RuntimeKind(prepare="vitsearch.profile.pytorch:prepare_pytorch_bf16", own_arithmetic=True),
-    "onnxruntime": RuntimeKind(prepare="vitsearch.profile.onnxruntime:prepare_onnxruntime"),
+    "pytorch": RuntimeKind(
+        load="vitsearch.profile.pytorch:load_eager", file="weights", library="pytorch", devices=("cpu", "cuda")
+    ),
+    "pytorch_bf16": RuntimeKind(
+        load="vitsearch.profile.pytorch:load_eager_bf16", file="weights", library="pytorch", own_arithmetic=True,
+        devices=("cpu", "cuda"),
+    ),
+    "pytorch_compiled": RuntimeKind(
+        load="vitsearch.profile.pytorch:load_compiled", file="weights", library="pytorch", devices=("cpu", "cuda")
+    ),
+    "onnxruntime": RuntimeKind(
+        load="vitsearch.profile.onnxruntime:load_float", file="onnx", library="onnxruntime",
+        devices=("cpu", "cuda"),
+    ),
     "onnxruntime_int8_dynamic": RuntimeKind(
-        prepare="vitsearch.profile.int8:prepare_dynamic_int8", bits=8, own_arithmetic=True
+        load="vitsearch.profile.onnxruntime:load_int8", file="onnx_int8_dynamic", library="onnxruntime", bits=8,
+        own_arithmetic=True,
     ),
     "onnxruntime_int8_qdq": RuntimeKind(
-        prepare="vitsearch.profile.int8:prepare_qdq_int8", bits=8, own_arithmetic=True
+        load="vitsearch.profile.onnxruntime:load_int8", file="onnx_int8_qdq", library="onnxruntime", bits=8,
+        own_arithmetic=True,
     ),
+    "openvino": RuntimeKind(load="vitsearch.profile.openvino:load_openvino", file="onnx", library="openvino"),
+    "tensorrt": RuntimeKind(
+        load="vitsearch.profile.tensorrt:load_tensorrt", file="onnx", library="tensorrt", devices=("cuda",)
+    ),
+}  # fmt: skip
+
+LIBRARIES: dict[str, LibraryKind] = {
+    "pytorch": LibraryKind(module="torch", precisions=("float32", "bfloat16"), install="torch"),
+    "onnxruntime": LibraryKind(module="onnxruntime", precisions=("float32", "int8"), install="onnxruntime"),
+    "openvino": LibraryKind(module="openvino", precisions=("float32", "int8"), install="'vitsearch[openvino]'"),
+    "tensorrt": LibraryKind(module="tensorrt", precisions=("float32", "float16", "int8"), install="tensorrt"),
+}
+
+FILES: dict[str, str] = {
+    "weights": "vitsearch.profile.files:weights_file",
+    "onnx": "vitsearch.profile.files:onnx_file",
+    "onnx_int8_dynamic": "vitsearch.profile.int8:dynamic_int8_file",
+    "onnx_int8_qdq": "vitsearch.profile.int8:qdq_int8_file",
 }
 
 DISTILLERS: dict[str, str] = {

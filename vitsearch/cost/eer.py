@@ -24,7 +24,7 @@ def eer_pct(values: Mapping[str, float], spec: EerSpec = DEFAULT_EER) -> float:
 
     Args:
         values: The candidate's figures: ``params`` (count), ``macs`` (count), ``bits``, ``size`` (MB),
-            ``latency`` (ms), ``memory`` (MB). More than the chosen ones may be given.
+            ``latency`` (ms), ``memory`` (MB), ``energy`` (mJ). More than the chosen ones may be given.
         spec: Chosen metrics, reference and weights.
 
     Raises:
@@ -47,6 +47,7 @@ def reference_value(reference: ReferenceSpec, metric: str) -> float:
         "size": reference.size_mb,
         "latency": reference.latency_ms,
         "memory": reference.memory_mb,
+        "energy": reference.energy_mj,
     }[metric]
     if value is None:
         raise InputError(f"the EER reference {reference.name!r} has no {metric}", field="eer.reference")

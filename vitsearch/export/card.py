@@ -208,6 +208,9 @@ def _latency(metrics: BundleMetrics) -> str:
         if profile.others:
             c = profile.conditions
             text += f" The fastest runtime on {c.target} is {c.runtime}."
+        for one in (profile, *profile.others):
+            if one.notes:
+                text += f" {one.conditions.runtime} on {one.conditions.target}: {'; '.join(one.notes)}."
         for name, reason in profile.failed.items():
             text += f" {name} could not be measured on {profile.conditions.target}: {_plain(reason)}."
     if any(one.accuracy is not None for one in measured):

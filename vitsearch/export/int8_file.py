@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from vitsearch.candidate import Candidate
-from vitsearch.config import TargetSpec
+from vitsearch.config import RUNTIMES
 from vitsearch.errors import ExportError, InputError
 from vitsearch.export.contents import INT8_FILE, Int8File, Int8Kind
 from vitsearch.models import VisionTransformer
-from vitsearch.profile import RUNTIMES, executes
-from vitsearch.profile.runnable import validation_batches
+from vitsearch.onnx import OnnxModel
+from vitsearch.profile.choice import executes
+from vitsearch.profile.files import MAKERS, sample_images
 from vitsearch.storage import DataSummary
 from vitsearch.train.tensors import TensorData
 
@@ -90,9 +91,10 @@ def write_int8(request: Int8Request, candidate: Candidate, model: VisionTransfor
     """
     right = agreeing = total = 0
     with tempfile.TemporaryDirectory() as work:  # the float file it is made from is no part of a bundle
-        runnable = RUNTIMES[RUNTIME_OF[request.kind]](model, candidate, TargetSpec(), Path(work), request.data)
-        for images_BCHW, labels_B in validation_batches(request.data, BATCH_SIZE):
-            logits_BC = runnable.run(images_BCHW)
+        file = MAKERS[RUNTIMES[RUNTIME_OF[request.kind]].file](model, candidate, Path(work), request.data)
+        run = OnnxModel(file)
+        for images_BCHW, labels_B in sample_images(request.data).batches(BATCH_SIZE):
+            logits_BC = run(images_BCHW)
             with torch.inference_mode():
                 simulated_B = model(torch.from_numpy(images_BCHW)).argmax(dim=1).numpy()
             if not torch.from_numpy(logits_BC).isfinite().all():
@@ -100,7 +102,7 @@ def write_int8(request: Int8Request, candidate: Candidate, model: VisionTransfor
             right += int((logits_BC.argmax(axis=1) == labels_B).sum())
             agreeing += int((logits_BC.argmax(axis=1) == simulated_B).sum())
             total += len(labels_B)
-        shutil.copyfile(runnable.file, folder / INT8_FILE)
+        shutil.copyfile(file, folder / INT8_FILE)
     content = (folder / INT8_FILE).read_bytes()
     return Int8File(
         kind=request.kind,

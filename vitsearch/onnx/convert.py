@@ -7,10 +7,10 @@ import io
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 OPSET = 18
 
@@ -26,6 +26,8 @@ def export_onnx(model: nn.Module, path: Path, *, in_chans: int, image_size: int)
         in_chans: Channels.
         image_size: Side in pixels.
     """
+    import torch  # running a file needs none of it
+
     example = torch.zeros(2, in_chans, image_size, image_size)
     chatter = logging.getLogger("torch.onnx")
     level = chatter.level

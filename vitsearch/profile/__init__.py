@@ -1,7 +1,10 @@
-"""Measured figures: MACs on the traced network, latency, throughput, memory."""
+"""Measured figures: MACs on the traced network, latency, throughput, memory, energy.
 
-from vitsearch.profile.macs import count_macs
-from vitsearch.profile.run import RUNTIMES, executes, run_profile
-from vitsearch.profile.runnable import Runnable, Runtime
+Two sides, which may be two machines: ``files`` makes what a runtime loads from a trained network; ``run`` measures
+it, and needs nothing but that file, images and the runtime's own library.
+"""
 
-__all__ = ["RUNTIMES", "Runnable", "Runtime", "count_macs", "executes", "run_profile"]
+from vitsearch.profile.run import RUNTIMES, run_profile
+from vitsearch.profile.runnable import Model, Runnable, Runtime, SampleImages
+
+__all__ = ["RUNTIMES", "Model", "Runnable", "Runtime", "SampleImages", "run_profile"]

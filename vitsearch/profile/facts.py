@@ -3,45 +3,78 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
+import sys
+from functools import cache
+from importlib import import_module, metadata, util
+from pathlib import Path
 
 import psutil
 
+from vitsearch.config import LIBRARIES, RUNTIMES, LibraryKind
 from vitsearch.messages import MachineFacts, RuntimeFacts
-from vitsearch.profile.measure import processor_name
+from vitsearch.profile.power import energy_meter
 
 
+@cache
 def machine_facts() -> MachineFacts:
     """The machine of this process."""
-    found = {
-        "pytorch": _library("torch", ("float32", "bfloat16")),
-        "onnxruntime": _library("onnxruntime", ("float32", "int8")),
-        "openvino": _library("openvino", ("float32", "int8")),
-        "tensorrt": _library("tensorrt", ("float32", "float16", "int8")),
-    }
+    found = {name: _facts(kind) for name, kind in LIBRARIES.items()}
+    gpus = _gpus()
+    meters = {device: energy_meter(device) for device in ("cpu", *(["cuda"] if gpus else []))}
     return MachineFacts(
         host=platform.node(),
         processor=processor_name(),
         num_processors=psutil.cpu_count() or 1,
         memory_mb=psutil.virtual_memory().total / 1e6,
         python=platform.python_version(),
-        gpus=_gpus(),
+        architecture=platform.machine(),
+        gpus=gpus,
         runtimes={name: facts for name, facts in found.items() if facts is not None},
         missing=tuple(name for name, facts in found.items() if facts is None),
+        energy={device: meter.name for device, meter in meters.items() if meter is not None},
     )
 
 
-def _library(name: str, precisions: tuple[str, ...]) -> RuntimeFacts | None:
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
+def is_installed(library: str) -> bool:
+    """Whether this process could import a library of ``LIBRARIES``."""
+    return util.find_spec(LIBRARIES[library].module) is not None
+
+
+def runtime_name(runtime: str) -> str:
+    """A runtime of ``RUNTIMES`` with the version of its library here: ``onnxruntime 1.31.1``."""
+    return f"{runtime} {_version(LIBRARIES[RUNTIMES[runtime].library].module)}"
+
+
+def device_name(device: str) -> str:
+    """What computes, as its maker calls it: ``cpu`` is the processor, ``cuda`` the first GPU."""
+    return _gpus()[0] if device == "cuda" else processor_name()
+
+
+def processor_name() -> str:
+    """What the operating system calls the processor."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _facts(kind: LibraryKind) -> RuntimeFacts | None:
+    if util.find_spec(kind.module) is None:
         return None
-    return RuntimeFacts(version=version, precisions=precisions, emulated=_emulated(name))
+    return RuntimeFacts(version=_version(kind.module), precisions=kind.precisions, emulated=_emulated(kind.module))
 
 
-def _emulated(name: str) -> tuple[str, ...]:
+def _version(module: str) -> str:
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:  # a build of another name, such as onnxruntime-gpu
+        return str(import_module(module).__version__)
+
+
+def _emulated(module: str) -> tuple[str, ...]:
     """Number formats that the runtime takes and the processor has no instructions for."""
-    if name != "torch" or platform.machine() not in {"x86_64", "AMD64"}:
+    if module != "torch" or platform.machine() not in {"x86_64", "AMD64"}:
         return ()
     import torch
 
@@ -50,6 +83,8 @@ def _emulated(name: str) -> tuple[str, ...]:
 
 
 def _gpus() -> tuple[str, ...]:
+    if util.find_spec("torch") is None:
+        return ()
     import torch
 
     return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))

@@ -1,8 +1,8 @@
-"""Eight-bit integers as ONNX Runtime's own kernels execute them.
+"""Files of eight-bit integers that ONNX Runtime's own kernels execute.
 
-The file is made from the network in floating point whose weights are the candidate's quantised ones: weights keep
+They are made from the network in floating point whose weights are the candidate's quantised ones: weights keep
 their values, which lie on a grid of 8 bits for each output channel already; inputs of linear layers get the
-ranges that the runtime chooses. Attention's products and everything else stay in float32. So the file computes
+ranges that the runtime chooses. Attention's products and everything else stay in float32. So a file computes
 nearly what the trial has simulated, but not exactly: its accuracy is measured on itself.
 """
 
@@ -17,12 +17,9 @@ from vitsearch.candidate import Candidate, Precision
 from vitsearch.compress import assemble
 from vitsearch.compress.quantize.layers import QuantizedProjection
 from vitsearch.compress.quantize.noise import noisy_projections, remove_noise
-from vitsearch.config import TargetSpec
 from vitsearch.models import VisionTransformer
-from vitsearch.onnx import OnnxModel
 from vitsearch.onnx.int8 import quantize_dynamic_int8, quantize_static_int8
-from vitsearch.profile.onnxruntime import export_once
-from vitsearch.profile.runnable import Runnable, calibration_batches
+from vitsearch.profile.files import calibration_batches, export_once
 from vitsearch.train.tensors import TensorData
 
 FLOAT_FILE = "model.float.onnx"
@@ -30,21 +27,19 @@ DYNAMIC_FILE = "model.int8-dynamic.onnx"
 QDQ_FILE = "model.int8-qdq.onnx"
 
 
-def prepare_dynamic_int8(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
+def dynamic_int8_file(
+    model: VisionTransformer, candidate: Candidate, folder: Path, data: TensorData | None
+) -> Path:
     """Ranges of activations are found anew for each batch."""
     del data
     file = folder / DYNAMIC_FILE
     if not file.exists():
         export_once(float_network(model, candidate), folder / FLOAT_FILE)
         quantize_dynamic_int8(folder / FLOAT_FILE, file)
-    return _runnable(file, target, "onnxruntime_int8_dynamic")
+    return file
 
 
-def prepare_qdq_int8(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
+def qdq_int8_file(model: VisionTransformer, candidate: Candidate, folder: Path, data: TensorData | None) -> Path:
     """Ranges of activations are chosen beforehand, on training images.
 
     Raises:
@@ -56,7 +51,7 @@ def prepare_qdq_int8(
             raise ValueError("onnxruntime_int8_qdq chooses its ranges on training images, and there are none")
         export_once(float_network(model, candidate), folder / FLOAT_FILE)
         quantize_static_int8(folder / FLOAT_FILE, file, calibration_batches(data))
-    return _runnable(file, target, "onnxruntime_int8_qdq")
+    return file
 
 
 @torch.no_grad()
@@ -75,9 +70,3 @@ def float_network(model: VisionTransformer, candidate: Candidate) -> VisionTrans
     network = assemble(plain, state)
     network.load_state_dict({name: state[name] for name in network.state_dict()})
     return network
-
-
-def _runnable(file: Path, target: TargetSpec, name: str) -> Runnable:
-    import onnxruntime
-
-    return Runnable(OnnxModel(file, threads=target.threads), file, f"{name} {onnxruntime.__version__}", "int8")

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from vitsearch.candidate import Candidate
 from vitsearch.config import TargetSpec
-from vitsearch.models import VisionTransformer
-from vitsearch.onnx import OnnxModel, export_onnx
-from vitsearch.profile.runnable import Runnable
-from vitsearch.train.tensors import TensorData
-
-ONNX_FILE = "model.onnx"
+from vitsearch.onnx.run import OnnxModel
+from vitsearch.profile.runnable import Model, Runnable
 
 
-def prepare_onnxruntime(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
-    """The exported file in float32; exports it first if the folder has none yet."""
+def load_float(model: Model, target: TargetSpec) -> Runnable:
+    """In float32; bits are simulated as they were in the trial."""
+    return _runnable(model, target, "float32")
+
+
+def load_int8(model: Model, target: TargetSpec) -> Runnable:
+    """Linear layers in integers of eight bits."""
+    return _runnable(model, target, "int8")
+
+
+def _runnable(model: Model, target: TargetSpec, dtype: str) -> Runnable:
     import onnxruntime
 
-    del candidate, data
-    file = folder / ONNX_FILE
-    export_once(model, file)
-    return Runnable(OnnxModel(file, threads=target.threads), file, f"onnxruntime {onnxruntime.__version__}")
-
-
-def export_once(model: VisionTransformer, file: Path) -> None:
-    """Export a network, unless its file is there."""
-    if not file.exists():
-        a = model.architecture
-        export_onnx(model, file, in_chans=a.in_chans, image_size=a.image_size)
+    if target.device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise RuntimeError("onnxruntime on cuda needs the package onnxruntime-gpu on the target")
+    run = OnnxModel(model.file, threads=target.threads, device=target.device)
+    return Runnable(run=run, dtype=dtype)

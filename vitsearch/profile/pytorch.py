@@ -1,42 +1,69 @@
-"""PyTorch as a runtime to measure."""
+"""PyTorch as a runtime to measure: eager, under autocast, compiled."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from vitsearch.candidate import Candidate
+from vitsearch.compress.saved import load_weights
 from vitsearch.config import TargetSpec
-from vitsearch.models import VisionTransformer
-from vitsearch.profile.runnable import Images, Runnable
-from vitsearch.train.tensors import TensorData
+from vitsearch.profile.runnable import Images, Model, Runnable
 
 
-def prepare_pytorch(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
-    """Eagerly on the CPU in float32; bits are simulated as they were in the trial."""
-    del candidate, target, data
-    return _runnable(model, folder, torch.float32)
+def load_eager(model: Model, target: TargetSpec) -> Runnable:
+    """In float32; bits are simulated as they were in the trial."""
+    return _runnable(_network(model, target), target)
 
 
-def prepare_pytorch_bf16(
-    model: VisionTransformer, candidate: Candidate, target: TargetSpec, folder: Path, data: TensorData | None
-) -> Runnable:
+def load_eager_bf16(model: Model, target: TargetSpec) -> Runnable:
     """The same under autocast to bfloat16."""
-    del candidate, target, data
-    return _runnable(model, folder, torch.bfloat16)
+    return _runnable(_network(model, target), target, torch.bfloat16)
 
 
-def _runnable(model: VisionTransformer, folder: Path, dtype: torch.dtype) -> Runnable:
+def load_compiled(model: Model, target: TargetSpec) -> Runnable:
+    """Through ``torch.compile``, for the batch it is measured with; the first call compiles.
+
+    Raises:
+        RuntimeError: On a CPU, if there is no C++ compiler.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    if target.device == "cpu":
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise RuntimeError("pytorch_compiled needs a C++ compiler on the target; install g++ there") from error
+    return _runnable(torch.compile(_network(model, target), dynamic=False), target)
+
+
+def _network(model: Model, target: TargetSpec) -> torch.nn.Module:
+    if target.device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"target {target.name!r} has no GPU that PyTorch {torch.__version__} finds")
+    return load_weights(model.candidate, model.file).to(target.device)
+
+
+def _runnable(
+    network: Callable[[Tensor], Tensor], target: TargetSpec, dtype: torch.dtype = torch.float32
+) -> Runnable:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(target.threads)
+
     def run(images_BCHW: Images) -> npt.NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            logits: npt.NDArray[np.float32] = model(torch.from_numpy(images_BCHW)).float().numpy()
-        return logits
+        with (
+            torch.inference_mode(),
+            torch.autocast(target.device, torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            logits_BC = network(torch.from_numpy(images_BCHW).to(target.device))
+            answer: npt.NDArray[np.float32] = logits_BC.float().cpu().numpy()  # waits for a GPU
+        return answer
 
-    name = "pytorch" if dtype == torch.float32 else "pytorch_bf16"
-    form = str(dtype).removeprefix("torch.")
-    return Runnable(run, folder / "model.safetensors", f"{name} {torch.__version__}", form)
+    return Runnable(
+        run=run,
+        dtype=str(dtype).removeprefix("torch."),
+        close=lambda: torch.set_num_threads(threads),
+    )

@@ -3,134 +3,175 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from vitsearch.candidate import Candidate
+from vitsearch.config import LIBRARIES, TargetSpec
 from vitsearch.config import RUNTIMES as TABLE
 from vitsearch.config.named import Imported
+from vitsearch.errors import MeasurementError
 from vitsearch.messages import Conditions, Profile, ProfileRequest
-from vitsearch.models import VisionTransformer
-from vitsearch.profile.measure import MB, measure_latency, peak_memory, processor_name
-from vitsearch.profile.runnable import Images, Runnable, Runtime, validation_batches
-from vitsearch.train.tensors import TensorData
+from vitsearch.profile.choice import able_runtimes, fastest_of, one_line, runtime_of
+from vitsearch.profile.facts import device_name, is_installed, machine_facts, runtime_name
+from vitsearch.profile.measure import MB, measure_latency, peak_memory, used_gpu_mb
+from vitsearch.profile.power import energy_meter, throttle_counter
+from vitsearch.profile.runnable import Images, Model, Runnable, Runtime, SampleImages
 
-RUNTIMES: Mapping[str, Runtime] = Imported(TABLE, path=lambda kind: kind.prepare)
+RUNTIMES: Mapping[str, Runtime] = Imported(TABLE, path=lambda kind: kind.load)
 ACCURACY_BATCH = 64
 
 
-def run_profile(request: ProfileRequest, model: VisionTransformer, data: TensorData | None = None) -> Profile:
-    """Measure latency, throughput, memory and file size of a trained model, on each runtime that the target names.
+def run_profile(
+    request: ProfileRequest,
+    files: Mapping[str, Path],
+    images: SampleImages | None = None,
+    errors: Mapping[str, str] | None = None,
+) -> Profile:
+    """Measure latency, throughput, memory, energy and file size of a model, on each runtime that the target names.
 
     Bits that no runtime executes run as the float arithmetic they are simulated with: a latency never profits from
     them, and a runtime that executes other bits than the candidate's is left out. With images at hand these are
-    what is computed, and a runtime with an arithmetic of its own is scored on the validation split.
+    what is computed, and a runtime with an arithmetic of its own is scored on them.
 
     Args:
-        request: What to measure and how.
-        model: The candidate's network with its trained weights.
-        data: The study's images, on the CPU.
+        request: What to measure and how; what it knows already is not measured again.
+        files: What the runtimes load, by their kind.
+        images: The study's validation images.
+        errors: Why a kind of file could not be made.
 
     Returns:
         The profile of the fastest runtime; the others are inside it, and why one could not be measured.
 
     Raises:
         ValueError: No runtime of the target executes the candidate.
-        Exception: All that do have failed; what the first one has raised.
+        MeasurementError: All that do have failed.
     """
-    target = request.target
-    names = dict.fromkeys((target.runtime, *target.also))
-    able = [name for name in names if executes(name, request.candidate)]
-    if not able:
-        raise ValueError(f"no runtime of target {target.name!r} executes {request.candidate.summary()}")
     found: list[Profile] = []
-    errors: dict[str, Exception] = {}
-    for name in able:
+    failed: dict[str, str] = {}
+    for name in able_runtimes(request.target, request.candidate):
+        known = [one for one in request.known if runtime_of(one) == name]
+        if known:
+            found += known
+            continue
+        kind = TABLE[name].file
+        if kind not in files:
+            failed[name] = (errors or {}).get(kind, f"there is no file of the kind {kind!r}")
+            continue
         try:
-            found.append(_measure(request, name, model, data))
+            found.append(_measure(request, name, files[kind], images))
         except Exception as error:  # noqa: BLE001 - one runtime's failure is no reason to lose the others' figures
-            errors[name] = error
+            failed[name] = one_line(error)
     if not found:
-        raise next(iter(errors.values()))
-    fastest = min(found, key=lambda profile: profile.latency_ms_p50)
-    others = tuple(one for one in found if one is not fastest)
-    failed = {name: one_line(error) for name, error in errors.items()}
-    return fastest.model_copy(update={"others": others, "failed": failed})
+        raise MeasurementError(request.target.name, failed)
+    return fastest_of(found, failed)
 
 
-def one_line(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0] if said else 'no message'}"
+def _measure(request: ProfileRequest, runtime: str, file: Path, images: SampleImages | None) -> Profile:
+    target = request.target
+    _require_installed(runtime, target.name)
+    inputs, calls = _inputs(request, images), itertools.count()
+    meter, throttled = energy_meter(target.device), throttle_counter(target.device)
+    with _loaded(runtime, Model(file=file, candidate=request.candidate), target, inputs) as (runnable, memory_mb):
 
-
-def executes(runtime: str, candidate: Candidate) -> bool:
-    """Whether a runtime computes in floating point, or in the candidate's own bits everywhere."""
-    bits, depth = TABLE[runtime].bits, candidate.pruned_architecture.depth
-    precision = candidate.precision
-    own = {*precision.weight_bits_per_block(depth), *precision.activation_bits_per_block(depth)}
-    return bits is None or own == {bits}
-
-
-def _measure(request: ProfileRequest, runtime: str, model: VisionTransformer, data: TensorData | None) -> Profile:
-    target, folder = request.target, Path(request.artifact_dir)
-    prepare: Callable[[], Runnable] = lambda: RUNTIMES[runtime](model, request.candidate, target, folder, data)  # noqa: E731
-    inputs = _inputs(model, target.batch_size, data)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(target.threads)
-    try:
-        prepare().run(next(inputs))  # neither an export nor what a library sets up at first is the model's
-        with peak_memory() as memory:
-            runnable = prepare()
+        def call() -> None:
+            next(calls)
             runnable.run(next(inputs))
-        latency = measure_latency(lambda: runnable.run(next(inputs)), warmup=target.warmup, repeats=target.repeats)
-        accuracy = _accuracy(runnable, data) if TABLE[runtime].own_arithmetic else None
-    finally:
-        torch.set_num_threads(threads_before)
-    weights_mb = sum(p.numel() * p.element_size() for p in model.parameters()) / MB
+
+        for _ in range(target.warmup):
+            runnable.run(next(inputs))
+        before = throttled() if throttled else 0
+        if meter is not None:
+            meter.start()
+        latency = measure_latency(call, repeats=target.repeats)
+        energy_mj = None if meter is None else meter.stop() / (next(calls) * target.batch_size)
+        after = throttled() if throttled else 0
+        accuracy = _accuracy(runnable, images) if TABLE[runtime].own_arithmetic else None
     return Profile(
         latency_ms_p50=latency.p50_s * 1e3,
         latency_ms_p95=latency.p95_s * 1e3,
         latency_ms_spread=latency.spread,
         images_per_s=target.batch_size / latency.p50_s,
-        peak_memory_mb=memory.added_mb + (weights_mb if runtime.startswith("pytorch") else 0.0),
-        file_size_mb=runnable.file.stat().st_size / MB if runnable.file.exists() else 0.0,
+        peak_memory_mb=memory_mb,
+        file_size_mb=file.stat().st_size / MB,
+        energy_mj=energy_mj,
         accuracy=accuracy,
         conditions=Conditions(
             target=target.name,
-            runtime=runnable.name,
-            device=processor_name(),
+            runtime=runtime_name(runtime),
+            device=device_name(target.device),
             dtype=runnable.dtype,
             batch_size=target.batch_size,
             threads=target.threads,
             warmup=target.warmup,
             repeats=target.repeats,
             contended=request.contended,
-            inputs="noise" if data is None else "validation images",
+            inputs="noise" if images is None else "validation images",
+            rounds=latency.rounds,
+            throttled=None if throttled is None else after > before,
+            machine=machine_facts().fingerprint,
         ),
     )
 
 
-def _inputs(model: VisionTransformer, batch_size: int, data: TensorData | None) -> Iterator[Images]:
-    """Batches without end: of the validation split, round and round, or one of noise."""
-    a = model.architecture
-    if data is None:
-        shape = (batch_size, a.in_chans, a.image_size, a.image_size)
-        return itertools.repeat(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-    images = data.source.val
-    rounds = np.resize(images, max(1, -(-len(images) // batch_size)) * batch_size).reshape(-1, batch_size)
-    indices = torch.from_numpy(rounds[:256])  # more than any number of repeats is worth
-    return itertools.cycle([data.normalized(batch).cpu().numpy() for batch in indices])
+@contextmanager
+def _loaded(
+    runtime: str, model: Model, target: TargetSpec, inputs: Iterator[Images]
+) -> Iterator[tuple[Runnable, float]]:
+    """The model ready to run, and the memory that holding and running it takes, in MB.
+
+    What a library sets up at its first model, and what only loading needs for a moment, are not the model's.
+    """
+    load = RUNTIMES[runtime]
+    with ExitStack() as stack:
+
+        def ready() -> Runnable:
+            runnable = load(model, target)
+            stack.callback(runnable.close)
+            runnable.run(next(inputs))
+            return runnable
+
+        if target.device == "cuda":
+            before = used_gpu_mb()
+            runnable = ready()
+            yield runnable, used_gpu_mb() - before
+        elif TABLE[runtime].file == "weights":
+            runnable = ready()
+            with peak_memory() as memory:
+                runnable.run(next(inputs))
+            yield runnable, memory.added_mb + model.file.stat().st_size / MB
+        else:
+            ready()
+            stack.close()
+            with peak_memory() as memory:
+                runnable = ready()
+            yield runnable, memory.added_mb
 
 
-def _accuracy(runnable: Runnable, data: TensorData | None) -> float | None:
-    if data is None:
+def _require_installed(runtime: str, target: str) -> None:
+    library = TABLE[runtime].library
+    if not is_installed(library):
+        raise RuntimeError(
+            f"{library} is not installed on target {target!r}; there: pip install {LIBRARIES[library].install}"
+        )
+
+
+def _inputs(request: ProfileRequest, images: SampleImages | None) -> Iterator[Images]:
+    """Batches without end: of the validation split, or one of noise."""
+    if images is not None:
+        return images.endless(request.target.batch_size)
+    a = request.candidate.architecture
+    shape = (request.target.batch_size, a.in_chans, a.image_size, a.image_size)
+    return itertools.repeat(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+
+
+def _accuracy(runnable: Runnable, images: SampleImages | None) -> float | None:
+    if images is None:
         return None
     right = total = 0
-    for images_BCHW, labels_B in validation_batches(data, ACCURACY_BATCH):
+    for images_BCHW, labels_B in images.batches(ACCURACY_BATCH):
         right += int((runnable.run(images_BCHW).argmax(axis=1) == labels_B).sum())
         total += len(labels_B)
     return right / max(1, total)

@@ -98,7 +98,8 @@ def shown(key: str, value: float) -> str:
         return f"{100 * value:.2f} %"
     if key in {"num_params", "num_macs"}:
         return si(value)
-    units = {"eer_pct": " %", "size_mb": " MB", "peak_memory_mb": " MB", "images_per_s": " images/s"}
+    units = {"eer_pct": " %", "size_mb": " MB", "peak_memory_mb": " MB", "images_per_s": " images/s",
+             "energy_mj": " mJ"}  # fmt: skip
     unit = " ms" if key.startswith("latency_ms") else units.get(key, "")
     return f"{plain(value)}{unit}"
 

@@ -36,6 +36,8 @@ def all_figures(
             "peak_memory_mb": profile.peak_memory_mb,
         }
         measured = {"latency": profile.latency_ms_p50, "memory": profile.peak_memory_mb}
+        if profile.energy_mj is not None:
+            figures["energy_mj"] = measured["energy"] = profile.energy_mj
         eer = cost.eer_pct(job.eer, measured)
         if eer is not None:
             figures["eer_pct"] = eer

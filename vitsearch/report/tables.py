@@ -22,7 +22,7 @@ SIMULATED_NOTE = (
 COLUMNS = {
     "accuracy": "accuracy", "eer_pct": "EER", "num_params": "parameters", "num_macs": "FLOPs (MACs)",
     "bits": "bits", "size_mb": "size", "latency_ms_p50": "latency p50", "images_per_s": "throughput",
-    "peak_memory_mb": "peak memory",
+    "peak_memory_mb": "peak memory", "energy_mj": "energy per image",
 }  # fmt: skip
 
 
@@ -98,7 +98,11 @@ def trials_csv(report: StudyReport) -> str:
 def front_table(report: StudyReport) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the front; figures that no member has are left out."""
     asked = {METRICS[name].key for name in report.job.objectives}
-    hidden = {"images_per_s", "peak_memory_mb"} - asked  # follow from the same measurement; the CSV has them
+    hidden = {
+        "images_per_s",
+        "peak_memory_mb",
+        "energy_mj",
+    } - asked  # follow from the same measurement; the CSV has them
     keys = [key for key in COLUMNS if key not in hidden and any(key in t.figures for t in report.front)]
     tested = any(isinstance(trial.final, TrialResult) for trial in report.front)
     target = report.job.targets[0]
@@ -200,6 +204,7 @@ def profile_words(profile: Profile) -> str:
             if profile.accuracy is None
             else f", {shown('accuracy', profile.accuracy)} correct in this arithmetic"
         )
+        + "".join(f", {note}" for note in profile.notes)
     )
 
 

@@ -20,11 +20,12 @@ from vitsearch.artifacts import names_in, remove
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
-from vitsearch.messages import EpochReport, ProfileRequest, Progress, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import EpochReport, Progress, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search.measurements import Measurements
 from vitsearch.search.mirror import OptunaMirror
 from vitsearch.search.places import Places
 from vitsearch.search.progress import progress_of
@@ -84,6 +85,7 @@ class Driver:
         self._waiting: deque[int] = deque()
         self._attached: dict[int, list[int]] = defaultdict(list)
         self._profiling: set[int] = set()
+        self._measurements = Measurements(study, executor, self.places)
         self._data_seed = data_seed(study.job, study.space)
         self._losses = 0
         self._front: list[int] = []
@@ -291,19 +293,17 @@ class Driver:
             self._measure(outcome.trial)
 
     def _measure(self, number: int) -> None:
-        self._profiling.add(number)
-        self.executor.submit_profile(
-            ProfileRequest(
-                trial=number,
-                artifact_dir=self.places.trial(number),
-                candidate=self.study.trials[number].candidate,
-                target=self.job.targets[0],
-            )
-        )
+        known = self._measurements.begin(number, self.job.targets[0])
+        if known is None:
+            self._profiling.add(number)
+        else:
+            self.study.store_profile(number, known)
+            self._tell(number)
 
     def _profiled(self, event: ProfileDone) -> None:
         self._profiling.discard(event.trial)
         if event.profile is not None:
+            self._measurements.end(event.trial, self.job.targets[0], event.profile)
             self.study.store_profile(event.trial, event.profile)
         else:
             self.study.store_unmeasured(event.trial, event.reason or "the measurement failed")
@@ -341,7 +341,7 @@ class Driver:
 
     def _give_up_on_hanging(self) -> None:
         limit = self.job.search.trial_timeout_s
-        if self._profiling:  # trainers are held meanwhile
+        if self.executor.measuring().holds_workers:
             for running in self.running.values():
                 running.since = self._clock()
         for worker, running in list(self.running.items()):

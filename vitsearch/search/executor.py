@@ -8,7 +8,15 @@ from typing import Protocol
 
 from vitsearch.candidate import Architecture
 from vitsearch.config.train import Autocast
-from vitsearch.messages import EpochReport, Profile, ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import (
+    EpochReport,
+    MachineFacts,
+    Profile,
+    ProfileRequest,
+    TrialFailure,
+    TrialRequest,
+    TrialResult,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,19 @@ class ProfileDone:
     reason: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How measurements go on.
+
+    Attributes:
+        holds_workers: Whether workers rest for one.
+        waits_for: What they wait for, in words; empty while they do not wait.
+    """
+
+    holds_workers: bool = False
+    waits_for: str = ""
+
+
 Event = TrialDone | WorkerLost | WorkerTaken | EpochDone | ProfileDone
 
 
@@ -75,6 +96,14 @@ class Executor(Protocol):
 
     def submit_profile(self, request: ProfileRequest) -> None:
         """Queue a measurement; returns at once. The target is held exclusively while measuring."""
+        ...
+
+    def facts_of(self, target: str, wait_s: float = 0.0) -> MachineFacts | None:
+        """What a target's machine can measure; None while it has not answered, for which it gets some time."""
+        ...
+
+    def measuring(self) -> Measuring:
+        """How measurements go on."""
         ...
 
     def restart(self, worker: str, reason: str) -> None:
@@ -123,6 +152,14 @@ class InlineExecutor:
         """Measure to the end."""
         profile = self._profile(request) if self._profile else None
         self._events.append(ProfileDone(trial=request.trial, target=request.target.name, profile=profile))
+
+    def facts_of(self, target: str, wait_s: float = 0.0) -> MachineFacts | None:  # noqa: ARG002
+        """Not told."""
+        return None
+
+    def measuring(self) -> Measuring:
+        """Nothing waits here."""
+        return Measuring()
 
     def restart(self, worker: str, reason: str) -> None:
         """Nothing hangs here."""

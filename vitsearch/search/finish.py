@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitsearch.config import JobSpec
-from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import TrialFailure, TrialRequest, TrialResult
 from vitsearch.search.driver import POLL_S, Running, data_seed, trial_seed
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search.measurements import Measurements
 from vitsearch.search.places import Places
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
@@ -69,26 +70,30 @@ class Finisher:
         return [] if knee is None else [knee]
 
     def _profile_front(self) -> None:
-        todo = {
-            (trial.number, target.name): ProfileRequest(
-                trial=trial.number,
-                artifact_dir=self.places.trial(trial.number),
-                candidate=trial.candidate,
-                target=target,
-            )
+        wanted = {
+            (trial.number, target.name): target
             for trial in self.study.front
             for target in self.job.targets
             if target.name not in trial.profiles
         }
-        if todo:
-            self._on_step(f"measuring {len(todo)} model{'s' if len(todo) > 1 else ''}")
-        for request in todo.values():
-            self.executor.submit_profile(request)
+        if wanted:
+            self._on_step(f"measuring {len(wanted)} model{'s' if len(wanted) > 1 else ''}")
+        measurements = Measurements(self.study, self.executor, self.places)
+        todo = {}
+        for (number, name), target in wanted.items():
+            known = measurements.begin(number, target)
+            if known is None:
+                todo[number, name] = target
+            else:
+                self.study.store_profile(number, known)
         while todo and not self.stop_requested:
+            if waits_for := self.executor.measuring().waits_for:
+                self._on_step(waits_for)
             for event in self.executor.poll(POLL_S):
                 if isinstance(event, ProfileDone) and (event.trial, event.target) in todo:
-                    del todo[event.trial, event.target]
+                    target = todo.pop((event.trial, event.target))
                     if event.profile is not None:
+                        measurements.end(event.trial, target, event.profile)
                         self.study.store_profile(event.trial, event.profile)
                     else:
                         self._problems.append(

@@ -8,12 +8,13 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, inspect, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_passwords
 
 DATABASE_FILE = "study.db"
+SCHEMA_LOCK = 8_407_165_821  # any number that no other program takes
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -84,8 +85,17 @@ def _upgrade(engine: Engine) -> None:
     with engine.begin() as connection:
         if inspect(connection).has_table("alembic_version") and _is_current(connection, config):
             return
+        _alone(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _alone(connection: Connection) -> None:
+    """Let one process at a time change the schema, and all of its changes happen or none."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # its driver by itself begins at no change of a schema
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
 
 
 def _is_current(connection: Any, config: Config) -> bool:

@@ -28,7 +28,15 @@ from vitsearch.storage.copy import copy_study
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
 from vitsearch.storage.patience import patiently
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
-from vitsearch.storage.tables import FinalTable, OutboxTable, ProfileTable, ResultTable, StudyTable, TrialTable
+from vitsearch.storage.tables import (
+    FinalTable,
+    MeasurementTable,
+    OutboxTable,
+    ProfileTable,
+    ResultTable,
+    StudyTable,
+    TrialTable,
+)
 
 PATIENCE_S = 600.0
 _OUTCOME: TypeAdapter[TrialResult | TrialFailure] = TypeAdapter(Outcome)
@@ -227,6 +235,21 @@ class StudyStore:
                 .where(ResultTable.study_id == self.study_id, ResultTable.trial == number)
                 .values(figures=json.dumps(dict(figures)))
             )
+
+    @patiently
+    def measurements(self, keys: Sequence[str]) -> dict[str, Profile]:
+        """Earlier measurements of any study, by their keys, as far as there are any."""
+        query = select(MeasurementTable).where(MeasurementTable.key.in_(keys))
+        with Session(self._engine) as session:
+            return {row.key: Profile.model_validate_json(row.profile) for row in session.scalars(query)}
+
+    @patiently
+    def keep_measurements(self, found: Mapping[str, Profile]) -> None:
+        """Let any study use measurements again; the latest of a key counts."""
+        with self._writing() as session:
+            for key, profile in found.items():
+                row = MeasurementTable(key=key, profile=profile.model_dump_json(), measured_at=time.time())
+                session.merge(row)
 
     def set_unmeasured(self, number: int, reason: str) -> None:
         """Note that a needed measurement has failed for good."""

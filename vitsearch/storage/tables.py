@@ -83,6 +83,16 @@ class ProfileTable(Base):
     )
 
 
+class MeasurementTable(Base):
+    """What one model costs on one runtime of one kind of machine, for every study of the database."""
+
+    __tablename__ = "measurements"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    profile: Mapped[str] = mapped_column(Text)
+    measured_at: Mapped[float] = mapped_column(Float)
+
+
 class FinalTable(Base):
     """The full-length retraining of a winner and its score on the test split."""
 

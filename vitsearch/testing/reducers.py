@@ -17,7 +17,7 @@ from vitsearch.candidate import Architecture, Candidate, NoReduction, TokenRule
 from vitsearch.compress import assemble, build_reducers, fit_reducers, token_losses
 from vitsearch.cost import cost_of
 from vitsearch.models import Attention, AttentionState, TokenReducer, TokenRoute, VisionTransformer, build_dense
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.batches import Batch
 from vitsearch.train.losses import Outputs
 

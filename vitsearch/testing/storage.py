@@ -104,6 +104,20 @@ def check_trial(url: str) -> None:
         assert told.profiles == {"local": profile}
 
 
+def check_measurements(url: str) -> None:
+    """A measurement is found again by its key, also by another study; the latest counts."""
+    request = ProfileRequest(trial=0, artifact_dir="x", candidate=CANDIDATE, target=TargetSpec(name="local"))
+    first = noop_profile(request)
+    second = first.model_copy(update={"latency_ms_p50": 2.0})
+    with new_study(url) as store:
+        assert store.measurements(["a", "b"]) == {}
+        store.keep_measurements({"a": first})
+        store.keep_measurements({"a": second, "c": first})
+        store.keep_measurements({})
+    with new_study(url) as store:
+        assert store.measurements(["a", "b"]) == {"a": second}
+
+
 def check_first_outcome(url: str) -> None:
     """The first outcome of a trial wins."""
     with new_study(url) as store:
@@ -145,6 +159,7 @@ STORE_CHECKS: tuple[Callable[[str], None], ...] = (
     check_study,
     check_name,
     check_trial,
+    check_measurements,
     check_first_outcome,
     check_driver,
     check_outbox,

@@ -157,6 +157,8 @@ def _metrics(trial: TrialRecord, report: StudyReport) -> dict[str, float]:
                 f"{name}/latency_ms_p95": profile.latency_ms_p95,
                 f"{name}/peak_memory_mb": profile.peak_memory_mb,
             }
+            if profile.energy_mj is not None:
+                found[f"{name}/energy_mj"] = profile.energy_mj
     if isinstance(trial.final, TrialResult):
         found["test_accuracy"] = trial.final.accuracy
     return found

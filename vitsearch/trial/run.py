@@ -32,6 +32,7 @@ from vitsearch.compress import (
 )
 from vitsearch.compress.inherit import inherit
 from vitsearch.compress.quantize.mixed import share_out_bits
+from vitsearch.compress.saved import CANDIDATE_FILE, WEIGHTS_FILE, save_model
 from vitsearch.compress.weights import Trainer
 from vitsearch.cost import Tokens, cost_kind, measured_cost
 from vitsearch.errors import TrialError, WorkerError
@@ -46,7 +47,6 @@ from vitsearch.train.loop import Hooks, train
 from vitsearch.train.losses import LossTerm, classification_loss
 from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
-from vitsearch.trial.weights import CANDIDATE_FILE, WEIGHTS_FILE, save_model
 
 FINETUNE_LR_SHARE = 0.2
 CHECKPOINT_FILE = "epoch.pt"

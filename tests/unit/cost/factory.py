@@ -6,7 +6,7 @@ import torch
 
 from vitsearch.candidate import Candidate
 from vitsearch.models import VisionTransformer, build_pruned
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.space import SearchSpace, load_preset
 
 

@@ -8,7 +8,7 @@ from vitsearch.compress import assemble
 from vitsearch.cost import num_macs, num_params
 from vitsearch.cost.macs import block_macs, head_macs, stem_macs
 from vitsearch.models import build_dense
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 
 @pytest.mark.parametrize(("preset", "count"), [("vit_micro_8", 25), ("vit_tiny_32", 8), ("vit_small_64", 4)])

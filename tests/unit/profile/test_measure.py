@@ -1,46 +1,69 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from vitsearch.profile import measure
-from vitsearch.profile.measure import measure_latency, peak_memory, processor_name
+from vitsearch.profile.measure import measure_latency, peak_memory
 
 MB = 1_000_000
 
 
-def test_latency_is_that_of_the_measured_calls(monkeypatch: pytest.MonkeyPatch):
-    """A clock of our own: warm-up calls take a second, measured ones 10, 20, ..., 100 ms."""
-    now, calls = 0.0, 0
+def clocked(monkeypatch: pytest.MonkeyPatch, seconds: Sequence[float]) -> tuple[Callable[[], None], list[int]]:
+    """Calls that take so long by a clock of our own, and their count."""
+    now, calls = [0.0], [0]
 
     def call() -> None:
-        nonlocal now, calls
-        calls += 1
-        now += 1.0 if calls <= 3 else (calls - 3) / 100
+        now[0] += seconds[calls[0] % len(seconds)]
+        calls[0] += 1
 
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
-    found = measure_latency(call, warmup=3, repeats=10)
-    assert calls == 13
-    expected = np.arange(1, 11) / 100
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    return call, calls
+
+
+def test_latency_is_that_of_the_measured_calls(monkeypatch: pytest.MonkeyPatch):
+    expected = np.arange(100, 110) / 1000
+    call, calls = clocked(monkeypatch, expected)
+    found = measure_latency(call, repeats=10)
+    assert calls == [10]
     assert found.p50_s == pytest.approx(np.median(expected))
     assert found.p95_s == pytest.approx(np.percentile(expected, 95))
     low, high = np.percentile(expected, [25, 75])
     assert found.spread == pytest.approx((high - low) / np.median(expected))
+    assert found.rounds == 1
+
+
+def test_disturbed_calls_are_made_again_and_the_steadiest_round_counts(monkeypatch: pytest.MonkeyPatch):
+    disturbed, steady = [0.01, 0.09] * 2, [0.02] * 4
+    call, calls = clocked(monkeypatch, [*disturbed, *steady])
+    found = measure_latency(call, repeats=4)
+    assert calls == [8]
+    assert (found.p50_s, found.rounds) == (pytest.approx(0.02), 2)
+    assert found.spread == pytest.approx(0)
+
+
+def test_calls_that_never_settle_are_given_up_on(monkeypatch: pytest.MonkeyPatch):
+    call, calls = clocked(monkeypatch, [0.01, 0.09, 0.01, 0.09, 0.02, 0.09, 0.02, 0.09, 0.01, 0.09, 0.01, 0.09])
+    found = measure_latency(call, repeats=4)
+    assert calls == [12]
+    assert found.rounds == 3
+    assert found.p50_s == pytest.approx(0.055), "the second round varies least"
+    assert found.spread > measure.WIDE_SPREAD
 
 
 def test_a_slow_call_is_as_slow_as_it_is():
-    found = measure_latency(lambda: time.sleep(0.01), warmup=0, repeats=5)
+    found = measure_latency(lambda: time.sleep(0.01), repeats=5)
     assert found.p50_s >= 0.01
     assert found.p95_s >= found.p50_s
     assert found.spread >= 0
 
 
-def test_no_warm_up_and_errors_pass_through():
+def test_errors_pass_through():
     with pytest.raises(ZeroDivisionError):
-        measure_latency(lambda: 1 / 0, warmup=0, repeats=3)
+        measure_latency(lambda: 1 / 0, repeats=3)
 
 
 @pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "sampled"])
@@ -79,10 +102,3 @@ def test_the_sampling_thread_ends(monkeypatch: pytest.MonkeyPatch):
     with peak_memory():
         assert "peak-memory" in [t.name for t in threading.enumerate()]
     assert "peak-memory" not in [t.name for t in threading.enumerate()]
-
-
-def test_the_processor_has_a_name():
-    name = processor_name()
-    assert name
-    assert "\n" not in name
-    assert Path("/proc/cpuinfo").exists() <= (name in Path("/proc/cpuinfo").read_text(encoding="utf-8"))

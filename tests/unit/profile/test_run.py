@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,14 @@ from vitsearch.compress import assemble, calibrate, insert_quantizers
 from vitsearch.compress.quantize import QuantizedProjection
 from vitsearch.config import RUNTIMES as TABLE
 from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
+from vitsearch.errors import MeasurementError
 from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer
 from vitsearch.onnx import OnnxModel
-from vitsearch.profile import RUNTIMES, Runnable, executes, measure, run_profile
+from vitsearch.profile import RUNTIMES, Model, Runnable, facts, run_profile
 from vitsearch.profile import run as module
+from vitsearch.profile.choice import executes
+from vitsearch.profile.files import files_for, sample_images
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import normalized_batches
 from vitsearch.train.tensors import TensorData
@@ -33,6 +37,9 @@ COMPRESSED: dict[str, Any] = {
 }
 
 
+NEEDS_OPENVINO = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="needs pip install 'vitsearch[openvino]'"
+)
 WIDE = {"width": 96, "heads": 4, "num_classes": 3}
 
 
@@ -73,7 +80,8 @@ def profiled(
         target=TargetSpec.model_validate(settings),
         contended=contended,
     )
-    return run_profile(request, load_model(c, folder), data)
+    files, errors = files_for(request.target.runtimes, load_model(c, folder), c, folder, data)
+    return run_profile(request, files, None if data is None else sample_images(data), errors)
 
 
 def test_the_runtimes_are_those_a_job_can_name():
@@ -81,7 +89,13 @@ def test_the_runtimes_are_those_a_job_can_name():
 
 
 @pytest.mark.parametrize("parts", [{}, COMPRESSED], ids=["dense", "compressed"])
-@pytest.mark.parametrize("runtime", [name for name, kind in TABLE.items() if kind.bits is None])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "pytorch", "pytorch_bf16", pytest.param("pytorch_compiled", marks=pytest.mark.slow), "onnxruntime",
+        pytest.param("openvino", marks=NEEDS_OPENVINO),
+    ],
+)  # fmt: skip
 def test_figures_and_conditions(runtime: str, parts: dict[str, Any], tmp_path: Path):
     found = profiled(tmp_path, candidate(**parts), runtime=runtime, batch_size=3, threads=2, contended=True)
     assert 0 < found.latency_ms_p50 <= found.latency_ms_p95
@@ -91,11 +105,14 @@ def test_figures_and_conditions(runtime: str, parts: dict[str, Any], tmp_path: P
     assert 0 <= found.peak_memory_mb < 100
     conditions = found.conditions.model_dump()
     assert conditions.pop("runtime").startswith(f"{runtime} ")
-    assert conditions.pop("device") == measure.processor_name()
+    assert conditions.pop("device") == facts.processor_name()
+    assert conditions.pop("machine") == facts.machine_facts().fingerprint
+    assert 1 <= conditions.pop("rounds") <= 3
+    assert conditions.pop("throttled") in {None, True, False}
     assert conditions == {
         "target": "desk", "dtype": "bfloat16" if runtime == "pytorch_bf16" else "float32",
         "batch_size": 3, "threads": 2, "warmup": 1, "repeats": 4,
-        "contended": True, "inputs": "noise",
+        "contended": True, "inputs": "noise", "measured_by": "", "reused": False,
     }  # fmt: skip
     assert found.accuracy is None
     assert Profile.model_validate_json(found.model_dump_json()) == found
@@ -107,33 +124,31 @@ def test_threads_are_set_while_measuring_and_restored(
 ):
     seen: list[int] = []
 
-    def prepare(model: object, candidate: Candidate, target: TargetSpec, folder: Path, data: object) -> Any:
-        def call(images_BCHW: object) -> None:
-            seen.append(torch.get_num_threads())
-            if fails:
-                raise RuntimeError("broken runtime")
+    def forward(self: VisionTransformer, images_BCHW: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise RuntimeError("broken runtime")
+        return torch.zeros(len(images_BCHW), 3)
 
-        return Runnable(call, folder / "none", "fake 1")
-
-    monkeypatch.setattr(module, "RUNTIMES", {"pytorch": prepare})
+    monkeypatch.setattr(VisionTransformer, "forward", forward)
     before = torch.get_num_threads()
     wanted = before + 1
     if fails:
-        with pytest.raises(RuntimeError, match="broken runtime"):
+        with pytest.raises(MeasurementError, match="pytorch on desk: RuntimeError: broken runtime"):
             profiled(tmp_path, candidate(), threads=wanted)
     else:
-        assert profiled(tmp_path, candidate(), threads=wanted).file_size_mb == 0
+        assert profiled(tmp_path, candidate(), threads=wanted).file_size_mb > 0
     assert set(seen) == {wanted}
     assert torch.get_num_threads() == before
 
 
-def test_memory_for_the_export_is_not_memory_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whatever a runtime allocates when it first prepares a model is gone before the measurement begins."""
-    prepared: list[int] = []
+def test_memory_of_the_first_load_is_not_memory_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever a runtime allocates when it first loads a model is gone before the measurement begins."""
+    loaded: list[int] = []
 
-    def prepare(model: object, candidate: Candidate, target: TargetSpec, folder: Path, data: object) -> Any:
-        prepared.append(1)
-        if len(prepared) == 1:
+    def load(model: Model, target: TargetSpec) -> Any:
+        loaded.append(1)
+        if len(loaded) == 1:
             block = np.ones(200_000_000 // 8)
             del block
         buffer: list[Any] = []
@@ -142,9 +157,9 @@ def test_memory_for_the_export_is_not_memory_of_the_model(tmp_path: Path, monkey
             if not buffer:
                 buffer.append(np.ones(50_000_000 // 8))
 
-        return Runnable(call, folder / "none", "fake 1")
+        return Runnable(call)
 
-    monkeypatch.setattr(module, "RUNTIMES", {"onnxruntime": prepare})
+    monkeypatch.setattr(module, "RUNTIMES", {"onnxruntime": load})
     found = profiled(tmp_path, candidate(), runtime="onnxruntime")
     assert found.peak_memory_mb == pytest.approx(50, rel=0.2)
 
@@ -162,12 +177,11 @@ from vitsearch.config import RUNTIMES as TABLE
 from vitsearch.config import DatasetSpec, TargetSpec, TrainSpec
 from vitsearch.messages import ProfileRequest
 from vitsearch.profile import run_profile
-from vitsearch.trial import load_model
 
 for name in sys.argv[1:]:
     candidate = load_candidate(Path(name) / "candidate.json")
     request = ProfileRequest(trial=0, artifact_dir=name, candidate=candidate, target=TargetSpec(repeats=3))
-    print(run_profile(request, load_model(candidate, Path(name))).peak_memory_mb)
+    print(run_profile(request, {"weights": Path(name) / "model.safetensors"}).peak_memory_mb)
 """
     names = [str(tmp_path / name) for name in ("small", "large")]
     found = {}
@@ -192,9 +206,7 @@ def test_the_exported_file_is_used_again(tmp_path: Path, monkeypatch: pytest.Mon
     c = candidate()
     profiled(tmp_path, c, runtime="onnxruntime")
     made = (tmp_path / "model.onnx").stat().st_mtime_ns
-    monkeypatch.setattr(
-        "vitsearch.profile.onnxruntime.export_onnx", lambda *_, **__: pytest.fail("exported again")
-    )
+    monkeypatch.setattr("vitsearch.profile.files.export_onnx", lambda *_, **__: pytest.fail("exported again"))
     profiled(tmp_path, c, runtime="onnxruntime", batch_size=2)
     assert (tmp_path / "model.onnx").stat().st_mtime_ns == made
 
@@ -213,7 +225,7 @@ INT8 = ("onnxruntime_int8_dynamic", "onnxruntime_int8_qdq")
 )  # fmt: skip
 def test_only_candidates_of_eight_bits_run_in_eight_bits(precision: dict[str, Any], real: bool):
     c = candidate(precision=precision)
-    assert [executes(name, c) for name in TABLE] == [True, True, True, real, real]
+    assert {name: executes(name, c) for name in TABLE} == {name: real or name not in INT8 for name in TABLE}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +285,7 @@ def test_other_bits_are_left_out_and_the_fastest_is_named(tmp_path: Path, monkey
 
 def test_ranges_of_a_file_of_integers_need_images(tmp_path: Path):
     c = candidate(WIDE, precision=W8A8)
-    with pytest.raises(ValueError, match="chooses its ranges on training images, and there are none"):
+    with pytest.raises(MeasurementError, match="chooses its ranges on training images, and there are none"):
         profiled(tmp_path, c, runtime=INT8[1])
 
 
@@ -311,5 +323,87 @@ def test_a_runtime_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: 
     assert found.conditions.runtime == "onnxruntime"
     assert found.failed == {name: f"RuntimeError: no kernel for {name}" for name in ("pytorch", "pytorch_bf16")}
     broken |= {"onnxruntime"}
-    with pytest.raises(RuntimeError, match="no kernel for pytorch"):
+    with pytest.raises(MeasurementError, match="no kernel for pytorch"):
         profiled(tmp_path, c, runtime="pytorch", also=["onnxruntime"])
+
+
+def test_every_runtime_computes_the_same(tmp_path: Path):
+    """Each from what a target is sent: a file, and the candidate."""
+    data = tensor_data(size=8)
+    c = candidate(WIDE, tokens={"reducer": "tome", "r": 2})
+    model = quantised(c, data)
+    save_model(model, c, tmp_path)
+    images = sample_images(data).normalized(np.arange(2))
+    with torch.inference_mode():
+        exact = model(torch.from_numpy(images)).numpy()
+    target = TargetSpec(batch_size=2)
+    names = ["pytorch", "onnxruntime", *(["openvino"] if facts.is_installed("openvino") else [])]
+    files, errors = files_for(names, model, c, tmp_path, data)
+    assert not errors
+    for name in names:
+        runnable = RUNTIMES[name](Model(file=files[TABLE[name].file], candidate=c), target)
+        np.testing.assert_allclose(runnable.run(images), exact, rtol=1e-3, atol=1e-4, err_msg=name)
+        runnable.close()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_same(tmp_path: Path):
+    c = candidate(WIDE, tokens={"reducer": "evit", "keep": 0.5})
+    model = assemble(c)
+    save_model(model, c, tmp_path)
+    images = np.random.default_rng(0).standard_normal((1, 1, 8, 8), dtype=np.float32)
+    runnable = RUNTIMES["pytorch_compiled"](Model(file=tmp_path / "model.safetensors", candidate=c), TargetSpec())
+    with torch.inference_mode():
+        np.testing.assert_allclose(runnable.run(images), model(torch.from_numpy(images)).numpy(), atol=1e-4)
+    runnable.close()
+
+
+def test_images_are_normalised_as_in_training(tmp_path: Path):
+    data = tensor_data(size=8)
+    (batch, labels), *_ = sample_images(data).batches(5)
+    (exact, classes), *_ = normalized_batches(data, data.source.val, 5)
+    np.testing.assert_allclose(batch, exact.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(labels, classes.numpy())
+
+
+def test_a_target_that_lacks_a_runtime_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "is_installed", lambda library: library != "openvino")
+    found = profiled(tmp_path, candidate(), runtime="openvino", also=["onnxruntime"])
+    assert found.conditions.runtime.startswith("onnxruntime ")
+    said = "openvino is not installed on target 'desk'; there: pip install 'vitsearch[openvino]'"
+    assert found.failed == {"openvino": f"RuntimeError: {said}"}
+
+
+def test_a_target_needs_neither_pytorch_nor_the_code_that_trains(tmp_path: Path):
+    """It measures a file, with nothing but the runtime and numpy."""
+    c = candidate()
+    save_model(assemble(c), c, tmp_path)
+    files, _ = files_for(["onnxruntime"], load_model(c, tmp_path), c, tmp_path, None)
+    target = TargetSpec(runtime="onnxruntime", repeats=3)
+    request = ProfileRequest(trial=0, artifact_dir="nowhere", candidate=c, target=target)
+    code = """
+import sys
+from pathlib import Path
+for name in ("torch", "timm", "vitsearch.train", "vitsearch.models", "vitsearch.trial", "optuna", "mlflow"):
+    sys.modules[name] = None
+from vitsearch.messages import ProfileRequest
+from vitsearch.profile import run_profile
+request = ProfileRequest.model_validate_json(sys.argv[1])
+print(run_profile(request, {"onnx": Path(sys.argv[2])}).model_dump_json())
+"""
+    command = [sys.executable, "-c", code, request.model_dump_json(), str(files["onnx"])]
+    found = Profile.model_validate_json(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found.latency_ms_p50 > 0
+    assert found.conditions.runtime.startswith("onnxruntime ")
+
+
+def test_what_is_known_is_not_measured_again(tmp_path: Path):
+    c = candidate()
+    save_model(assemble(c), c, tmp_path)
+    target = TargetSpec(runtime="onnxruntime", also=("pytorch",), repeats=3)
+    request = ProfileRequest(trial=0, artifact_dir=str(tmp_path), candidate=c, target=target)
+    known = profile_of(request, "onnxruntime 1.0", 1e-9)
+    request = request.model_copy(update={"known": (known,)})
+    found = run_profile(request, {"weights": tmp_path / "model.safetensors"})
+    assert found.model_copy(update={"others": ()}) == known
+    assert [one.conditions.runtime.partition(" ")[0] for one in found.others] == ["pytorch"]

@@ -15,7 +15,7 @@ from tests.unit.trial.test_run import succeeded
 from vitsearch.candidate import LEARNING_EPOCHS, LEARNING_PRUNERS, PRUNERS
 from vitsearch.compress.weights.units import projections
 from vitsearch.cost import cost_of
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.batches import Batch
 from vitsearch.train.evaluate import evaluate
 from vitsearch.train.tensors import TensorData

@@ -15,7 +15,7 @@ from tests.unit.trial.test_run import succeeded
 from vitsearch.cost import cost_of
 from vitsearch.messages import TrialResult
 from vitsearch.models import VisionTransformer
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 from vitsearch.train.evaluate import normalized_batches
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import load_model, run_trial

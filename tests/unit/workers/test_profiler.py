@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from tests.unit.train.factory import image_data
 from vitsearch.compress import assemble
 from vitsearch.config import TargetSpec
 from vitsearch.messages import Profile, ProfileRequest
+from vitsearch.testing import noop_profile
 from vitsearch.trial import save_model
+from workers.exporter import Exporter
 from workers.profiler import Profiler, machine_to_itself
 
 HOLDER = """
@@ -66,22 +69,43 @@ def test_another_users_lock_file_can_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_images", [True, False])
-def test_a_profiler_measures_on_the_images_it_was_given(with_images: bool, tmp_path: Path) -> None:
-    """What the object store hands over: two arrays, read-only, and the small fields."""
+def test_a_profiler_measures_what_it_is_sent(with_images: bool, tmp_path: Path) -> None:
+    """Files by value, images read-only as the object store hands them over; the study's folder is not there."""
     c = candidate(tokens={"reducer": "tome", "r": 2})
-    save_model(assemble(c), c, tmp_path)
+    save_model(assemble(c), c, tmp_path / "trial")
     data = image_data(size=8)
+    target = TargetSpec(also=("pytorch_bf16", "onnxruntime"), warmup=0, repeats=3)
+    request = ProfileRequest(trial=0, artifact_dir=str(tmp_path / "trial"), candidate=c, target=target)
     meta = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in {"images_NHWC", "labels_N"}}
-    shared = (data.images_NHWC, data.labels_N, meta) if with_images else ()
-    for array in shared[:2]:
+    exported = Exporter(data.images_NHWC, data.labels_N, meta).run(request.model_dump_json())
+    assert exported.files.keys() == {"weights", "onnx"}
+    assert not exported.errors
+    shutil.rmtree(tmp_path / "trial")
+
+    sent = (data.images_NHWC[data.val], data.labels_N[data.val], data.mean, data.std) if with_images else ()
+    for array in sent[:2]:
         array.flags.writeable = False
-    target = TargetSpec(also=("pytorch_bf16",), warmup=0, repeats=3)
-    request = ProfileRequest(trial=0, artifact_dir=str(tmp_path), candidate=c, target=target)
-    found = Profile.model_validate_json(Profiler(*shared).run(request.model_dump_json()))
-    measured = {one.conditions.dtype: one for one in (found, *found.others)}
-    assert set(measured) == {"float32", "bfloat16"}
+    found = Profile.model_validate_json(Profiler(*sent).run(request.model_dump_json(), exported))
+    measured = {one.conditions.runtime.partition(" ")[0]: one for one in (found, *found.others)}
+    assert set(measured) == {"pytorch", "pytorch_bf16", "onnxruntime"}
     assert {one.conditions.inputs for one in measured.values()} == {
         "validation images" if with_images else "noise"
     }
-    assert measured["float32"].accuracy is None
-    assert (measured["bfloat16"].accuracy is not None) == with_images
+    assert measured["pytorch"].accuracy is None
+    assert (measured["pytorch_bf16"].accuracy is not None) == with_images
+    assert not list(tmp_path.glob("vitsearch-*/")), "what it was sent is gone"
+
+
+def test_what_is_known_is_not_exported(tmp_path: Path) -> None:
+    c = candidate()
+    save_model(assemble(c), c, tmp_path)
+    request = ProfileRequest(
+        trial=0, artifact_dir=str(tmp_path), candidate=c, target=TargetSpec(also=("onnxruntime",), repeats=3)
+    )
+    known = noop_profile(request)
+    conditions = known.conditions.model_copy(update={"runtime": "onnxruntime 1.0"})
+    request = request.model_copy(update={"known": (known.model_copy(update={"conditions": conditions}),)})
+    data = image_data(size=8)
+    meta = {f.name: getattr(data, f.name) for f in fields(data) if f.name not in {"images_NHWC", "labels_N"}}
+    exported = Exporter(data.images_NHWC, data.labels_N, meta).run(request.model_dump_json())
+    assert exported.files.keys() == {"weights"}

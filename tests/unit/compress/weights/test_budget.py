@@ -15,7 +15,7 @@ from vitsearch.compress import PRUNERS, PruneContext, assemble, prune
 from vitsearch.compress.weights import BlockUnits, Units
 from vitsearch.compress.weights.budget import widths_within
 from vitsearch.cost import num_macs, num_params
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 TOKENS: list[dict[str, Any]] = [
     {"reducer": "none"},

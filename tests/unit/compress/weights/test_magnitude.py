@@ -11,7 +11,7 @@ from vitsearch.compress import prune
 from vitsearch.compress.weights.magnitude import head_scores, mlp_unit_scores, strongest
 from vitsearch.cost import cost_of
 from vitsearch.models import VisionTransformer
-from vitsearch.profile import count_macs
+from vitsearch.profile.macs import count_macs
 
 KEPT: dict[str, dict[str, Any]] = {
     "units": {"mlp_units": 29},

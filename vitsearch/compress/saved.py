@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from vitsearch.candidate import Candidate
-from vitsearch.compress import assemble
+from vitsearch.compress.assemble import assemble
 from vitsearch.models import VisionTransformer
 
 WEIGHTS_FILE = "model.safetensors"
@@ -34,7 +34,12 @@ def save_model(model: nn.Module, candidate: Candidate, folder: Path) -> str:
 
 def load_model(candidate: Candidate, folder: Path) -> VisionTransformer:
     """The compressed network with its trained weights, in evaluation mode on the CPU."""
-    state = load_file(folder / WEIGHTS_FILE)
+    return load_weights(candidate, folder / WEIGHTS_FILE)
+
+
+def load_weights(candidate: Candidate, file: Path) -> VisionTransformer:
+    """The same of a file of weights, wherever it lies."""
+    state = load_file(file)
     model = assemble(candidate, state)
     model.load_state_dict(state)
     return model

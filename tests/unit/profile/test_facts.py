@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vitsearch.config import LIBRARIES
+from vitsearch.profile import facts
+from vitsearch.profile.facts import machine_facts, processor_name, runtime_name
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> None:
+    machine_facts.cache_clear()
+
+
+def test_the_processor_has_a_name():
+    name = processor_name()
+    assert name
+    assert "\n" not in name
+    assert Path("/proc/cpuinfo").exists() <= (name in Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+
+
+def test_what_is_installed_and_what_is_missing():
+    found = machine_facts()
+    assert found.runtimes.keys() >= {"pytorch", "onnxruntime"}
+    assert {*found.runtimes, *found.missing} == {*LIBRARIES}
+    assert runtime_name("onnxruntime_int8_qdq") == (
+        f"onnxruntime_int8_qdq {found.runtimes['onnxruntime'].version}"
+    )
+
+
+def test_machines_of_equal_hardware_are_told_apart_by_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    one = machine_facts()
+    other = one.model_copy(update={"host": "elsewhere", "memory_mb": 1.0, "python": "3.99"})
+    assert other.fingerprint == one.fingerprint
+    monkeypatch.setattr(facts, "processor_name", lambda: "another")
+    machine_facts.cache_clear()
+    assert machine_facts().fingerprint != one.fingerprint
