@@ -36,6 +36,15 @@ class _Measurement:
 
 
 @dataclass(kw_only=True)
+class _Post:
+    """A process that is to measure, on a node that may not be there yet."""
+
+    place: str
+    actor: Any
+    answer: Any  # reference of its facts
+
+
+@dataclass(kw_only=True)
 class Target:
     """The profiler of one target and what it has to do.
 
@@ -49,14 +58,9 @@ class Target:
     start: Callable[[str], Any]
     facts: MachineFacts | None = None
     _queue: deque[_Measurement] = field(default_factory=deque)
-    _place: str = ""
-    _actor: Any = None
-    _facts_ref: Any = None
+    _posts: list[_Post] = field(default_factory=list)  # one, once it has answered; before that the fallback's, too
     _current: _Measurement | None = None
     _since: float = field(default_factory=time.monotonic)  # when it was there last
-    _placed: float = field(
-        default_factory=time.monotonic
-    )  # since when it is looked for where it is looked for now
 
     def add(self, request: ProfileRequest) -> None:
         """Queue a measurement."""
@@ -83,34 +87,39 @@ class Target:
         seconds = time.monotonic() - self._since
         if self.facts is not None or not self._queue or seconds < AWAY_AFTER_S:
             return ""
-        place = self._place or self.name
-        return f"waiting for target {place}: away for {seconds:.0f} s, {len(self._queue)} to measure"
+        names = " or ".join(post.place for post in self._posts) or self.name
+        return f"waiting for target {names}: away for {seconds:.0f} s, {len(self._queue)} to measure"
 
     def pending(self) -> list[Any]:
         """References whose arrival brings the measurement on."""
         current = self._current
         if current is None:
-            return [self._facts_ref] if self._queue and self._facts_ref is not None and self.facts is None else []
+            return [post.answer for post in self._posts] if self._queue and self.facts is None else []
         if current.task is not None:
             return _not_ready([current.task])
         return _not_ready([current.exported] if current.rests is None else current.rests)
 
     def find(self) -> bool:
         """Start the profiler if there is none; returns whether its machine has answered."""
-        if self._actor is None:
-            self._actor = self.start(self._place or self.name)
-            self._facts_ref = self._actor.facts.remote()
-        if self.facts is None and not _not_ready([self._facts_ref]):
+        if not self._posts:
+            self._post(self.name)
+        for post in list(self._posts) if self.facts is None else []:
+            if _not_ready([post.answer]):
+                continue
             try:
-                self.facts = MachineFacts.model_validate_json(ray.get(self._facts_ref))
+                self.facts = MachineFacts.model_validate_json(ray.get(post.answer))
             except ray.exceptions.RayError:
-                self._drop()  # and again from the start
+                self._dismiss(post)  # and again from the start
+            else:
+                for other in [one for one in self._posts if one is not post]:
+                    self._dismiss(other)
+                break
         return self.facts is not None
 
     def wait(self, timeout_s: float) -> None:
         """Give the profiler time to answer."""
-        if not self.find() and self._facts_ref is not None:
-            ray.wait([self._facts_ref], timeout=timeout_s)
+        if not self.find() and self._posts:
+            ray.wait([post.answer for post in self._posts], timeout=timeout_s)
             self.find()
 
     def advance(
@@ -134,7 +143,7 @@ class Target:
         if current.rests is not None and current.task is None and not _not_ready(current.rests):
             contended = not all(_at_rest(answer) for answer in current.rests)
             request = current.request.model_copy(update={"contended": contended})
-            current.task = self._actor.run.remote(request.model_dump_json(), current.exported)
+            current.task = self._posts[0].actor.run.remote(request.model_dump_json(), current.exported)
         if current.task is not None and not _not_ready([current.task]):
             return self._end(current)
         if time.monotonic() - current.since > PROFILE_TIMEOUT_S:
@@ -160,23 +169,31 @@ class Target:
 
     def _fall_back(self) -> ProfileDone | None:
         """What the job says about a target that is away for too long."""
-        target, now = self._queue[0].request.target, time.monotonic()
-        if target.wait_s is None or now - self._placed <= target.wait_s:
+        target, away_s = self._queue[0].request.target, time.monotonic() - self._since
+        if target.wait_s is None or away_s <= target.wait_s:
             return None
         if target.fallback is None:
-            reason = f"target {self.name!r} was away for {now - self._since:.0f} s (wait_s)"
-            return self._failed(self._queue.popleft(), reason)
-        self._drop()  # and the other one gets as long; whichever comes first measures
-        self._place, self._placed = "" if self._place else target.fallback, now
+            return self._failed(
+                self._queue.popleft(), f"target {self.name!r} was away for {away_s:.0f} s (wait_s)"
+            )
+        if target.fallback not in {post.place for post in self._posts}:
+            self._post(target.fallback)  # whichever answers first measures
         return None
 
+    def _post(self, place: str) -> None:
+        actor = self.start(place)
+        self._posts.append(_Post(place=place, actor=actor, answer=actor.facts.remote()))
+
+    def _dismiss(self, post: _Post) -> None:
+        ray.kill(post.actor)
+        self._posts.remove(post)
+
     def _drop(self) -> None:
-        if self._actor is not None:
-            ray.kill(self._actor)
+        for post in list(self._posts):
+            self._dismiss(post)
         if self.facts is not None:
-            self._since = self._placed = time.monotonic()
-            self._place = ""
-        self._actor, self._facts_ref, self.facts = None, None, None
+            self._since = time.monotonic()
+        self.facts = None
 
     def _end(self, current: _Measurement) -> ProfileDone | None:
         self._current = None
@@ -190,8 +207,9 @@ class Target:
             return self._failed(current, reason_of(error))
         except ray.exceptions.RayError as error:
             return self._failed(current, reason_of(error))
-        if self._place:
-            conditions = profile.conditions.model_copy(update={"measured_by": self._place})
+        place = self._posts[0].place
+        if place != self.name:
+            conditions = profile.conditions.model_copy(update={"measured_by": place})
             profile = profile.model_copy(update={"conditions": conditions})
         return ProfileDone(trial=current.request.trial, target=self.name, profile=profile)
 

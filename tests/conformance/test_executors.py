@@ -282,18 +282,19 @@ def test_a_killed_profiler_is_replaced_and_the_measurement_made_again(
         events_until(executor, TrialDone)
         slow = measurement(tmp_path)
         executor.submit_profile(
-            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 20_000})})
+            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 5_000})})
         )
         target = executor._targets["local"]
         while target._current is None or target._current.task is None:
             executor.poll(0.1)
-        ray.kill(target._actor)
+        ray.kill(target._posts[0].actor)
         *_, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
         assert done.profile is not None, done.reason
-        assert done.profile.conditions.repeats == 20_000
+        assert done.profile.conditions.repeats == 5_000
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_its_target_down_each_time_is_given_up_on(
     on_ray: Make, data: ImageData, tmp_path: Path
 ) -> None:
@@ -314,7 +315,7 @@ def test_a_model_that_takes_its_target_down_each_time_is_given_up_on(
             current = target._current
             if current is not None and current.task is not None and current.attempt not in killed:
                 killed.append(current.attempt)
-                ray.kill(target._actor)
+                ray.kill(target._posts[0].actor)
         assert killed == [1, 2, 3]
         assert events[0].profile is None
         assert events[0].reason

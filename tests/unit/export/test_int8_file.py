@@ -14,10 +14,8 @@ import pytest
 from tests.unit.candidate.factory import micro
 from tests.unit.export.factory import CANDIDATES, exported, normalized, random_model
 from tests.unit.train.factory import CPU
-from vitsearch.config import RUNTIMES as TABLE
 from vitsearch.errors import ExportError, InputError
 from vitsearch.export import INT8_KINDS, Bundle, Int8Request, int8_file, load, write
-from vitsearch.profile import Runnable
 from vitsearch.train.data import ImageData
 from vitsearch.train.tensors import TensorData
 
@@ -106,8 +104,8 @@ def test_images_of_another_study_are_refused(data: ImageData, tmp_path: Path) ->
 def test_outputs_that_are_not_finite_are_refused(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nan = Runnable(lambda images: np.full((len(images), 10), np.nan, np.float32), tmp_path / "none", "fake 1")
-    monkeypatch.setattr(int8_file, "RUNTIMES", dict.fromkeys(TABLE, lambda *_: nan))
+    nan = lambda _: lambda images: np.full((len(images), 10), np.nan, np.float32)  # noqa: E731
+    monkeypatch.setattr(int8_file, "OnnxModel", nan)
     with pytest.raises(ExportError, match=r"model\.int8\.onnx are not finite"):
         int8_file.write_int8(request("qdq", data), W8A8, random_model(W8A8, data), tmp_path)
 
