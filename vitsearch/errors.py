@@ -103,19 +103,30 @@ class WorkerError(VitsearchError):
     """The process that runs a trial can compute nothing any more; the candidate is innocent."""
 
 
-_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+"
+PLACEHOLDER = r"\$\{[^\s'\"{}]+\}"
+"""Names where a part of an address stands; see ``vitsearch.config.placeholders``."""
+# greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
+_USER_INFO = r"://([^\s'\"]*)@"
+_USER_AND_MORE = r"://(?=([^\s'\"]*)@)[^\s'\"@/]*:"
+_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)([^&\s'\"]+)"
+_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}"
 
 
 def holds_password(text: str) -> bool:
-    """Whether some address in a text has a password in it, rather than a user's name alone."""
-    return bool(re.search(r"://[^\s'\"@/]*:[^\s'\"]*@", text) or re.search(_IN_QUERY, text))
+    """Whether some address in a text has a password in it, rather than a user's name or a placeholder alone."""
+    secrets = [match[1] for match in re.finditer(_USER_AND_MORE, text)]
+    secrets += [match[2] for match in re.finditer(_IN_QUERY, text)]
+    return any(not re.fullmatch(_ELSEWHERE, secret) for secret in secrets)
 
 
 def hide_passwords(text: str) -> str:
-    """The text with the secrets of any address in it replaced by ``***``."""
-    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-    text = re.sub(r"://[^\s'\"]*@", "://***@", text)
-    return re.sub(_IN_QUERY, r"\1***", text)
+    """The text with the secrets of any address in it replaced by ``***``; a placeholder is none and stays."""
+
+    def hidden(secret: str) -> str:
+        return secret if re.fullmatch(_ELSEWHERE, secret) else "***"
+
+    text = re.sub(_USER_INFO, lambda match: f"://{hidden(match[1])}@", text)
+    return re.sub(_IN_QUERY, lambda match: match[1] + hidden(match[2]), text)
 
 
 def _short(value: object, limit: int = 80) -> str:
