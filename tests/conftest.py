@@ -36,24 +36,25 @@ def postgres_url() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Guarded:
-    """A database that asks for a password.
+    """Databases ``guarded`` and ``records`` that ask for a password.
 
     Attributes:
-        password: The one of its user, with everything in it that an address cannot hold as it is.
-        address: Of the database, with room for what stands for the password.
+        password: The one of their user, with everything in it that an address cannot hold as it is.
+        folder: Of the server's socket.
     """
 
     password: str
-    address: str
+    folder: str
 
-    def url(self, password: str) -> str:
+    def url(self, password: str, database: str = "guarded") -> str:
         """The address with something in the place of the password; without one if that is empty."""
-        return self.address.format(f":{password}" if password else "")
+        user = f"guarded:{password}" if password else "guarded"
+        return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
 
 
 @pytest.fixture(scope="session")
 def guarded(postgres_url: str) -> Guarded:
-    """A role and a database of that server, which lets it in with its password only."""
+    """A role and databases of that server, which lets it in with its password only."""
     import psycopg
     from sqlalchemy import make_url
 
@@ -62,12 +63,13 @@ def guarded(postgres_url: str) -> Guarded:
     with psycopg.connect(postgres_url.replace("+psycopg", "", 1), autocommit=True) as connection:
         connection.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{password}'")
         connection.execute("CREATE DATABASE guarded OWNER guarded")
+        connection.execute("CREATE DATABASE records OWNER guarded")
         row = connection.execute("SHOW hba_file").fetchone()
         assert row
         rules = Path(str(row[0]))
         rules.write_text(f"local all guarded scram-sha-256\n{rules.read_text()}")
         connection.execute("SELECT pg_reload_conf()")
-    return Guarded(password, f"postgresql+psycopg://guarded{{}}@/guarded?host={server.query['host']}")
+    return Guarded(password, str(server.query["host"]))
 
 
 @pytest.fixture(scope="session")
