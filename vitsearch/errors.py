@@ -130,5 +130,19 @@ def hide_passwords(text: str) -> str:
 
 
 def _short(value: object, limit: int = 80) -> str:
-    text = hide_passwords(repr(value))
+    text = hide_passwords(repr(value)) if _is_small(value) else f"a very large {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_small(value: object, most: int = 10_000) -> bool:
+    """Whether a value can be written out: ten lines of YAML with aliases make billions of values."""
+    left, count = [value], 0
+    while left and count < most:
+        one, count = left.pop(), count + 1
+        if isinstance(one, int) and one.bit_length() > 1000:  # Python refuses to write out thousands of digits
+            return False
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            left += one
+    return not left

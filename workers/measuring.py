@@ -113,6 +113,8 @@ class Target:
             reason = reason_of(error)
             if isinstance(error, ray.exceptions.RayActorError):
                 self.close()
+        except ValueError:
+            reason = f"what target {self.name!r} answers is no measurement"
         self._current = None
         return ProfileDone(trial=current.request.trial, target=self.name, profile=profile, reason=reason)
 

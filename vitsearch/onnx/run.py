@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from vitsearch.errors import ExportError
 
 
 class OnnxModel:
@@ -15,6 +19,9 @@ class OnnxModel:
     Args:
         path: File made by ``export_onnx``.
         threads: Compute threads of one call.
+
+    Raises:
+        ExportError: ONNX Runtime does not take the file, or at a call the images.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
@@ -24,9 +31,22 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._path = path
+        with self._telling("load"):
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
 
     def __call__(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (B, classes)."""
-        logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"images": images_BCHW})[0]
+        with self._telling("run"):
+            logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"images": images_BCHW})[0]
         return logits
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # its classes have no base of their own
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"ONNX Runtime cannot {what} {self._path}: {reason}") from error
