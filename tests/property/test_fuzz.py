@@ -108,6 +108,13 @@ def jobs(repository: Path) -> list[Any]:
     found += [yaml.safe_load(job_yaml(load_job(file))) for file in examples]
     space = resolve_preset(load_job(examples[0]).space).model_dump(mode="json", exclude_none=True)
     found += [{**found[0], "space": space}]
+    ranges = {
+        "architecture.depth": {"low": 2, "high": 4}, "architecture.width": {"low": 32, "high": 64, "step": 32},
+        "precision.weight_bits": {"choices": [4, 8], "per_block": True},
+        "sparsity.mlp_ratio": {"low": 0.5, "high": 1.0, "step": 0.25},
+        "train.lr": {"low": 0.001, "high": 0.01, "log": True},
+    }  # fmt: skip
+    found += [{**found[1], "space": {"preset": "vit_micro_8", "dimensions": ranges}}]
     address = {"url": "postgresql+psycopg://u:${file:/run/secrets/x}@h:5432/db", "artifacts": "s3://bucket/folder"}
     found += [{**found[0], "storage": address, "tracking": {"uri": "https://u:${A}@h", "experiment": "e"}}]
     distill = {"method": "soft", "teacher": {"timm": "vit_tiny_patch16_224"}}
