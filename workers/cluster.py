@@ -283,12 +283,8 @@ class Cluster:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = hide_passwords(lines[-1] if "Traceback" in str(error) else lines[0])[:300]
             raise StudyError(f"the Ray cluster at {self.address} says: {reason}") from error
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-        ) as error:  # of Ray's client, at what it is told
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # Ray's client believes what it is told
             raise StudyError(
                 f"what answers at {self.address} is not the dashboard of a Ray cluster, or one that this "
                 f"vitsearch does not understand ({type(error).__name__}); give http://HEAD:{DEFAULT_PORT}"

@@ -212,6 +212,7 @@ def targets_of(cluster: Cluster) -> list[TargetFacts]:
 
 @contextmanager
 def _understood(cluster: Cluster) -> Iterator[None]:
+    """Turn an answer that is not what was asked for into one line."""
     try:
         yield
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
