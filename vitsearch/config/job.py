@@ -13,6 +13,7 @@ from vitsearch.config.base import Spec
 from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
+from vitsearch.config.paths import from_folder
 from vitsearch.config.placeholders import check_placeholders, is_placeholder
 from vitsearch.config.space import SpaceSpec
 from vitsearch.config.tables import SAMPLERS, RuntimeName, SamplerName
@@ -362,12 +363,7 @@ class JobSpec(Spec):
 
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative paths of data and networks made absolute against ``folder``."""
-
-        def absolute(path: Path) -> Path:
-            expanded = path.expanduser()
-            return expanded if expanded.is_absolute() else (folder / path).resolve()
-
-        return self.with_paths(absolute)
+        return self.with_paths(lambda path: from_folder(path, folder))
 
     def with_paths(self, change: Callable[[Path], Path]) -> JobSpec:
         """The same job with each path of data and networks changed."""

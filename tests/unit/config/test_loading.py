@@ -286,3 +286,10 @@ def test_aliases_that_stand_for_billions_of_values_cost_nothing(tmp_path: Path, 
     path = tmp_path / "job.yaml"
     path.write_text("\n".join([*lines, f"{field}: *i"]))
     assert len(str(broken(path))) < 5000
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "loop"])
+def test_a_path_that_leads_nowhere_is_for_whoever_opens_it(job_file, tmp_path: Path, name: str):
+    (tmp_path / "loop").symlink_to("loop")
+    job = load_job(job_file(base=f"name: a\ndataset: {{kind: npz, path: {name}}}\nspace: vit_micro_8\n"))
+    assert job.dataset.path == tmp_path / name
