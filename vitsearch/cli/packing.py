@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vitsearch.config import JobSpec
-from vitsearch.config.paths import from_folder, stays
+from vitsearch.config.paths import from_folder, is_there, stays
 from vitsearch.errors import InputError
 
 JOB_NAME = "job.yaml"
@@ -78,7 +78,7 @@ def _files(source: Path) -> list[Path]:
 
 def _check_size(brought: dict[Path, str], where: str) -> None:
     for source in brought:
-        if not _exists(source):
+        if not is_there(source):
             raise InputError("names a file that does not exist here", where=where, value=str(source),
                              remedy="a relative path travels with the job; write an absolute one for a file that "
                              "lies on the cluster")  # fmt: skip
@@ -89,13 +89,6 @@ def _check_size(brought: dict[Path, str], where: str) -> None:
             f"names files of {num_mb:,.0f} MB in all ({named}), and at most {MAX_MB} MB travel with a job",
             where=where, remedy="put them where the cluster sees them, and write an absolute path",
         )  # fmt: skip
-
-
-def _exists(source: Path) -> bool:
-    try:
-        return source.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _add(package: zipfile.ZipFile, source: Path, name: str) -> None:

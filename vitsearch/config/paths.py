@@ -20,3 +20,11 @@ def from_folder(path: Path, folder: Path) -> Path:
 def stays(path: Path) -> bool:
     """Whether a path is the same from every folder."""
     return Path(os.path.expanduser(path)).is_absolute()  # noqa: PTH111 - as above
+
+
+def is_there(path: Path, *, as_file: bool = False) -> bool:
+    """Whether a path leads to something, or to a file; one that no file can have does not."""
+    try:
+        return path.is_file() if as_file else path.exists()
+    except (OSError, ValueError):
+        return False

@@ -41,3 +41,10 @@ def test_passwords_that_are_written_out_are_named():
     assert fields_with_password(job(**PLACES)) == []
     written = job(storage={"url": "postgresql://me:geheim@host/db"}, tracking={"uri": "https://me:geheim@host"})
     assert fields_with_password(written) == ["storage.url", "tracking.uri"]
+
+
+@pytest.mark.parametrize("network", [{"timm": "test_vit", "checkpoint": "x" * 300}, {"bundle": "x" * 300}])
+def test_a_network_whose_name_no_file_can_have_is_not_there(network: dict[str, str]):
+    train = {"distill": {"method": "soft", "teacher": network}}
+    with pytest.raises(InputError, match=r"job\.yaml: train\.distill\.teacher\.(checkpoint|bundle): "):
+        check_written(job(train=train), Path("job.yaml"))
