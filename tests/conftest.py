@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,44 @@ def postgres_url() -> Iterator[str]:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
         server.cleanup()
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Databases ``guarded`` and ``records`` that ask for a password.
+
+    Attributes:
+        password: The one of their user, with everything in it that an address cannot hold as it is.
+        folder: Of the server's socket.
+    """
+
+    password: str
+    folder: str
+
+    def url(self, password: str, database: str = "guarded") -> str:
+        """The address with something in the place of the password; without one if that is empty."""
+        user = f"guarded:{password}" if password else "guarded"
+        return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
+
+
+@pytest.fixture(scope="session")
+def guarded(postgres_url: str) -> Guarded:
+    """A role and databases of that server, which lets it in with its password only."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    password = "gehe/im:x@y %z?"  # noqa: S105 - the word the tests look for
+    server = make_url(postgres_url)
+    with psycopg.connect(postgres_url.replace("+psycopg", "", 1), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{password}'")
+        connection.execute("CREATE DATABASE guarded OWNER guarded")
+        connection.execute("CREATE DATABASE records OWNER guarded")
+        row = connection.execute("SHOW hba_file").fetchone()
+        assert row
+        rules = Path(str(row[0]))
+        rules.write_text(f"local all guarded scram-sha-256\n{rules.read_text()}")
+        connection.execute("SELECT pg_reload_conf()")
+    return Guarded(password, str(server.query["host"]))
 
 
 @pytest.fixture(scope="session")

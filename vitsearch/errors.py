@@ -121,21 +121,46 @@ class WorkerError(VitsearchError):
     """The process that runs a trial can compute nothing any more; the candidate is innocent."""
 
 
-_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)[^&\s'\"]+"
+PLACEHOLDER = r"\$\{[^\s'\"{}]+\}"
+"""Names where a part of an address stands; see ``vitsearch.config.placeholders``."""
+# greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
+_USER_INFO = r"://([^\s'\"]*)@"
+_USER_AND_MORE = r"://(?=([^\s'\"]*)@)[^\s'\"@/]*:"
+_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)([^&\s'\"]+)"
+_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}"
 
 
 def holds_password(text: str) -> bool:
-    """Whether some address in a text has a password in it, rather than a user's name alone."""
-    return bool(re.search(r"://[^\s'\"@/]*:[^\s'\"]*@", text) or re.search(_IN_QUERY, text))
+    """Whether some address in a text has a password in it, rather than a user's name or a placeholder alone."""
+    secrets = [match[1] for match in re.finditer(_USER_AND_MORE, text)]
+    secrets += [match[2] for match in re.finditer(_IN_QUERY, text)]
+    return any(not re.fullmatch(_ELSEWHERE, secret) for secret in secrets)
 
 
 def hide_passwords(text: str) -> str:
-    """The text with the secrets of any address in it replaced by ``***``."""
-    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-    text = re.sub(r"://[^\s'\"]*@", "://***@", text)
-    return re.sub(_IN_QUERY, r"\1***", text)
+    """The text with the secrets of any address in it replaced by ``***``; a placeholder is none and stays."""
+
+    def hidden(secret: str) -> str:
+        return secret if re.fullmatch(_ELSEWHERE, secret) else "***"
+
+    text = re.sub(_USER_INFO, lambda match: f"://{hidden(match[1])}@", text)
+    return re.sub(_IN_QUERY, lambda match: match[1] + hidden(match[2]), text)
 
 
 def _short(value: object, limit: int = 80) -> str:
-    text = hide_passwords(repr(value))
+    text = hide_passwords(repr(value)) if _is_small(value) else f"a very large {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_small(value: object, most: int = 10_000) -> bool:
+    """Whether a value can be written out: ten lines of YAML with aliases make billions of values."""
+    left, count = [value], 0
+    while left and count < most:
+        one, count = left.pop(), count + 1
+        if isinstance(one, int) and one.bit_length() > 1000:  # Python refuses to write out thousands of digits
+            return False
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            left += one
+    return not left

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import ray
 import requests
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
@@ -89,7 +90,8 @@ class Cluster:
         self._require_listener()
         with self._talking(), _address_as_given():
             self._client: Any = JobSubmissionClient(self.address)
-            version = str(self._client._do_request("GET", "/api/version").json()["ray_version"])  # noqa: SLF001
+            told = self._client._do_request("GET", "/api/version").json()  # noqa: SLF001
+            version = str(Version(told["ray_version"]))
         if supported and not SpecifierSet(supported).contains(version, prereleases=True):
             raise StudyError(
                 f"the cluster at {self.address} runs Ray {version}, and this vitsearch works with Ray {supported} "
@@ -177,6 +179,8 @@ class Cluster:
 
     def follow(self, job: Submitted) -> Iterator[str]:
         """What the job prints, from its beginning and as it comes, until it ends."""
+        from aiohttp import ClientError
+
         loop = asyncio.new_event_loop()
         lines = self._client.tail_job_logs(job.id)
         try:
@@ -186,6 +190,8 @@ class Cluster:
                         yield loop.run_until_complete(anext(lines))
                     except StopAsyncIteration:
                         return
+                    except ClientError as error:
+                        raise ConnectionError(str(error)) from error
         finally:
             loop.run_until_complete(lines.aclose())
             loop.close()
@@ -277,6 +283,12 @@ class Cluster:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = hide_passwords(lines[-1] if "Traceback" in str(error) else lines[0])[:300]
             raise StudyError(f"the Ray cluster at {self.address} says: {reason}") from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # Ray's client believes what it is told
+            raise StudyError(
+                f"what answers at {self.address} is not the dashboard of a Ray cluster, or one that this "
+                f"vitsearch does not understand ({type(error).__name__}); give http://HEAD:{DEFAULT_PORT}"
+            ) from error
 
 
 @contextmanager

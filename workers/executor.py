@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import ray
 from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
+from vitsearch.errors import WorkerError
 from vitsearch.messages import EpochReport, MachineFacts, Outcome, ProfileRequest, TrialRequest
 from vitsearch.search import EpochDone, Event, Measuring, TrialDone, WorkerLost, WorkerTaken
 from workers.exporter import Exporter
@@ -241,7 +243,10 @@ class RayExecutor:
         except ray.exceptions.RayError:
             reports = []  # the task's own reference tells of the loss
         worker.reports = None
-        self._events += [EpochDone(worker=name, report=EpochReport.model_validate_json(text)) for text in reports]
+        with suppress(ValueError):  # what cannot be read is no progress
+            self._events += [
+                EpochDone(worker=name, report=EpochReport.model_validate_json(text)) for text in reports
+            ]
         if reports and worker.leaving and worker.trial is not None and not _has_ended(worker.task):
             self._events.append(WorkerTaken(worker=name, trial=worker.trial))
             self._pool.remove(name)
@@ -252,6 +257,10 @@ class RayExecutor:
             outcome = _parse_outcome(ray.get(worker.task))
         except ray.exceptions.RayError as error:
             self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=reason_of(error)))
+            self._pool.replace(name)
+            return
+        except WorkerError as error:
+            self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=str(error)))
             self._pool.replace(name)
             return
         self._events.append(TrialDone(worker=name, outcome=outcome))
@@ -328,4 +337,7 @@ def _has_ended(task: Any) -> bool:
 def _parse_outcome(text: str) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Outcome).validate_json(text)
+    try:
+        return TypeAdapter(Outcome).validate_json(text)
+    except ValueError as error:
+        raise WorkerError("the worker's answer is no outcome of a trial") from error

@@ -108,7 +108,7 @@ class Target:
                 continue
             try:
                 self.facts = MachineFacts.model_validate_json(ray.get(post.answer))
-            except ray.exceptions.RayError:
+            except (ray.exceptions.RayError, ValueError):
                 self._dismiss(post)  # and again from the start
             else:
                 for other in [one for one in self._posts if one is not post]:
@@ -207,6 +207,8 @@ class Target:
             return self._failed(current, reason_of(error))
         except ray.exceptions.RayError as error:
             return self._failed(current, reason_of(error))
+        except ValueError:
+            return self._failed(current, f"what target {self.name!r} answers is no measurement")
         place = self._posts[0].place
         if place != self.name:
             conditions = profile.conditions.model_copy(update={"measured_by": place})

@@ -52,4 +52,7 @@ def _answered(target: TargetFacts, reference: ray.ObjectRef | None) -> TargetFac
         return target.model_copy(update={"problem": f"no answer within {ANSWER_TIMEOUT_S:g} s"})
     except ray.exceptions.RayError as error:
         return target.model_copy(update={"problem": reason_of(error)})
-    return target.model_copy(update={"machine": MachineFacts.model_validate_json(text)})
+    try:
+        return target.model_copy(update={"machine": MachineFacts.model_validate_json(text)})
+    except ValueError:
+        return target.model_copy(update={"problem": "its answer is that of another vitsearch"})

@@ -70,3 +70,12 @@ def test_an_error_shows_no_password():
 
 def test_missing_extra_says_what_to_install():
     assert "pip install 'vitsearch[postgres]'" in str(MissingExtraError("PostgreSQL", "postgres"))
+
+
+def test_values_too_large_to_be_written_out_are_named():
+    nested: list[object] = ["x"] * 9
+    for _ in range(9):
+        nested = [nested] * 9  # as aliases of YAML make it
+    assert str(InputError("is wrong", value=nested)) == "is wrong, but got a very large list"
+    assert str(InputError("is wrong", value=10**5000)) == "is wrong, but got a very large int"
+    assert str(InputError("is wrong", value={"a": [1, "x"]})) == "is wrong, but got {'a': [1, 'x']}"

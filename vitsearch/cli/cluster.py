@@ -53,7 +53,7 @@ def submit(
 
     Files that the job names by relative paths travel too; absolute ones are looked for on the cluster.
     """
-    from vitsearch.cli.job_checks import check_space
+    from vitsearch.cli.job_checks import check_space, fields_with_password
     from vitsearch.cli.remote import begin, connect, wait_until_begun
     from vitsearch.config import read_job
     from vitsearch.errors import InputError
@@ -63,6 +63,12 @@ def submit(
                          remedy="write it from the root on, such as /data/studies/NAME")  # fmt: skip
     spec = read_job(job)
     check_space(spec, job)
+    for field in fields_with_password(spec):
+        typer.echo(
+            f"note: {field} holds a password, which travels with the job and is kept with the study; write "
+            f"${{NAME}} or ${{file:/FOLDER/FILE}} in its place, which the cluster's head looks up",
+            err=True,
+        )
     spec = spec.with_overrides(trials=trials, workers=workers, seed=seed)
     cluster = connect(address)
     found = begin(cluster, spec, out, folder=job.resolve().parent, where=str(job))
@@ -85,10 +91,10 @@ def submit(
 
 def list_(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> None:
     """List the searches of a cluster, latest first."""
-    from rich.console import Console
     from rich.table import Table
 
     from vitsearch.cli.remote import connect, state_of
+    from vitsearch.cli.screen import day_and_time, screen
 
     cluster = connect(address)
     jobs = cluster.jobs()
@@ -113,11 +119,10 @@ def list_(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> 
             f"{progress.ended}/{progress.trials}" if progress else "",
             str(progress.front) if progress else "",
             "" if best is None else f"{100 * best:.1f} %",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(job.submitted_at)),
+            day_and_time(job.submitted_at),
             job.out,
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    screen(pipe_width=160).print(table)
     if len(jobs) > LISTED:
         typer.echo(f"and {len(jobs) - LISTED} older ones (--json lists all)")
 
@@ -255,11 +260,12 @@ class _screen:  # noqa: N801 - used as a function
     """A live view in a terminal, else a line whenever something has changed and at least every ten seconds."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.live import Live
 
+        from vitsearch.cli.screen import screen
+
         on_screen = sys.stdout.isatty()
-        self._live = Live(console=Console(), refresh_per_second=4, transient=True) if on_screen else None
+        self._live = Live(console=screen(), refresh_per_second=4, transient=True) if on_screen else None
         self._lines: list[str] = []
         self._at = 0.0
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from vitsearch.artifacts import workspace
+from vitsearch.config import StorageSpec
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport, select_trial
 from vitsearch.search.places import SAMPLE_FILE, Places
@@ -59,12 +60,30 @@ def unpack_study(file: Path, folder: Path) -> None:
         InputError: The folder cannot be written, or the archive holds what it should not.
     """
     try:
-        with tarfile.open(file) as package:
+        with tarfile.open(file, "r:") as package:
             package.extractall(folder, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, KeyError, ValueError, EOFError) as error:  # KeyError: a link to what is not there
         raise InputError(f"is no study's archive ({error})", where=str(file)) from error
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror})", where=str(folder)) from error
+
+
+def require_alone(folder: Path) -> None:
+    """Refuse an unpacked study that leads elsewhere: its sender wrote it, and placeholders are filled in here.
+
+    Raises:
+        StudyError: Its job names a database or a place of artifacts.
+    """
+    from vitsearch.cli.session import JOB_FILE, open_study
+    from vitsearch.config import load_job
+
+    def check(storage: StorageSpec) -> None:
+        if storage.url is not None or storage.artifacts is not None:
+            raise StudyError("the cluster's copy of the study leads to other places, and is not opened")
+
+    if (folder / JOB_FILE).is_file():
+        check(load_job(folder / JOB_FILE).storage)
+    check(open_study(folder).study().job.storage)
 
 
 def _chosen(report: StudyReport, weights: str) -> list[TrialRecord]:

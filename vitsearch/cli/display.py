@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vitsearch.cli.screen import screen
 from vitsearch.cli.session import Display
 from vitsearch.messages import Progress
 
@@ -29,7 +30,7 @@ def make_display(*, quiet: bool) -> Iterator[Display]:
     if quiet:
         yield Display(on_step=lambda _: None, on_change=lambda _: None, on_stop=lambda _: None)
     elif sys.stderr.isatty():
-        console = Console(stderr=True)
+        console = screen(stderr=True)
         with Live(Text(""), console=console, refresh_per_second=4, transient=True) as live:
             table = _Table(live)
             yield Display(on_step=table.step, on_change=table.change, on_stop=table.stop)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
+from vitsearch.cli.screen import screen
 from vitsearch.config import METRICS
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
@@ -53,9 +52,7 @@ SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def print_front(report: StudyReport) -> None:
     """The front as a table; candidates stand below it where the terminal is narrow."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=PIPE_WIDTH)
+    console = screen(pipe_width=PIPE_WIDTH)
     shown, beside = fitting(columns_of(report), candidates_of(report), console.width)
     table = Table(title=f"Pareto front of {report.study.name}", title_justify="left")
     for column in shown:

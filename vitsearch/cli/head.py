@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitsearch.cli.packing import FILES, JOB_NAME
+from vitsearch.errors import holds_password
 
 if TYPE_CHECKING:
     from vitsearch.cli.board import Board
@@ -102,13 +103,21 @@ def targets() -> None:
 
 
 def with_site_defaults(job: JobSpec) -> JobSpec:
-    """The job with the cluster's own MLflow server and database where it names none."""
-    tracking, database = os.environ.get(TRACKING_VARIABLE), os.environ.get(DATABASE_VARIABLE)
+    """The job with the cluster's own MLflow server and database where it names none.
+
+    An address with a password is left where it stands: the job names the variable.
+    """
+    tracking, database = _site_address(TRACKING_VARIABLE), _site_address(DATABASE_VARIABLE)
     if tracking and job.tracking.uri is None:
         job = job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": tracking})})
     if database and job.storage.url is None:
         job = job.model_copy(update={"storage": job.storage.model_copy(update={"url": database})})
     return job
+
+
+def _site_address(variable: str) -> str | None:
+    address = os.environ.get(variable) or None
+    return f"${{{variable}}}" if address and holds_password(address) else address
 
 
 def _board(study: str) -> Board | None:

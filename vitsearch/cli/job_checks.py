@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from vitsearch.train.data import ImageData
 
 
-def check_written(job: JobSpec, where: Path) -> SearchSpace:
+def check_written(job: JobSpec, where: Path, *, here: bool = True) -> SearchSpace:
     """Refuse what can be seen to be wrong in a job before its data is read.
+
+    Args:
+        job: The job.
+        where: Its file, for messages.
+        here: Whether the search is driven from here, so that what its addresses leave open must be there.
 
     Returns:
         Its space.
@@ -25,7 +30,9 @@ def check_written(job: JobSpec, where: Path) -> SearchSpace:
     from vitsearch.cli.teaching import check_named
 
     space = check_space(job, where)
-    check_storage(job, where)
+    check_storage(job, where, here=here)
+    if here:
+        check_tracking(job, where)
     check_named(space, job.train, where)
     return space
 
@@ -125,8 +132,38 @@ def check_recipe(space: SearchSpace, train: TrainSpec, where: Path) -> None:
             )  # fmt: skip
 
 
-def check_storage(job: JobSpec, where: Path) -> None:
+def check_tracking(job: JobSpec, where: Path) -> None:
+    """Refuse a tracking server whose address leaves open what is not there.
+
+    Raises:
+        InputError: The message names the file.
+    """
+    from vitsearch.errors import InputError
+    from vitsearch.tracking import address_of
+
+    try:
+        if job.tracking.enabled and job.tracking.uri is not None:
+            address_of(job.tracking.uri)
+    except InputError as error:
+        error.where = str(where)
+        raise
+
+
+def fields_with_password(job: JobSpec) -> list[str]:
+    """The addresses of a job in which a password is written out."""
+    from vitsearch.errors import holds_password
+
+    addresses = {"storage.url": job.storage.url, "tracking.uri": job.tracking.uri}
+    return [field for field, address in addresses.items() if address is not None and holds_password(address)]
+
+
+def check_storage(job: JobSpec, where: Path, *, here: bool = True) -> None:
     """Refuse a database's address that cannot be one, before anything is created.
+
+    Args:
+        job: The job.
+        where: Its file, for messages.
+        here: As for ``check_written``.
 
     Raises:
         InputError: The message names the file.
@@ -138,7 +175,7 @@ def check_storage(job: JobSpec, where: Path) -> None:
 
     try:
         if job.storage.url is not None:
-            check_url(job.storage.url)
+            check_url(job.storage.url, here=here)
         if job.storage.artifacts is not None:
             check_place(job.storage.artifacts)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -45,6 +46,10 @@ def main() -> None:
 
 def run_app(commands: typer.Typer) -> None:
     """Run commands and turn our errors into one message and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # as stderr: what a cluster says may hold half characters
     try:
         try:
             commands()

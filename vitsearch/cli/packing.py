@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vitsearch.config import JobSpec
+from vitsearch.config.paths import from_folder, is_there, stays
 from vitsearch.errors import InputError
 
 JOB_NAME = "job.yaml"
@@ -36,9 +37,9 @@ def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None =
     brought: dict[Path, str] = {}
 
     def travel(path: Path) -> Path:
-        if path.expanduser().is_absolute():
+        if stays(path):
             return path
-        source = ((folder or Path()) / path).resolve()
+        source = from_folder(path, folder or Path())
         return Path(brought.setdefault(source, f"{FILES}/{len(brought)}-{source.name}"))
 
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as package:
@@ -77,7 +78,7 @@ def _files(source: Path) -> list[Path]:
 
 def _check_size(brought: dict[Path, str], where: str) -> None:
     for source in brought:
-        if not source.exists():
+        if not is_there(source):
             raise InputError("names a file that does not exist here", where=where, value=str(source),
                              remedy="a relative path travels with the job; write an absolute one for a file that "
                              "lies on the cluster")  # fmt: skip

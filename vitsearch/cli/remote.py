@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitsearch import __version__
-from vitsearch.cli.copying import unpack_study
+from vitsearch.cli.copying import require_alone, unpack_study
 from vitsearch.cli.packing import write_package
 from vitsearch.errors import InputError, StudyError, VitsearchError
 from vitsearch.messages import LiveState, TargetFacts
@@ -190,11 +190,14 @@ def copy_study_here(
         tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary,
         _helper(cluster, "copy", command) as helper,
     ):
-        facts = helper.answer
+        with _understood(cluster):
+            file, sha256 = str(helper.answer["file"]), str(helper.answer["sha256"])
+            size_mb = int(helper.answer["bytes"]) / 1e6
         archive = Path(temporary) / "study.tar"
-        on_step(f"copying {int(facts['bytes']) / 1e6:.1f} MB")
-        cluster.download(helper.job, str(facts["file"]), archive, sha256=str(facts["sha256"]))
+        on_step(f"copying {size_mb:.1f} MB")
+        cluster.download(helper.job, file, archive, sha256=sha256)
         unpack_study(archive, folder)
+        require_alone(folder)
 
 
 def targets_of(cluster: Cluster) -> list[TargetFacts]:
@@ -203,8 +206,20 @@ def targets_of(cluster: Cluster) -> list[TargetFacts]:
     Raises:
         StudyError: The cluster does not answer.
     """
-    with _helper(cluster, "targets", "targets") as helper:
+    with _helper(cluster, "targets", "targets") as helper, _understood(cluster):
         return [TargetFacts.model_validate(one) for one in helper.answer["targets"]]
+
+
+@contextmanager
+def _understood(cluster: Cluster) -> Iterator[None]:
+    """Turn an answer that is not what was asked for into one line."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise StudyError(
+            f"what the cluster at {cluster.address} answers is that of another vitsearch "
+            f"({type(error).__name__}); use the one that its nodes have"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +275,11 @@ def _wait_for_answer(cluster: Cluster, submission: str, name: str) -> dict[str, 
         job = cluster.info(submission)
         content = cluster.read(job, name)
         if content is not None:
-            found: dict[str, Any] = json.loads(content)
-            return found
+            with suppress(ValueError, RecursionError):
+                found = json.loads(content)
+                if isinstance(found, dict):
+                    return found
+            raise StudyError(f"what the cluster at {cluster.address} answers cannot be read")
         if job.has_ended:
             words = last_error(cluster.log(job)) or job.message
             raise InputError(words) if job.exit_code == InputError.exit_code else StudyError(words)

@@ -110,6 +110,7 @@ def drive_on(
         json_output: Print the front as JSON.
         board: Shows the search elsewhere too.
     """
+    from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
     from vitsearch.cli.session import JOB_FILE, load_data, open_study, write_job
 
@@ -117,6 +118,7 @@ def drive_on(
     store = open_study(folder)
     stored = store.study().job
     written, notes = resumed_job(stored, folder / JOB_FILE)
+    check_tracking(written, folder / JOB_FILE)
     job = written.with_overrides(trials=trials, workers=workers)
     _check_workers(job, workers)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
@@ -145,7 +147,7 @@ def validate(
     from vitsearch.space import num_configurations
 
     spec = load_job(job)
-    space = check_written(spec, job)
+    space = check_written(spec, job, here=False)  # it may be driven elsewhere
     size = num_configurations(space)
     read = summary_of(checked_data(spec)) if data else None
     if json_output:

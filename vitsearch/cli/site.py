@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vitsearch.cli.options import JsonFlag, print_json
-from vitsearch.errors import InputError, StudyError, VitsearchError
+from vitsearch.errors import InputError, StudyError, VitsearchError, holds_password
 
 DEFAULT_FOLDER = Path("~/vitsearch-site")
 Folder = Annotated[Path, typer.Option("--dir", help="Where the site keeps its databases, logs and token.")]
@@ -120,6 +120,7 @@ def _tell(text: str) -> None:
 
 def _url_in(file: Path) -> str:
     from vitsearch.config.loading import read_text
+    from vitsearch.config.placeholders import is_placeholder
     from vitsearch.storage import check_url
 
     url = read_text(file).strip()
@@ -130,4 +131,10 @@ def _url_in(file: Path) -> str:
         raise
     if not url.startswith("postgresql"):
         raise StudyError(f"{file}: must hold the URL of a PostgreSQL, which several drivers can use at once")
-    return url
+    if not holds_password(url):
+        return url
+    elsewhere = f"${{file:{file.resolve()}}}"  # out of the environment that all of the site inherits
+    if not is_placeholder(elsewhere):
+        raise InputError("must have no blanks, quotes or braces in its path", field="--database-file",
+                         value=str(file.resolve()), remedy="move it")  # fmt: skip
+    return elsewhere

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,10 +51,10 @@ def join(
 
 def targets(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> None:
     """List the targets of a cluster, with processor, runtimes and when they were last seen."""
-    from rich.console import Console
     from rich.table import Table
 
     from vitsearch.cli.remote import connect, targets_of
+    from vitsearch.cli.screen import screen
 
     found = targets_of(connect(address))
     if json_output:
@@ -66,14 +65,15 @@ def targets(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -
         table.add_column(column, overflow="fold")
     for one in found:
         table.add_row(one.name, _seen(one), *_cells(one))
-    console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
+    screen(pipe_width=180).print(table)
 
 
 def _seen(one: TargetFacts) -> str:
     if one.is_there:
         return "now"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(one.seen_at))
+    from vitsearch.cli.screen import day_and_time
+
+    return day_and_time(one.seen_at)
 
 
 def _cells(one: TargetFacts) -> list[str]:

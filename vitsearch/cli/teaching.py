@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.config import NetworkSpec, TrainSpec
+from vitsearch.config.paths import is_there
 
 if TYPE_CHECKING:
     from vitsearch.candidate import Candidate
@@ -115,10 +116,10 @@ def _require_there(network: NetworkSpec, field: str) -> None:
     if network.bundle is not None:
         from vitsearch.compress.saved import CANDIDATE_FILE
 
-        if not (network.bundle / CANDIDATE_FILE).is_file():
+        if not is_there(network.bundle / CANDIDATE_FILE, as_file=True):
             raise InputError("must be the folder of a bundle", field=f"{field}.bundle", value=str(network.bundle),
                              remedy="name a folder that vitsearch export wrote")  # fmt: skip
-    if network.checkpoint is not None and not network.checkpoint.is_file():
+    if network.checkpoint is not None and not is_there(network.checkpoint, as_file=True):
         raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(network.checkpoint))
     if network.timm is not None:
         from vitsearch.models.pretrained import require_known

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from vitsearch.errors import InputError
 
+MOST_ERRORS = 50
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -114,6 +115,9 @@ def _as_input_error(error: ValidationError, model: type[BaseModel], data: Any, w
         if other.field not in seen:  # a union reports one failure per member
             seen.add(other.field)
             first.more.append(other)
+    if len(first.more) > MOST_ERRORS:
+        left = len(first.more) - MOST_ERRORS
+        first.more[MOST_ERRORS:] = [InputError(f"and {left:,} errors more", where=where)]
     return first
 
 

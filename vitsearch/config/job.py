@@ -13,6 +13,8 @@ from vitsearch.config.base import Spec
 from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
+from vitsearch.config.paths import from_folder
+from vitsearch.config.placeholders import check_placeholders, is_placeholder
 from vitsearch.config.space import SpaceSpec
 from vitsearch.config.tables import RUNTIMES, SAMPLERS, RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
@@ -236,11 +238,18 @@ class FinalSpec(Spec):
     epochs: Annotated[int, Field(ge=1)] | None = None
 
 
+def _with_placeholders(address: str | None) -> str | None:
+    if address is not None:
+        check_placeholders(address)
+    return address
+
+
 class StorageSpec(Spec):
     """Where the study lives.
 
     Attributes:
-        url: SQLAlchemy URL; by default an SQLite file in the run's folder.
+        url: SQLAlchemy URL; by default an SQLite file in the run's folder. In it ``${NAME}`` stands for a variable
+            and ``${file:/FOLDER/FILE}`` for the first line of a file, where the search is driven.
         artifacts: Folder or fsspec address (``s3://BUCKET/FOLDER``) for weights and checkpoints, which workers
             reach, too; by default the run's folder. The study has a folder of its name there.
         optuna_mirror: Keep an Optuna RDB copy in the run's folder for optuna-dashboard.
@@ -253,12 +262,13 @@ class StorageSpec(Spec):
     @field_validator("url")
     @classmethod
     def _is_a_database(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"[a-z0-9_]+(\+[a-z0-9_]+)?://.", value):
+        address = r"[a-z0-9_]+(\+[a-z0-9_]+)?://."
+        if value is not None and not is_placeholder(value) and not re.match(address, value):
             raise ValueError(
                 f"must be the address of a database, but got {hide_passwords(value)!r}; "
                 f"write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
             )
-        return value
+        return _with_placeholders(value)
 
 
 class TrackingSpec(Spec):
@@ -266,7 +276,8 @@ class TrackingSpec(Spec):
 
     Attributes:
         enabled: Whether anything is recorded.
-        uri: Tracking server; by default an SQLite store in the run's folder.
+        uri: Tracking server; by default an SQLite store in the run's folder. Takes ``${NAME}`` and
+            ``${file:/FOLDER/FILE}`` as ``storage.url`` does.
         experiment: MLflow experiment; by default ``vitsearch/<job name>``.
     """
 
@@ -278,12 +289,12 @@ class TrackingSpec(Spec):
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         known = r"(https?|file|databricks|(sqlite|postgresql|mysql|mssql)(\+[a-z0-9_]+)?)://\S|databricks$"
-        if value is not None and not re.match(known, value):
+        if value is not None and not is_placeholder(value) and not re.match(known, value):
             raise ValueError(
                 f"must be the address of an MLflow store, but got {hide_passwords(value)!r}; "
                 f"write http://HOST:5000, or sqlite:////FOLDER/FILE.db"
             )
-        return value
+        return _with_placeholders(value)
 
 
 def _or_preset_name(schema: dict[str, Any]) -> None:
@@ -386,12 +397,7 @@ class JobSpec(Spec):
 
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative paths of data and networks made absolute against ``folder``."""
-
-        def absolute(path: Path) -> Path:
-            expanded = path.expanduser()
-            return expanded if expanded.is_absolute() else (folder / path).resolve()
-
-        return self.with_paths(absolute)
+        return self.with_paths(lambda path: from_folder(path, folder))
 
     def with_paths(self, change: Callable[[Path], Path]) -> JobSpec:
         """The same job with each path of data and networks changed."""

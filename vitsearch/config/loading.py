@@ -19,7 +19,15 @@ __all__ = ["MAX_FILE_BYTES", "load_job", "load_json", "load_yaml", "parse", "rea
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with 1e-3 a number (YAML 1.2) and a key given twice an error."""
+    """The safe loader, with 1e-3 a number (YAML 1.2), and errors: a key given twice, what is no character."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value):  # in no path, on no terminal
+            raise yaml.constructor.ConstructorError(
+                problem="a text holds NUL or half a character", problem_mark=node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -32,6 +40,9 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+
+# What PyYAML raises of values that are not what their tags say, beside its own errors.
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
@@ -61,7 +72,7 @@ def load_yaml(path: Path) -> Any:
     text = read_text(path)
     try:
         return yaml.load(text, _Loader)  # noqa: S506  # derived from the safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"

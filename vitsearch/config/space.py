@@ -23,6 +23,10 @@ Value = StrictBool | StrictInt | StrictFloat | StrictStr
 SingleValue = Annotated[Value, BeforeValidator(_single)]
 
 
+LARGEST = 1e12
+MOST_VALUES = 100_000
+
+
 class DimensionSpec(Spec):
     """One dimension: either ``choices`` or a range.
 
@@ -58,12 +62,20 @@ class DimensionSpec(Spec):
             raise ValueError("a dimension needs choices: [...], or both low and high")
         if self.low > self.high:
             raise ValueError(f"low must not exceed high, but got low={self.low}, high={self.high}")
+        if max(abs(self.low), abs(self.high), self.step or 0) > LARGEST:
+            raise ValueError(f"low, high and step must be at most {LARGEST:g}; choose smaller ones")
         if self.step is not None and (self.step <= 0 or self.log):
             raise ValueError("step must be positive and cannot go with log; remove step or log")
         if self.log and self.low <= 0:
             raise ValueError(f"log needs low > 0, but got low={self.low}")
         if self.is_integer and isinstance(self.step, float):
             raise ValueError(f"an integer range needs an integer step, but got {self.step}")
+        step = self.step or (1 if self.is_integer else None)
+        if step is not None and (self.high - self.low) / step > MOST_VALUES:
+            raise ValueError(
+                f"a range has at most {MOST_VALUES:,} values, but got {(self.high - self.low) / step:,.0f}; "
+                "choose a larger step, or write 1.0 instead of 1 for a continuum"
+            )
         return self
 
     @property

@@ -90,6 +90,7 @@ class Bundle:
 
         Raises:
             InputError: The file is missing or is not the one that was checked at export.
+            ExportError: ONNX Runtime does not take it.
         """
         path = checked_file(self.folder, ONNX_FILE)
         _require_sha256(path, path.read_bytes(), self.metrics.onnx_sha256)
@@ -101,6 +102,7 @@ class Bundle:
 
         Raises:
             InputError: The file is missing or is not the one that was scored at export.
+            ExportError: ONNX Runtime does not take it.
         """
         if self.metrics.int8 is None:
             return None

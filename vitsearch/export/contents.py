@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vitsearch.candidate import Candidate, Precision
 from vitsearch.config import METRICS, EerSpec, Spec, TrainSpec
@@ -252,7 +252,7 @@ def facts_of(study: StudyRecord, trial: TrialRecord) -> ModelFacts:
     """The facts about a stored trial; of its full-length retraining where there is one.
 
     Raises:
-        ExportError: The trial has no trained model.
+        ExportError: The trial has no trained model, or what is stored of it is damaged.
     """
     outcome, final = trial.outcome, trial.final
     if not isinstance(outcome, TrialResult):
@@ -261,20 +261,28 @@ def facts_of(study: StudyRecord, trial: TrialRecord) -> ModelFacts:
         )
     retrained = isinstance(final, TrialResult)
     weights = final if isinstance(final, TrialResult) else outcome
-    return ModelFacts(
-        study=study.name,
-        trial=trial.number,
-        accuracy_val=outcome.accuracy,
-        accuracy_test=weights.accuracy if retrained else None,
-        epochs=weights.epochs_run,
-        seed=study.job.seed,
-        train=trial.candidate.training.applied_to(study.job.train),
-        figures=trial.figures,
-        eer=study.job.eer,
-        profiles=tuple(trial.profiles.values()),
-        measured=weights.measured,
-        weights_sha256=weights.weights_sha256,
-    )
+    try:
+        return ModelFacts(
+            study=study.name,
+            trial=trial.number,
+            accuracy_val=outcome.accuracy,
+            accuracy_test=weights.accuracy if retrained else None,
+            epochs=weights.epochs_run,
+            seed=study.job.seed,
+            train=trial.candidate.training.applied_to(study.job.train),
+            figures=trial.figures,
+            eer=study.job.eer,
+            profiles=tuple(trial.profiles.values()),
+            measured=weights.measured,
+            weights_sha256=weights.weights_sha256,
+        )
+    except ValidationError as error:
+        wrong = ", ".join(
+            str(detail["loc"][0]) for detail in error.errors(include_url=False, include_context=False)
+        )
+        raise ExportError(
+            f"what study {study.name!r} holds of trial {trial.number} is damaged: {wrong}"
+        ) from error
 
 
 def eer_pct_of(facts: ModelFacts, cost: Cost) -> float | None:

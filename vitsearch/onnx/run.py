@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from vitsearch.errors import ExportError
 
 
 class OnnxModel:
@@ -16,6 +20,9 @@ class OnnxModel:
         path: File made by ``export_onnx``.
         threads: Compute threads of one call.
         device: ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
+
+    Raises:
+        ExportError: ONNX Runtime does not take the file, or at a call the images.
     """
 
     def __init__(self, path: Path, *, threads: int = 1, device: str = "cpu") -> None:
@@ -26,9 +33,20 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
-        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self._path = path
+        with self._telling("load"):
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
     def __call__(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (B, classes)."""
-        logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"images": images_BCHW})[0]
+        with self._telling("run"):
+            logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"images": images_BCHW})[0]
         return logits
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # its classes have no base of their own
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"ONNX Runtime cannot {what} {self._path}: {reason}") from error

@@ -78,6 +78,10 @@ def known_fields() -> dict[str, bool]:
     return architecture | reducers | sparsity | precision | training | distill
 
 
+LARGEST = 16_384
+"""The largest whole number that some setting of an architecture takes."""
+
+
 class SearchSpace:
     """A checked search space for one data set.
 
@@ -216,6 +220,11 @@ class SearchSpace:
         if isinstance(value, bool | str) or value < 1 or value != int(value):
             raise InputError("must be a whole number of at least 1", where=self._where,
                              field=_path(self.spec, name), value=value, remedy="write 1 or more")  # fmt: skip
+        if (
+            value > LARGEST
+        ):  # its divisors are looked for, and its blocks laid out, before the architecture is made
+            raise InputError(f"must be at most {LARGEST}", where=self._where,
+                             field=_path(self.spec, name), value=value, remedy="write a smaller one")  # fmt: skip
         return int(value)
 
     def refusal(self, rule: str, setting: str, *, value: object = None, remedy: str = "") -> InputError:

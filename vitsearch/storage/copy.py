@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from vitsearch.config import JobSpec
+from vitsearch.errors import hide_passwords
 from vitsearch.storage.database import database_url, open_engine
 from vitsearch.storage.tables import FinalTable, ProfileTable, ResultTable, StudyTable, TrialTable
 
@@ -17,7 +18,7 @@ ROWS = 1000
 def copy_study(engine: Engine, study_id: int, folder: Path) -> JobSpec:
     """Write a study as it is at one moment into the database file of a folder; it may be running.
 
-    What still has to be told to MLflow stays behind: telling it is the original's work.
+    What still has to be told to MLflow stays behind, and passwords do: telling it is the original's work.
 
     Args:
         engine: Where the study lives.
@@ -35,8 +36,12 @@ def copy_study(engine: Engine, study_id: int, folder: Path) -> JobSpec:
                 source.execute(select(StudyTable.__table__).where(StudyTable.id == study_id)).mappings().one()
             )
             job = JobSpec.model_validate_json(row["job"])
+            uri = None if job.tracking.uri is None else hide_passwords(job.tracking.uri)
             job = job.model_copy(
-                update={"storage": job.storage.model_copy(update={"url": None, "artifacts": None})}
+                update={
+                    "storage": job.storage.model_copy(update={"url": None, "artifacts": None}),
+                    "tracking": job.tracking.model_copy(update={"uri": uri}),
+                }
             )
             row |= {"job": job.model_dump_json(), "owner": "", "lease_until": 0.0}
             target.execute(delete(StudyTable))

@@ -11,9 +11,11 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from vitsearch.config.placeholders import filled_in, is_placeholder, sample_of
 from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_passwords
 
 DATABASE_FILE = "study.db"
+FIELD = "storage.url"
 SCHEMA_LOCK = 8_407_165_821  # any number that no other program takes
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -29,11 +31,14 @@ def database_url(folder: Path, url: str | None = None) -> str:
 def open_engine(url: str) -> Engine:
     """Connect and bring the schema up to date.
 
+    Args:
+        url: The address as written; what its placeholders stand for is read now.
+
     Raises:
-        InputError: The address is none, or its driver is not installed.
+        InputError: The address is none, its driver is not installed, or what it leaves open is not there.
         StudyError: The database cannot be reached, or was written by a newer vitsearch.
     """
-    engine = _new_engine(url)
+    engine = _new_engine(url, filled_in(url, field=FIELD))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
     try:
@@ -45,17 +50,25 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, *, here: bool = True) -> None:
     """Refuse an address that no installed driver understands; nothing is connected or created.
 
+    Args:
+        url: The address as written.
+        here: Whether it will be connected to from here, so that what it leaves open must be there.
+
     Raises:
-        InputError: It is no database's address, or names an unknown database or driver.
+        InputError: It is no database's address, names an unknown one or driver, or leaves open what is missing.
         MissingExtraError: The driver comes with an extra of vitsearch.
     """
-    _new_engine(url).dispose()
+    if here:
+        _new_engine(url, filled_in(url, field=FIELD)).dispose()
+    elif not is_placeholder(url):
+        _new_engine(url, sample_of(url)).dispose()
 
 
-def _new_engine(url: str) -> Engine:
+def _new_engine(written: str, url: str) -> Engine:
+    """An engine for an address, which messages show as it was written."""
     remedy = "write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
     try:
         return create_engine(url, pool_pre_ping=make_url(url).get_backend_name() != "sqlite")
@@ -63,10 +76,11 @@ def _new_engine(url: str) -> Engine:
         if error.name == "psycopg":
             raise MissingExtraError("a study in PostgreSQL", "postgres") from error
         rule = f"names the database driver {error.name!r}, which is not installed"
-        raise InputError(rule, field="storage.url", value=url, remedy=remedy) from error
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise InputError(rule, field=FIELD, value=written, remedy=remedy) from error
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         rule = "must be the address of a database that is known here"
-        raise InputError(rule, field="storage.url", value=url, remedy=remedy) from error
+        # from None: what they say may hold a piece of a password
+        raise InputError(rule, field=FIELD, value=written, remedy=remedy) from None
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:

@@ -8,6 +8,7 @@ there already stays as it is, the latest measurement counts, the outbox delivers
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Engine, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from vitsearch.candidate import Candidate
@@ -26,7 +27,7 @@ from vitsearch.errors import StudyError
 from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
 from vitsearch.storage.copy import copy_study
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
-from vitsearch.storage.patience import patiently
+from vitsearch.storage.patience import is_away, patiently, reason_of
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.tables import (
     FinalTable,
@@ -40,6 +41,25 @@ from vitsearch.storage.tables import (
 
 PATIENCE_S = 600.0
 _OUTCOME: TypeAdapter[TrialResult | TrialFailure] = TypeAdapter(Outcome)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Tell of a database that is damaged, or in which somebody else has written.
+
+    Raises:
+        StudyError: With what does not fit.
+    """
+    remedy = "restore the database from a copy, or copy the study again"
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(error.orig, sqlite3.Error) or is_away(error):
+            raise
+        raise StudyError(f"the study's database is damaged ({reason_of(error)}); {remedy}") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        what = str(error).strip().partition("\n")[0]
+        raise StudyError(f"the study's database holds what no vitsearch has written ({what}); {remedy}") from error
 
 
 class StudyStore:
@@ -88,7 +108,7 @@ class StudyStore:
         Raises:
             StudyError: There is none, or no name was given and there are several.
         """
-        with Session(engine) as session:
+        with _reading(), Session(engine) as session:
             rows = session.execute(select(StudyTable.id, StudyTable.name)).all()
         found = [row.id for row in rows if name is None or row.name == name]
         if len(found) != 1:
@@ -104,7 +124,7 @@ class StudyStore:
     @patiently
     def study(self) -> StudyRecord:
         """The study's own row."""
-        with Session(self._engine) as session:
+        with _reading(), Session(self._engine) as session:
             row = session.get_one(StudyTable, self.study_id)
             return StudyRecord.model_validate(
                 {
@@ -268,7 +288,7 @@ class StudyStore:
     @patiently
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
-        with Session(self._engine) as session:
+        with _reading(), Session(self._engine) as session:
             return [self._record(*row) for row in self._rows(session)]
 
     @patiently

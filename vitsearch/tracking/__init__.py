@@ -2,6 +2,7 @@
 
 from vitsearch.tracking.addresses import (
     SERVER_SETTINGS,
+    address_of,
     default_uri,
     experiment_name,
     experiment_url,
@@ -15,6 +16,7 @@ from vitsearch.tracking.tracker import Tracker
 __all__ = [
     "SERVER_SETTINGS",
     "Tracker",
+    "address_of",
     "default_uri",
     "experiment_name",
     "experiment_url",

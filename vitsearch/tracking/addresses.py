@@ -13,7 +13,8 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from vitsearch.config import JobSpec
-from vitsearch.errors import hide_passwords
+from vitsearch.config.placeholders import filled_in
+from vitsearch.errors import InputError, hide_passwords
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -21,6 +22,18 @@ ARTIFACTS = "mlartifacts"
 SERVER_SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # without it MLflow opens its pages in the GenAI layout, where runs have no metrics table
 LAYOUT = "workflowType=machine_learning"
+
+
+def address_of(uri: str) -> str:
+    """The tracking server's address, passwords and all; to connect to, not to keep or to show.
+
+    Args:
+        uri: The address as the job has it; what its placeholders stand for is read now.
+
+    Raises:
+        InputError: Something that it leaves open is not there.
+    """
+    return filled_in(uri, field="tracking.uri")
 
 
 def default_uri(out: Path) -> str:
@@ -62,10 +75,15 @@ def study_url(base_url: str, out: Path, job: JobSpec) -> str:
     """The page of a study: its experiment, or the list of experiments where that cannot be found out.
 
     Looks into the run's own database, or asks the job's tracking server for at most three seconds. An address that
-    no browser opens is returned as it is, without passwords.
+    no browser opens, or that leaves open what is not there, is returned as it is, without passwords.
     """
+    written = base_url
+    try:
+        base_url = address_of(written)
+    except InputError:
+        return hide_passwords(written)
     if not base_url.startswith(("http://", "https://")):
-        return hide_passwords(base_url)
+        return hide_passwords(written)
     name = experiment_name(job)
     found = _stored_id(out / DATABASE, name) if job.tracking.uri is None else _served_id(base_url, name)
     return experiments_url(base_url) if found is None else experiment_url(base_url, found)
@@ -84,7 +102,7 @@ def server_command(out: Path, port: int, host: str = "127.0.0.1") -> list[str]:
 
 
 def _page(base_url: str) -> str:
-    return f"{re.sub(r'://[^/]*@', '://', base_url).rstrip('/')}/#"
+    return f"{re.sub(r'://.*@', '://', base_url).rstrip('/')}/#"
 
 
 def _stored_id(database: Path, name: str) -> str | None:

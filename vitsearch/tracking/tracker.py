@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vitsearch.errors import hide_passwords
 from vitsearch.storage import OutboxRecord, StudyStore
-from vitsearch.tracking.addresses import default_uri, experiment_url, experiments_url
+from vitsearch.tracking.addresses import address_of, default_uri, experiment_url, experiments_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,11 +38,14 @@ class Tracker:
         out: The run's folder.
         uri: Tracking server; None for the SQLite store in ``out``.
         experiment: Experiment; None for ``vitsearch/<job name>``.
+
+    Raises:
+        InputError: The server's address leaves open what is not there.
     """
 
     def __init__(self, store: StudyStore, out: Path, uri: str | None, experiment: str | None) -> None:
         self._store, self._out = store, out
-        self._uri, self._experiment = uri or default_uri(out), experiment
+        self._uri, self._experiment = default_uri(out) if uri is None else address_of(uri), experiment
         self._is_local = uri is None
         self._closing, self._giving_up = threading.Event(), threading.Event()
         self._wake = threading.Event()

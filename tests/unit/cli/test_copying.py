@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.factory import add_trials, job
-from vitsearch.cli.copying import pack_study, unpack_study
+from vitsearch.cli.copying import pack_study, require_alone, unpack_study
 from vitsearch.cli.results import front_json
-from vitsearch.cli.session import new_study, open_study
-from vitsearch.errors import InputError
+from vitsearch.cli.session import new_study, open_study, write_job
+from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport
 from vitsearch.search import Places
 from vitsearch.storage import DataSummary
@@ -90,3 +90,39 @@ def test_nothing_leaves_the_folder(tmp_path: Path):
     archive.write_bytes(b"no archive at all")
     with pytest.raises(InputError, match="is no study's archive"):
         unpack_study(archive, tmp_path / "copy")
+
+
+def test_a_link_to_nothing_and_a_compressed_archive_are_refused(tmp_path: Path):
+    archive = tmp_path / "evil.tar"
+    with tarfile.open(archive, "w") as package:
+        entry = tarfile.TarInfo("a")
+        entry.type, entry.linkname = tarfile.LNKTYPE, "nowhere"
+        package.addfile(entry)
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(InputError, match="is no study's archive"):
+        unpack_study(archive, tmp_path / "copy")
+    with tarfile.open(archive, "w:gz") as package:  # a few bytes of it can fill a disk
+        package.addfile(tarfile.TarInfo("a"))
+    with pytest.raises(InputError, match="is no study's archive"):
+        unpack_study(archive, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("storage", [{"url": "sqlite:////{}/made.db"}, {"artifacts": "{}"}])
+@pytest.mark.parametrize("where", ["file", "database"])
+def test_a_copy_that_leads_elsewhere_is_not_opened(
+    study: Path, tmp_path: Path, storage: dict[str, str], where: str
+):
+    copy = copied(study, "none", tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    require_alone(copy)
+    evil = job(storage={name: value.format(outside) for name, value in storage.items()})
+    if where == "file":
+        write_job(evil, copy)
+    else:
+        store = open_study(copy)
+        store.acquire()
+        store.set_job(evil)
+    with pytest.raises(StudyError, match="leads to other places"):
+        require_alone(copy)
+    assert not list(outside.iterdir())

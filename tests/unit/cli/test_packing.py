@@ -96,3 +96,10 @@ def test_the_package_runs_where_nothing_of_ours_is_installed(tmp_path: Path):
     assert int(presets) == len(preset_names())
     assert name == "digits"
     assert "torch>=2.8" in json.loads((tmp_path / "there" / "requirements.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop", "~nosuchuser/x"])
+def test_a_name_that_no_file_has_is_one_line(tmp_path: Path, name: str):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="names a file that does not exist here"):
+        packed(tmp_path, dataset={"kind": "imagefolder", "path": name})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vitsearch.candidate import load_candidate
-from vitsearch.config import ReferenceSpec, load_yaml, parse
+from vitsearch.config import JobSpec, ReferenceSpec, load_yaml, parse
 from vitsearch.errors import InputError
 
 ARCHITECTURE = {
@@ -50,3 +50,12 @@ def test_a_reference_holds_numbers_as_numbers(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         parse(ReferenceSpec, load_yaml(path), where=str(path))
     assert [error.field for error in (caught.value, *caught.value.more)] == ["params_m", "flops_g"]
+
+
+def test_a_thousand_errors_are_counted_rather_than_listed():
+    job = {"name": "a", "dataset": {"kind": "digits"}, "space": "vit_micro_8", "targets": [{"nam": 1}] * 1000}
+    with pytest.raises(InputError) as caught:
+        parse(JobSpec, job, where="job.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) < 60
+    assert lines[-1] == "job.yaml: and 949 errors more"

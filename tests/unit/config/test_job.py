@@ -104,6 +104,14 @@ def test_addresses_that_mlflow_takes(uri: str):
     assert job(tracking={"uri": uri}).tracking.uri == uri
 
 
+@pytest.mark.parametrize("address", ["sqlite:////${HOME}/a.db", "${URL}", "postgresql://me:${file:/a/b}@h/db"])
+@pytest.mark.parametrize("field", ["storage.url", "tracking.uri"])
+def test_addresses_may_leave_parts_to_the_environment_or_a_file(field: str, address: str):
+    part, _, name = field.partition(".")
+    assert getattr(getattr(job(**{part: {name: address}}), part), name) == address
+    refused(re.escape("must have ${NAME} or ${file:/FOLDER/FILE}"), field, **{part: {name: "sqlite:///${a b}"}})
+
+
 @pytest.mark.parametrize("part", ["storage", "tracking"])
 def test_an_address_in_the_wrong_place_keeps_its_password(part: str):
     with pytest.raises(InputError) as caught:

@@ -255,3 +255,41 @@ def test_fields_named_like_types_keep_their_place_in_the_path():
     with pytest.raises(InputError) as caught:
         parse(_Outer, {"int": {"tuple": "x"}}, where="f")
     assert caught.value.field == "int.tuple"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed: !!bool x", "seed: !!int ''", "seed: !!timestamp x",
+        "seed: !!float x", "? [a, b]\n: c", "seed: 2001-13-45",
+        "seed: !!python/object/apply:os.getpid []", "search: !!binary x", "seed: " + "9" * 5000,
+    ],
+)  # fmt: skip
+def test_a_value_that_is_not_what_its_tag_says_is_one_error(job_file, line: str):
+    assert str(broken(job_file(line + "\n")))
+
+
+@pytest.mark.parametrize("text", [r'"a\0b"', r'"\ud800"'])
+@pytest.mark.parametrize("line", ["dataset: {{kind: npz, path: {}}}", "{}: 1", "tracking: {{experiment: {}}}"])
+def test_text_that_no_path_and_no_terminal_takes_is_refused(tmp_path: Path, text: str, line: str):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: a\n{line.format(text)}\n")
+    assert "holds NUL or half a character" in str(broken(path))
+
+
+@pytest.mark.parametrize("field", ["seed", "search", "objectives", "dataset", "constraints"])
+def test_aliases_that_stand_for_billions_of_values_cost_nothing(tmp_path: Path, field: str):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    path = tmp_path / "job.yaml"
+    path.write_text("\n".join([*lines, f"{field}: *i"]))
+    assert len(str(broken(path))) < 5000
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "loop"])
+def test_a_path_that_leads_nowhere_is_for_whoever_opens_it(job_file, tmp_path: Path, name: str):
+    (tmp_path / "loop").symlink_to("loop")
+    job = load_job(job_file(base=f"name: a\ndataset: {{kind: npz, path: {name}}}\nspace: vit_micro_8\n"))
+    assert job.dataset.path == tmp_path / name

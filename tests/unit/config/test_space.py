@@ -36,3 +36,17 @@ def test_integers_only_where_both_ends_are():
     assert DimensionSpec(low=1, high=2).is_integer
     assert not DimensionSpec(low=1, high=2.0).is_integer
     assert not DimensionSpec(choices=(1, 2)).is_integer
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"low": 1, "high": 2_000_000_000}, "at most 100,000 values, but got 1,999,999,999"),
+        ({"low": 0.0, "high": 1.0, "step": 1e-9}, "at most 100,000 values"),
+        ({"low": 1, "high": 10**400}, "must be at most 1e[+]12"),
+        ({"low": 1, "high": 10**9, "log": True}, "at most 100,000 values"),
+    ],
+)
+def test_a_range_can_be_listed(given: dict[str, object], match: str):
+    with pytest.raises(ValueError, match=match):
+        DimensionSpec.model_validate(given)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tests.unit.candidate.factory import micro
@@ -64,3 +66,14 @@ def test_simulated_bits_list_every_width_below_32():
     assert not SimulatedBits.of(micro(), micro().precision).any
     mixed = micro(precision={"weight_bits": [8, 4, 4, 32], "activation_bits": 16})
     assert SimulatedBits.of(mixed, mixed.precision) == SimulatedBits(weight_bits=(4, 8), activation_bits=(16,))
+
+
+def test_facts_that_are_damaged_name_the_trial_and_what_is_wrong(tmp_path: Path):
+    from tests.unit.report.factory import report
+
+    found = report(tmp_path)
+    trial = found.front[0]
+    assert isinstance(trial.outcome, TrialResult)
+    broken = trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"weights_sha256": "?"})})
+    with pytest.raises(ExportError, match=rf"holds of trial {trial.number} is damaged: weights_sha256"):
+        facts_of(found.study, broken)

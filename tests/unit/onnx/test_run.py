@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from tests.unit.compress.factory import images
 from tests.unit.onnx.factory import model
+from vitsearch.errors import ExportError
 from vitsearch.onnx import OnnxModel, export_onnx
 
 
@@ -30,5 +30,10 @@ def test_threads_are_set_and_change_nothing(file: Path, threads: int):
 
 def test_a_broken_file_is_refused(tmp_path: Path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf):
+    with pytest.raises(ExportError, match=r"cannot load .*model\.onnx: .*INVALID_PROTOBUF"):
         OnnxModel(tmp_path / "model.onnx")
+
+
+def test_images_of_another_shape_are_refused(file: Path):
+    with pytest.raises(ExportError, match=r"cannot run .*model\.onnx"):
+        OnnxModel(file)(np.zeros((1, 2, 8, 8), dtype=np.float32))

@@ -652,3 +652,8 @@ def test_training_is_a_part_of_the_candidate():
 )
 def test_impossible_training(setting, value, match):
     refused(f"space.fixed.{setting}", match, {setting: value})
+
+
+@pytest.mark.parametrize("name", ["image_size", "depth", "width", "heads", "patch_size"])
+def test_a_figure_that_no_architecture_has_is_refused_before_anything_is_made_of_it(name: str):
+    refused(f"space.fixed.architecture.{name}", "at most|less than", {f"architecture.{name}": 10**12})

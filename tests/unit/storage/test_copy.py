@@ -31,3 +31,13 @@ def test_a_study_in_postgresql_becomes_a_file(tmp_path: Path, postgres_url: str)
     assert report.study.name == "copy-wanted"
     assert [trial.model_dump() for trial in report.trials] == [trial.model_dump() for trial in original.trials]
     assert report.hypervolume == original.hypervolume
+
+
+def test_passwords_stay_behind(tmp_path: Path):
+    store = StudyStore.create(
+        open_engine(database_url(tmp_path)), job(tracking={"uri": "https://me:geheim@mlflow.example.com"})
+    )
+    (tmp_path / "copy").mkdir()
+    copied = store.copy_to(tmp_path / "copy")
+    assert copied.tracking.uri == "https://***@mlflow.example.com"
+    assert b"geheim" not in (tmp_path / "copy" / "study.db").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,28 @@ def test_what_is_no_database_is_refused_with_what_to_write(url: str):
 def test_a_port_is_a_number():
     with pytest.raises(InputError):
         check_url("postgresql+psycopg://me:s3cret@host:port/db")
+
+
+def test_a_password_from_elsewhere_is_nowhere_in_what_goes_wrong(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DB_URL", "postgresql+psycopg://me:s3cret@host:s3cretport/db")
+    with pytest.raises(InputError) as caught:
+        open_engine("${DB_URL}")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert "${DB_URL}" in str(caught.value)
+    monkeypatch.setenv("DB_PASSWORD", "s3cret")
+    with pytest.raises(StudyError, match=r"cannot open the database .*me:\$\{DB_PASSWORD\}@127") as failed:
+        open_engine("postgresql+psycopg://me:${DB_PASSWORD}@127.0.0.1:1/none")
+    assert "s3cret" not in "".join(traceback.format_exception(failed.value))
+
+
+def test_an_address_for_elsewhere_is_checked_without_its_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    for url in ("postgresql+psycopg://me:${NO_SUCH}@host:${NO_SUCH}/db", "${NO_SUCH}"):
+        check_url(url, here=False)
+        with pytest.raises(InputError, match="environment variable NO_SUCH"):
+            check_url(url)
+    with pytest.raises(InputError, match="known here"):
+        check_url("nosuch://me:${NO_SUCH}@host/db", here=False)
 
 
 def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):

@@ -2,8 +2,10 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.unit.report import factory
-from vitsearch.tracking import experiment_url, run_url, server_command, study_url
+from vitsearch.tracking import experiment_url, experiments_url, run_url, server_command, study_url
 
 
 def test_pages_open_in_the_training_layout():
@@ -37,6 +39,16 @@ def test_the_page_of_a_study(tmp_path: Path):
     connection.close()
     assert study_url(base, tmp_path, job) == experiment_url(base, "3")
     assert study_url("databricks://u:geheim@profile", tmp_path, job) == "databricks://***@profile"
+
+
+def test_what_an_address_leaves_open_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    (tmp_path / "password").write_text("geheim/x\n")
+    for uri in (f"http://me:${{file:{tmp_path}/password}}@127.0.0.1:1", "http://me:${NO_SUCH}@127.0.0.1:1"):
+        page = study_url(uri, tmp_path, factory.job(tracking={"uri": uri}))
+        assert "geheim" not in page
+        assert page in {uri, "http://127.0.0.1:1/#/experiments?workflowType=machine_learning"}
+    assert experiments_url(uri) == "http://127.0.0.1:1/#/experiments?workflowType=machine_learning"
 
 
 def test_a_server_that_is_away_gives_the_list(tmp_path: Path):

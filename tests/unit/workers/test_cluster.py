@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from vitsearch.errors import InputError, StudyError
-from workers import Cluster
+from workers import Cluster, Submitted
 
 
 @contextmanager
@@ -74,3 +74,32 @@ def test_variables_of_ray_do_not_outrank_the_address(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
         monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
         assert Cluster(address).address == address
+
+
+@pytest.mark.parametrize("version", ["[]", '{"ray_version": []}', '{"ray_version": "new"}', "3", "{}", "null"])
+def test_a_version_that_is_none_is_one_line(version: str):
+    with answering(200, version) as address, pytest.raises(StudyError, match="is not the dashboard") as caught:
+        Cluster(address)
+    assert "\n" not in str(caught.value)
+
+
+VERSION = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "x"}
+
+
+@pytest.mark.parametrize("more", [{"type": "SUBMISSION"}, {"status": "TIRED"}, {}])
+def test_a_job_that_is_none_is_one_line(more: dict[str, str]):
+    with answering(200, json.dumps({**VERSION, **more})) as address:
+        cluster = Cluster(address)
+        for question in (lambda: cluster.info("a"), cluster.jobs):
+            with pytest.raises(StudyError, match="does not understand") as caught:
+                question()
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's client
+def test_a_log_that_cannot_be_followed_is_one_line():
+    job = Submitted(
+        id="a", study="a", out="/a", status="RUNNING", message="", submitted_at=0.0, ended_at=None, node_id="n"
+    )
+    with answering(200, json.dumps(VERSION)) as address, pytest.raises(StudyError, match="does not answer"):
+        list(Cluster(address).follow(job))

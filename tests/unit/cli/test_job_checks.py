@@ -1,0 +1,50 @@
+"""Addresses that leave a password to the environment or a file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.factory import job
+from vitsearch.cli.job_checks import check_tracking, check_written, fields_with_password
+from vitsearch.cli.packing import write_package
+from vitsearch.errors import InputError
+
+PLACES = {
+    "storage": {"url": "postgresql+psycopg://me:${DB_PASSWORD}@host/db"},
+    "tracking": {"uri": "https://me:${file:/nowhere/password}@host"},
+}
+
+
+def test_what_is_missing_is_told_with_the_job_s_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DB_PASSWORD", raising=False)
+    with pytest.raises(InputError, match=r"job\.yaml: storage\.url: needs the environment variable DB_PASSWORD"):
+        check_written(job(**PLACES), Path("job.yaml"))
+    with pytest.raises(InputError, match=r"job\.yaml: tracking\.uri: needs the first line of the file /nowhere/"):
+        check_tracking(job(**PLACES), Path("job.yaml"))
+    check_written(job(**PLACES), Path("job.yaml"), here=False)
+    check_tracking(job(tracking={**PLACES["tracking"], "enabled": False}), Path("job.yaml"))
+
+
+def test_what_travels_to_a_cluster_holds_the_placeholder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DB_PASSWORD", "geheim")
+    write_package(tmp_path / "package.zip", job(**PLACES))
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        text = package.read("job.yaml").decode()
+    assert "${DB_PASSWORD}" in text
+    assert "geheim" not in text
+
+
+def test_passwords_that_are_written_out_are_named():
+    assert fields_with_password(job(**PLACES)) == []
+    written = job(storage={"url": "postgresql://me:geheim@host/db"}, tracking={"uri": "https://me:geheim@host"})
+    assert fields_with_password(written) == ["storage.url", "tracking.uri"]
+
+
+@pytest.mark.parametrize("network", [{"timm": "test_vit", "checkpoint": "x" * 300}, {"bundle": "x" * 300}])
+def test_a_network_whose_name_no_file_can_have_is_not_there(network: dict[str, str]):
+    train = {"distill": {"method": "soft", "teacher": network}}
+    with pytest.raises(InputError, match=r"job\.yaml: train\.distill\.teacher\.(checkpoint|bundle): "):
+        check_written(job(train=train), Path("job.yaml"))
