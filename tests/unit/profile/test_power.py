@@ -49,7 +49,9 @@ def test_a_counter_that_wraps_in_between_is_followed(rapl: Path, monkeypatch: py
     assert meter is not None
     meter.start()
     for count_uj in (600_000, 200_000, 800_000):
-        counter.write_text(f"{count_uj}\n")
+        whole = rapl / "next"  # the kernel shows no half-written figure either
+        whole.write_text(f"{count_uj}\n")
+        whole.replace(counter)
         for _ in range(500):
             if meter._last == [count_uj]:
                 break
