@@ -66,6 +66,7 @@ def hand_out(out: Out, weights: Annotated[str, typer.Option("--weights")] = "non
     import ray
 
     from vitsearch.cli.copying import pack_study
+    from vitsearch.cli.finding import in_folder
     from vitsearch.errors import StudyError
     from workers import StateFile, log_folder, this_submission
 
@@ -77,7 +78,7 @@ def hand_out(out: Out, weights: Annotated[str, typer.Option("--weights")] = "non
     signal.signal(signal.SIGTERM, _leave)  # Ray sets its own
     file = log_folder() / f"vitsearch-{submission}.tar"
     try:
-        facts = pack_study(out, weights, file)
+        facts = pack_study(in_folder(out), weights, file)
         StateFile(submission).write(json.dumps({**facts, "file": file.name}))
         time.sleep(HANDED_OUT_FOR_S)
     finally:

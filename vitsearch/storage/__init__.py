@@ -1,6 +1,14 @@
 """The study's database: SQLAlchemy tables, one repository, Alembic migrations."""
 
-from vitsearch.storage.database import DATABASE_FILE, DatabaseError, check_url, database_url, open_engine
+from vitsearch.storage.database import (
+    DATABASE_FILE,
+    DatabaseError,
+    check_url,
+    database_url,
+    has_password,
+    open_engine,
+    open_existing,
+)
 from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, TrialRecord
 from vitsearch.storage.store import StudyStore
 
@@ -14,5 +22,7 @@ __all__ = [
     "TrialRecord",
     "check_url",
     "database_url",
+    "has_password",
     "open_engine",
+    "open_existing",
 ]

@@ -39,9 +39,35 @@ def open_engine(url: str) -> Engine:
         _upgrade(engine)
     except DBAPIError as error:
         engine.dispose()
-        reason = hide_passwords(str(error.orig).strip().splitlines()[0])
-        raise StudyError(f"cannot open the database {hide_passwords(url)}: {reason}") from error
+        raise _unreachable(url, error) from error
     return engine
+
+
+def open_existing(url: str) -> Engine:
+    """The same for a database that holds studies already; nothing is made where there is none.
+
+    Raises:
+        InputError: As ``open_engine``, and where there is no database, or none of ours.
+        StudyError: As ``open_engine``.
+    """
+    engine = _new_engine(url)
+    try:
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        there = (file is None or Path(file).is_file()) and inspect(engine).has_table("studies")
+    except DBAPIError as error:
+        raise _unreachable(url, error) from error
+    finally:
+        engine.dispose()
+    if not there:
+        raise InputError(
+            "is no database that holds studies", where=hide_passwords(url), remedy="check its address"
+        )
+    return open_engine(url)
+
+
+def has_password(url: str) -> bool:
+    """Whether a database's address that ``check_url`` has passed holds a password."""
+    return bool(make_url(url).password)
 
 
 def check_url(url: str) -> None:
@@ -52,6 +78,11 @@ def check_url(url: str) -> None:
         MissingExtraError: The driver comes with an extra of vitsearch.
     """
     _new_engine(url).dispose()
+
+
+def _unreachable(url: str, error: DBAPIError) -> StudyError:
+    reason = hide_passwords(str(error.orig).strip().splitlines()[0])
+    return StudyError(f"cannot open the database {hide_passwords(url)}: {reason}")
 
 
 def _new_engine(url: str) -> Engine:
