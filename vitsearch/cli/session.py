@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -160,7 +161,9 @@ def load_data(job: JobSpec) -> ImageData:
     size = resolve_preset(job.space).fixed.get("architecture.image_size")
     if not isinstance(size, int):
         raise InputError("is required", field="space.fixed.architecture.image_size", remedy="add it")
-    return load_dataset(job.dataset, image_size=size, seed=job.seed)
+    return load_dataset(
+        job.dataset, image_size=size, seed=job.seed, on_step=lambda text: print(f"… {text}", file=sys.stderr)
+    )
 
 
 def search(store: StudyStore, out: Path, data: ImageData, display: Display, stopping: Stopping) -> Ended:

@@ -110,15 +110,19 @@ def check_named(space: SearchSpace, train: TrainSpec, where: Path) -> None:
 
 
 def _require_there(network: NetworkSpec, field: str) -> None:
+    from vitsearch.artifacts import check_address
     from vitsearch.errors import InputError
 
-    if network.bundle is not None:
+    for part, place in (("bundle", network.bundle), ("checkpoint", network.checkpoint)):
+        if isinstance(place, str):
+            check_address(place, field=f"{field}.{part}")
+    if isinstance(network.bundle, Path):
         from vitsearch.trial.weights import CANDIDATE_FILE
 
         if not (network.bundle / CANDIDATE_FILE).is_file():
             raise InputError("must be the folder of a bundle", field=f"{field}.bundle", value=str(network.bundle),
                              remedy="name a folder that vitsearch export wrote")  # fmt: skip
-    if network.checkpoint is not None and not network.checkpoint.is_file():
+    if isinstance(network.checkpoint, Path) and not network.checkpoint.is_file():
         raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(network.checkpoint))
     if network.timm is not None:
         from vitsearch.models.pretrained import require_known
