@@ -88,9 +88,12 @@ class StudyName:
         words = f"--study {shlex.quote(self.name)}"
         if self.address is not None:
             return f"{words} --address {shlex.quote(self.address)}"
-        if self.database != os.environ.get(DATABASE_VARIABLE):
-            return f"{words} --database {shlex.quote(self.database or '')}"
-        return words
+        if self.database is None or self.database == os.environ.get(DATABASE_VARIABLE):
+            return words
+        from vitsearch.storage import has_password
+
+        shown = f"{DATABASE_VARIABLE}'s" if has_password(self.database) else shlex.quote(self.database)
+        return f"{words} --database {shown}"
 
 
 def in_folder(folder: Path) -> FoundStudy:
@@ -151,7 +154,7 @@ def found_study(
     if named.address is None:
         yield in_database(named.database or "", named.name, named.words)
         return
-    with copied_study(named.address, named.name, weights) as copy:
+    with copied_study(named, weights) as copy:
         found = in_folder(copy)
         yield FoundStudy(store=found.store, folder=copy, words=named.words)
 

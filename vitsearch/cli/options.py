@@ -44,6 +44,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 DATABASE_VARIABLE = "VITSEARCH_DATABASE_URL"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def print_json(value: Any) -> None:

@@ -28,6 +28,7 @@ def pareto(
     folder: Folder = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the front as a picture.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the front as an interactive page.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write every trial as a table.")] = None,
     landmarks: Annotated[
         bool, typer.Option("--landmarks", help="Show published ImageNet models beside it.")
     ] = False,
@@ -57,9 +58,14 @@ def pareto(
         if html is not None:
             with _writing("--html", html):
                 html.write_text(front_html(report, landmarks=landmarks), encoding="utf-8")
+    if csv is not None:
+        from vitsearch.report.tables import trials_csv
+
+        with _writing("--csv", csv):
+            csv.write_text(trials_csv(report), encoding="utf-8")
     if json_output:
         print_json(front_json(report))
-    elif png is None and html is None:
+    elif png is None and html is None and csv is None:
         print_front(report)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,18 @@ class Ended:
     reason: str
     interrupted: bool
     problems: list[str]
+
+
+@contextmanager
+def study_folder(out: Path | None, job: JobSpec) -> Iterator[Path]:
+    """The run's folder, or one that is gone afterwards, for a study that needs none."""
+    from vitsearch.search import SCRATCH
+
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{job.name}-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
 
 
 def new_study(job: JobSpec, out: Path) -> StudyStore:
@@ -181,7 +194,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyError: The data is not what the study began with.
     """
     from vitsearch.cli.teaching import teach
-    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed
+    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed, is_scratch
     from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
 
     store.on_wait = display.on_step
@@ -194,7 +207,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
             f"restore them, or start a new study"
         )
     store.set_data(summary)
-    save_sample(data, Places.of(job, out))
+    places = Places.of(job, out)
+    save_sample(data, places)
     space = space_of(job, summary)
     workers = job.search.max_workers or default_workers()
     tracker = None
@@ -222,7 +236,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
                 store.set_job(job)
             answers_seed, asking = data_seed(job, space), asking_recipe(job, space)
             if answers_seed is not None and asking is not None:
-                teach(asking, answers_seed, summary.fingerprint, out, executor, display.on_step)
+                teach(asking, answers_seed, summary.fingerprint, places.root, executor, display.on_step)
             driver = Driver(Study(store, job, space, summary), executor, out, on_change=display.on_change)
             finisher = Finisher(driver.study, executor, out, on_step=display.on_step)
 
@@ -240,7 +254,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     interrupted = finisher.stop_requested
     store.release("interrupted" if interrupted else "finished")
     report = StudyReport.load(store)
-    write_reports(report, out)
+    if not is_scratch(out):
+        write_reports(report, out)
     if tracker is not None:
         display.on_step("delivering to MLflow")
         if not tracker.close(DELIVERY_TIMEOUT_S):
@@ -250,15 +265,21 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
 
 
 @contextmanager
-def failures_explained(out: Path) -> Iterator[None]:
+def failures_explained(out: Path, job: JobSpec) -> Iterator[None]:
     """Turn what the machine does to a search (full disk, lost database, lost Ray) into one line and a remedy.
+
+    Args:
+        out: The run's folder.
+        job: Its job.
 
     Raises:
         StudyError: Instead of the machine's own error; what was stored until then is safe.
     """
     from ray.exceptions import RayError
 
-    again = f"mend that, then: vitsearch resume {shlex.quote(str(out))}"
+    from vitsearch.search import resume_command
+
+    again = f"mend that, then: {resume_command(job, out)}"
     try:
         yield
     except DatabaseError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vitsearch.artifacts import join, workspace
 from vitsearch.config import NetworkSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -161,15 +162,15 @@ def check_networks(space: SearchSpace, train: TrainSpec, data: ImageData) -> Non
 
 
 def teach(
-    train: TrainSpec, seed: int, fingerprint: str, out: Path, executor: RayExecutor, on_step: Callable[[str], None]
+    train: TrainSpec, seed: int, fingerprint: str, root: str, executor: RayExecutor, on_step: Callable[[str], None]
 ) -> None:
-    """Give all trainers the teachers' answers, from the run's folder if they are there already.
+    """Give all trainers the teachers' answers, from beside the study if they are there already.
 
     Args:
         train: The recipe.
         seed: Seed of order and augmentation.
         fingerprint: Of the data.
-        out: The run's folder.
+        root: Where the study keeps what its trials make.
         executor: Whose trainers ask and learn.
         on_step: Told how far it is.
     """
@@ -178,13 +179,15 @@ def teach(
         alone = train.model_copy(update={"distill": train.distill.of_teacher(teacher)})
         recipe = alone.model_dump_json(include=DECISIVE)
         key = hashlib.sha256(f"{recipe}:{seed}:{fingerprint}".encode()).hexdigest()[:16]
-        file = out / "artifacts" / "teacher" / f"{key}.npz"
-        found = _read(file)
-        if found is None:
-            on_step(f"asking {name} about {train.epochs} epochs of images, once for all trials")
-            told = partial(_tell, on_step, name, train.epochs)
-            found = executor.ask_teacher(alone, seed, told)
-            _write(file, found)
+        with workspace(join(root, "teacher"), [f"{key}.npz"]) as place:
+            file = place.folder / f"{key}.npz"
+            found = _read(file)
+            if found is None:
+                on_step(f"asking {name} about {train.epochs} epochs of images, once for all trials")
+                told = partial(_tell, on_step, name, train.epochs)
+                found = executor.ask_teacher(alone, seed, told)
+                _write(file, found)
+                place.publish(file.name)
         answers.append(found)
     executor.share_answers(answers)
 

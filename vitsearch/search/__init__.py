@@ -14,13 +14,14 @@ from vitsearch.search.executor import (
     WorkerTaken,
 )
 from vitsearch.search.finish import Finisher
-from vitsearch.search.places import SAMPLE_FILE, Places
+from vitsearch.search.places import SAMPLE_FILE, SCRATCH, Places, is_scratch, resume_command
 from vitsearch.search.samplers import SAMPLERS
 from vitsearch.search.study import Study
 
 __all__ = [
     "SAMPLERS",
     "SAMPLE_FILE",
+    "SCRATCH",
     "Asker",
     "Budget",
     "Driver",
@@ -37,4 +38,6 @@ __all__ = [
     "WorkerTaken",
     "asking_recipe",
     "data_seed",
+    "is_scratch",
+    "resume_command",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,19 @@ from vitsearch.artifacts import join
 from vitsearch.config import JobSpec
 
 SAMPLE_FILE = "validation_sample.npy"
+SCRATCH = "vitsearch-scratch-"
+"""How the name of a folder begins that a study without a run's folder is worked on in."""
+
+
+def is_scratch(out: Path) -> bool:
+    """Whether a folder will be gone when the driver is."""
+    return out.name.startswith(SCRATCH)
+
+
+def resume_command(job: JobSpec, out: Path) -> str:
+    """What a person types to go on with a study: where it has no folder that stays, by its name."""
+    place = f"--study {job.name}" if is_scratch(out) else shlex.quote(str(out))
+    return f"vitsearch resume {place}"
 
 
 @dataclass(frozen=True, kw_only=True)

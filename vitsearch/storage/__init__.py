@@ -9,7 +9,7 @@ from vitsearch.storage.database import (
     open_engine,
     open_existing,
 )
-from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, TrialRecord
+from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.store import StudyStore
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DatabaseError",
     "OutboxRecord",
     "StudyRecord",
+    "StudyState",
     "StudyStore",
     "TrialRecord",
     "check_url",
