@@ -93,8 +93,8 @@ def submit(
     if json_output:
         print_json({"id": found.id, "study": found.study, "out": out, "address": cluster.address, "mlflow": page})
         return
-    elsewhere = f"kept in {out} on the cluster (the job names no tracking.uri)" if out else "as the cluster says"
-    typer.echo(f"MLflow    {page or elsewhere}")
+    if page or out:
+        typer.echo(f"MLflow    {page or f'kept in {out} on the cluster (the job names no tracking.uri)'}")
     typer.echo(_hints(cluster, found))
 
 

@@ -272,13 +272,13 @@ def drive(
 
     if data.skipped:
         typer.echo(skipped_note(data.skipped), err=True)
-    stopping, job = Stopping(), store.study().job
+    stopping = Stopping()
     try:
-        with stopping, make_display(quiet=json_output) as display, failures_explained(out, job):
+        with stopping, make_display(quiet=json_output) as display, failures_explained(out):
             shown = display if board is None else board.beside(display)
             ended = search(store, out, data, shown, stopping)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: {resume_command(job, out)}", err=True)
+        typer.echo(f"interrupted; go on with: {resume_command(out)}", err=True)
         sys.exit(stopping.exit_code)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)

@@ -71,12 +71,12 @@ class Ended:
 @contextmanager
 def study_folder(out: Path | None, job: JobSpec) -> Iterator[Path]:
     """The run's folder, or one that is gone afterwards, for a study that needs none."""
-    from vitsearch.search import SCRATCH
+    from vitsearch.search import scratch_prefix
 
     if out is not None:
         yield out
         return
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{job.name}-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix(job.name), ignore_cleanup_errors=True) as temporary:
         yield Path(temporary)
 
 
@@ -265,12 +265,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
 
 
 @contextmanager
-def failures_explained(out: Path, job: JobSpec) -> Iterator[None]:
+def failures_explained(out: Path) -> Iterator[None]:
     """Turn what the machine does to a search (full disk, lost database, lost Ray) into one line and a remedy.
-
-    Args:
-        out: The run's folder.
-        job: Its job.
 
     Raises:
         StudyError: Instead of the machine's own error; what was stored until then is safe.
@@ -279,7 +275,7 @@ def failures_explained(out: Path, job: JobSpec) -> Iterator[None]:
 
     from vitsearch.search import resume_command
 
-    again = f"mend that, then: {resume_command(job, out)}"
+    again = f"mend that, then: {resume_command(out)}"
     try:
         yield
     except DatabaseError as error:

@@ -14,14 +14,13 @@ from vitsearch.search.executor import (
     WorkerTaken,
 )
 from vitsearch.search.finish import Finisher
-from vitsearch.search.places import SAMPLE_FILE, SCRATCH, Places, is_scratch, resume_command
+from vitsearch.search.places import SAMPLE_FILE, Places, is_scratch, resume_command, scratch_prefix
 from vitsearch.search.samplers import SAMPLERS
 from vitsearch.search.study import Study
 
 __all__ = [
     "SAMPLERS",
     "SAMPLE_FILE",
-    "SCRATCH",
     "Asker",
     "Budget",
     "Driver",
@@ -40,4 +39,5 @@ __all__ = [
     "data_seed",
     "is_scratch",
     "resume_command",
+    "scratch_prefix",
 ]

@@ -244,7 +244,7 @@ class Driver:
                 self.study.store.unlease_trial(outcome.trial, 0)
                 raise StudyError(
                     f"trial {outcome.trial} cannot be stored in {self.places.root}: {outcome.message}; "
-                    f"make room or mend the folder, then: {resume_command(self.job, self.out)}"
+                    f"make room or mend the folder, then: {resume_command(self.out)}"
                 )
         elif isinstance(event, WorkerLost):
             self.running.pop(event.worker, None)
@@ -268,7 +268,7 @@ class Driver:
             self.study.store.unlease_trial(event.trial, 0)
             raise StudyError(
                 f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
-                f"mend the machine, then: {resume_command(self.job, self.out)}"
+                f"mend the machine, then: {resume_command(self.out)}"
             )
 
     def _may_retry(self, number: int) -> bool:

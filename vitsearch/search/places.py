@@ -10,19 +10,24 @@ from vitsearch.artifacts import join
 from vitsearch.config import JobSpec
 
 SAMPLE_FILE = "validation_sample.npy"
-SCRATCH = "vitsearch-scratch-"
-"""How the name of a folder begins that a study without a run's folder is worked on in."""
+_SCRATCH = "vitsearch-scratch-"
+
+
+def scratch_prefix(study: str) -> str:
+    """How the name of a folder begins in which a study is worked on that has none; a random word follows."""
+    return f"{_SCRATCH}{study}-"
 
 
 def is_scratch(out: Path) -> bool:
     """Whether a folder will be gone when the driver is."""
-    return out.name.startswith(SCRATCH)
+    return out.name.startswith(_SCRATCH)
 
 
-def resume_command(job: JobSpec, out: Path) -> str:
+def resume_command(out: Path) -> str:
     """What a person types to go on with a study: where it has no folder that stays, by its name."""
-    place = f"--study {job.name}" if is_scratch(out) else shlex.quote(str(out))
-    return f"vitsearch resume {place}"
+    if is_scratch(out):
+        return f"vitsearch resume --study {out.name.removeprefix(_SCRATCH).rpartition('-')[0]}"
+    return f"vitsearch resume {shlex.quote(str(out))}"
 
 
 @dataclass(frozen=True, kw_only=True)
