@@ -131,3 +131,34 @@ def test_a_study_without_a_folder_outlives_its_driver_and_its_head(
     assert "10/10 trials" in run("resume", *named, "--trials", "10", "--workers", "2").stderr
     told("pareto", *named, "--csv", here / "table.csv")
     assert len((here / "table.csv").read_text().splitlines()) > 10
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A short one: Ray's sockets allow 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def test_a_search_on_one_machine_needs_no_folder_either(
+    scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"sqlite:///{tmp_path}/studies.db"
+    monkeypatch.setattr(harness, "ENVIRONMENT", {**harness.ENVIRONMENT, "TMPDIR": str(scratch)})
+    job = write_job(
+        tmp_path, search={"trials": 2}, storage={"url": database, "artifacts": str(tmp_path / "store")}
+    )
+    refused = run("run", write_job(scratch))
+    assert refused.returncode == 2
+    assert "storage.artifacts: keeps weights and checkpoints in the run's folder" in refused.stderr
+    (scratch / "job.yaml").unlink()
+    found = told("run", job)
+    named = ["--study", "tiny", "--database", database]
+    assert f"vitsearch export {' '.join(named)} --select knee --out bundle" in found
+    assert f"vitsearch resume {' '.join(named)} --trials N" in found
+    assert not list(scratch.glob("vitsearch-scratch-*"))
+    assert "3/3 trials" in run("resume", *named, "--trials", "3").stderr
+    told("export", *named, "--out", tmp_path / "bundle")
+    again = run("run", job)
+    assert again.returncode == 2
+    assert "holds the artifacts of a study already" in again.stderr

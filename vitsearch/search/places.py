@@ -26,7 +26,8 @@ def is_scratch(out: Path) -> bool:
 def resume_command(out: Path) -> str:
     """What a person types to go on with a study: where it has no folder that stays, by its name."""
     if is_scratch(out):
-        return f"vitsearch resume --study {out.name.removeprefix(_SCRATCH).rpartition('-')[0]}"
+        study = out.name.removeprefix(_SCRATCH).rpartition("-")[0]
+        return f"vitsearch resume --study {study} (with --address of its cluster, or --database)"
     return f"vitsearch resume {shlex.quote(str(out))}"
 
 
