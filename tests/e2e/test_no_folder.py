@@ -116,6 +116,12 @@ def test_a_study_without_a_folder_outlives_its_driver_and_its_head(
         use(head, monkeypatch, VITSEARCH_DATABASE_URL=database)
         assert "lasting: finished; no submission of this cluster drives it" in told("status", "lasting")
         assert "8/8 trials" in told("watch", "lasting")
+        status = json.loads(told("status", "lasting", "--json"))
+        assert (status["id"], status["state"]["ended"], status["state"]["progress"]["ended"]) == (
+            None,
+            "finished",
+            8,
+        )
         assert json.loads(told("pareto", "--study", "lasting", "--json")) == front
         shown = told("show", "--study", "lasting")
         assert f"vitsearch export --study lasting --address {head.address} --select trial={front['knee']}" in shown

@@ -149,8 +149,7 @@ def status(
     job = job_or_stored(cluster, StudyName.of(submission, address, database))
     if isinstance(job, Stored):
         if json_output:
-            print_json({"id": None, "study": job.study, "out": "", "address": cluster.address, "status": None,
-                        **job.model_dump(mode="json")})  # fmt: skip
+            print_json(_stored_facts(cluster, job))
         else:
             _say_stored(job)
         return
@@ -258,6 +257,18 @@ def _facts(cluster: Cluster, job: Submitted, state: LiveState | None) -> dict[st
         "id": job.id, "study": job.study, "out": job.out, "address": cluster.address, "status": job.status,
         "submitted_at": job.submitted_at, "ended_at": job.ended_at, "message": job.message,
         "state": None if state is None else state.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _stored_facts(cluster: Cluster, stored: Stored) -> dict[str, Any]:
+    """The same keys for a study that no submission of this cluster drives."""
+    from vitsearch.messages import LiveState
+
+    state = LiveState(study=stored.study, progress=stored.progress, ended=stored.state)
+    return {
+        "id": None, "study": stored.study, "out": "", "address": cluster.address, "status": None,
+        "submitted_at": None, "ended_at": None, "message": "no submission of this cluster drives it",
+        "state": state.model_dump(mode="json"), "error": "",
     }  # fmt: skip
 
 

@@ -40,8 +40,7 @@ def run(out: Out = None) -> None:
     from vitsearch.config import read_job
     from vitsearch.search import Places
 
-    asked = read_job(Path(JOB_NAME))
-    written = with_site_defaults(asked)
+    written = with_site_defaults(read_job(Path(JOB_NAME)))
     if out is None:
         check_lasting(written, JOB_NAME)
     job = written.resolve_paths(Path.cwd())
@@ -53,8 +52,7 @@ def run(out: Out = None) -> None:
             root = Places.of(written, folder).root
             store = new_study(written.with_paths(keep_files(Path(FILES), root)), folder)
             copy_files(Path(FILES), root)
-            if asked.storage.url is not None:
-                _remember_database(job.name, asked.storage.url)
+            _remember_database(job.name, written.storage.url or "")
         else:
             store = new_study(written.resolve_paths(folder), folder)
             copy_files(Path(FILES), str(folder))
@@ -159,9 +157,10 @@ def _named(study: str) -> FoundStudy:
 
     Raises:
         InputError: None of them does.
+        StudyError: One of them cannot be reached, and the others do not.
     """
     from vitsearch.cli.finding import in_database
-    from vitsearch.errors import InputError, VitsearchError
+    from vitsearch.errors import InputError, StudyError, VitsearchError
     from workers import remembered
 
     sent = Path(DATABASE_NAME)
@@ -170,12 +169,15 @@ def _named(study: str) -> FoundStudy:
         remembered(study),
         os.environ.get(DATABASE_VARIABLE),
     ]
-    problems: list[str] = []
+    problems: list[VitsearchError] = []
     for url in dict.fromkeys(url for url in urls if url):
         try:
             return in_database(url, study)
         except VitsearchError as error:
-            problems.append(str(error))
+            problems.append(error)
+    for problem in problems:
+        if isinstance(problem, StudyError):  # it may well hold the study
+            raise problem
     raise InputError(
         "is in no database that this cluster knows" + "".join(f" ({problem})" for problem in problems),
         field="--study", value=study,
