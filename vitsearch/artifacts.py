@@ -37,6 +37,19 @@ def check_place(place: str) -> None:
             raise InputError("must be an absolute folder or an address", field="storage.artifacts", value=place,
                              remedy="write /FOLDER or s3://BUCKET/FOLDER")  # fmt: skip
         return
+    check_address(place, field="storage.artifacts")
+
+
+def check_address(place: str, *, field: str) -> None:
+    """Refuse an address that nothing installed here reaches.
+
+    Args:
+        place: With ``://`` in it.
+        field: The job's field, for messages.
+
+    Raises:
+        InputError: Its protocol is unknown, or needs a package that is missing.
+    """
     import fsspec
 
     protocol = place.partition("://")[0]
@@ -44,8 +57,8 @@ def check_place(place: str) -> None:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field="storage.artifacts",
-            value=place, remedy="install the package named, wherever drivers and workers run",
+            f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field=field,
+            value=hide_passwords(place), remedy="install the package named, wherever drivers and workers run",
         ) from error  # fmt: skip
 
 

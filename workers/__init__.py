@@ -3,7 +3,7 @@
 from workers.cluster import Cluster, Submitted, state_file
 from workers.crew import Crew, crew_of
 from workers.executor import RayExecutor
-from workers.inside import StateFile, log_folder, this_submission
+from workers.inside import StateFile, log_folder, remember, remembered, this_submission
 from workers.resources import OWN_TARGET, check_workers, default_workers, local_ray
 from workers.shared_data import SharedData
 from workers.targets import known_targets
@@ -22,6 +22,8 @@ __all__ = [
     "known_targets",
     "local_ray",
     "log_folder",
+    "remember",
+    "remembered",
     "state_file",
     "this_submission",
 ]

@@ -21,6 +21,31 @@ def log_folder() -> Path:
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())  # noqa: SLF001 - no public way
 
 
+def remember(name: str, text: str) -> None:
+    """Keep something for later jobs of this head, for the user alone; Ray must be initialised.
+
+    It lasts as long as the cluster's own memory of what was submitted. The dashboard does not hand it out.
+    """
+    folder = _memory_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    partial = folder / f".{name}.partial"
+    partial.touch(mode=0o600)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(folder / name)
+
+
+def remembered(name: str) -> str | None:
+    """What ``remember`` has kept under a name; Ray must be initialised."""
+    try:
+        return (_memory_folder() / name).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _memory_folder() -> Path:
+    return log_folder().parent / "vitsearch"
+
+
 class StateFile:
     """The state of a submitted job, replaced as a whole at each change.
 

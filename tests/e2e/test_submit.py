@@ -155,6 +155,14 @@ def test_what_is_wrong_with_a_job_is_told_where_it_was_submitted(here: Path, tmp
     found = run("submit", absent, "--out", out)
     assert found.returncode == 2
     assert "names a file that does not exist here" in found.stderr
+    found = run("submit", job)
+    assert found.returncode == 2
+    assert "storage.artifacts: keeps weights and checkpoints in the run's folder" in found.stderr
+    homeless = write_job(here, name="wrong", storage={"artifacts": str(tmp_path / "artifacts")})
+    found = run("submit", homeless)
+    assert found.returncode == 2
+    assert "storage.url: keeps the study's records in the run's folder, and without --out there is" in found.stderr
+    assert not (tmp_path / "artifacts").exists()
     found = run("submit", job, "--out", "relative")
     assert found.returncode == 2
     assert "must be an absolute folder on the cluster" in found.stderr

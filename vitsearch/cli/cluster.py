@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from vitsearch.cli.options import DEFAULT_ADDRESS, Address, JsonFlag, Trials, Workers, print_json
+from vitsearch.cli.options import (
+    DEFAULT_ADDRESS,
+    Address,
+    JsonFlag,
+    StudyDatabase,
+    Trials,
+    Workers,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from vitsearch.cli.finding import StudyName
+    from vitsearch.cli.remote import Stored
     from vitsearch.messages import LiveState
     from workers import Cluster, Submitted
 
@@ -37,11 +47,13 @@ def register(app: typer.Typer) -> None:
 def submit(
     job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.", show_default=False)],
     out: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--out", help="New folder on the cluster, absolute; workers must see it too.", show_default=False
+            "--out",
+            help="New folder on the cluster, absolute; not needed with storage.url and storage.artifacts.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     address: Address = DEFAULT_ADDRESS,
     trials: Trials = None,
     workers: Workers = None,
@@ -53,15 +65,17 @@ def submit(
 
     Files that the job names by relative paths travel too; absolute ones are looked for on the cluster.
     """
-    from vitsearch.cli.job_checks import check_space, fields_with_password
+    from vitsearch.cli.job_checks import check_lasting, check_space, fields_with_password
     from vitsearch.cli.remote import begin, connect, wait_until_begun
     from vitsearch.config import read_job
     from vitsearch.errors import InputError
 
-    if not out.startswith("/"):
+    if out is not None and not out.startswith("/"):
         raise InputError("must be an absolute folder on the cluster", field="--out", value=out,
                          remedy="write it from the root on, such as /data/studies/NAME")  # fmt: skip
     spec = read_job(job)
+    if out is None:
+        check_lasting(spec, str(job), on_cluster=True)
     check_space(spec, job)
     for field in fields_with_password(spec):
         typer.echo(
@@ -85,7 +99,8 @@ def submit(
     if json_output:
         print_json({"id": found.id, "study": found.study, "out": out, "address": cluster.address, "mlflow": page})
         return
-    typer.echo(f"MLflow    {page or f'kept in {out} on the cluster (the job names no tracking.uri)'}")
+    if page or out:
+        typer.echo(f"MLflow    {page or f'kept in {out} on the cluster (the job names no tracking.uri)'}")
     typer.echo(_hints(cluster, found))
 
 
@@ -102,9 +117,7 @@ def list_(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> 
         print_json([_facts(cluster, job, state_of(cluster, job)) for job in jobs])
         return
     if not jobs:
-        typer.echo(
-            f"nothing was submitted to {cluster.address} yet; begin with: vitsearch submit JOB.yaml --out DIR"
-        )
+        typer.echo(f"nothing was submitted to {cluster.address} yet; begin with: vitsearch submit JOB.yaml")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("id", "state", "trials", "front", "best accuracy", "submitted", "folder"):
@@ -127,18 +140,30 @@ def list_(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> 
         typer.echo(f"and {len(jobs) - LISTED} older ones (--json lists all)")
 
 
-def status(submission: Submission, address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> None:
+def status(
+    submission: Submission,
+    address: Address = DEFAULT_ADDRESS,
+    database: StudyDatabase = None,
+    json_output: JsonFlag = False,
+) -> None:
     """Say where a search stands."""
-    from vitsearch.cli.remote import connect, last_error, state_of
+    from vitsearch.cli.finding import StudyName
+    from vitsearch.cli.remote import Stored, connect, job_or_stored, last_error, state_of
 
     cluster = connect(address)
-    job = cluster.job(submission)
+    job = job_or_stored(cluster, StudyName.of(submission, address, database))
+    if isinstance(job, Stored):
+        if json_output:
+            print_json(_stored_facts(cluster, job))
+        else:
+            _say_stored(job)
+        return
     state = state_of(cluster, job)
     words = (last_error(cluster.log(job)) or job.message) if job.status == "FAILED" else ""
     if json_output:
         print_json({**_facts(cluster, job, state), "error": words})
         return
-    typer.echo(f"{job.id}: {job.status.lower()}; study {job.study} in {job.out}")
+    typer.echo(f"{job.id}: {job.status.lower()}; study {job.study} in {job.out or 'its database'}")
     for line in _state_lines(state):
         typer.echo(line)
     if words:
@@ -162,12 +187,16 @@ def logs(
         typer.echo(text, nl=False)
 
 
-def watch(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
+def watch(submission: Submission, address: Address = DEFAULT_ADDRESS, database: StudyDatabase = None) -> None:
     """Show a search live, until it ends; Ctrl-C leaves it running."""
-    from vitsearch.cli.remote import connect, raise_if_failed, state_of
+    from vitsearch.cli.finding import StudyName
+    from vitsearch.cli.remote import Stored, connect, job_or_stored, raise_if_failed, state_of
 
     cluster = connect(address)
-    job = cluster.job(submission)
+    job = job_or_stored(cluster, StudyName.of(submission, address, database))
+    if isinstance(job, Stored):
+        _say_stored(job)
+        return
     try:
         with _screen() as show:
             while not job.has_ended:
@@ -205,13 +234,12 @@ def stop(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
     typer.echo(f"go on with: vitsearch resume {job.id} --address {cluster.address}")
 
 
-def resume_submitted(name: str, address: str, *, trials: int | None, workers: int | None) -> None:
+def resume_submitted(named: StudyName, *, trials: int | None, workers: int | None) -> None:
     """Submit the rest of a study of a cluster; the ``resume`` command for one that was submitted."""
     from vitsearch.cli.remote import connect, go_on, place_of, wait_until_begun
 
-    cluster = connect(address)
-    study, out = place_of(cluster, name)
-    found = go_on(cluster, study, out, trials=trials, workers=workers)
+    cluster = connect(named.address or "")
+    found = go_on(cluster, place_of(cluster, named), trials=trials, workers=workers)
     typer.echo(f"submitted {found.id}")
     try:
         wait_until_begun(cluster, found, _step(quiet=False))
@@ -221,11 +249,31 @@ def resume_submitted(name: str, address: str, *, trials: int | None, workers: in
     typer.echo(_hints(cluster, found))
 
 
+def _say_stored(stored: Stored) -> None:
+    from vitsearch.cli.display import headline
+
+    typer.echo(f"{stored.study}: {stored.state}; no submission of this cluster drives it")
+    if stored.progress is not None:
+        typer.echo(headline(stored.progress))
+
+
 def _facts(cluster: Cluster, job: Submitted, state: LiveState | None) -> dict[str, Any]:
     return {
         "id": job.id, "study": job.study, "out": job.out, "address": cluster.address, "status": job.status,
         "submitted_at": job.submitted_at, "ended_at": job.ended_at, "message": job.message,
         "state": None if state is None else state.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _stored_facts(cluster: Cluster, stored: Stored) -> dict[str, Any]:
+    """The same keys for a study that no submission of this cluster drives."""
+    from vitsearch.messages import LiveState
+
+    state = LiveState(study=stored.study, progress=stored.progress, ended=stored.state)
+    return {
+        "id": None, "study": stored.study, "out": "", "address": cluster.address, "status": None,
+        "submitted_at": None, "ended_at": None, "message": "no submission of this cluster drives it",
+        "state": state.model_dump(mode="json"), "error": "",
     }  # fmt: skip
 
 

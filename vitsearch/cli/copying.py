@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from vitsearch.artifacts import workspace
+from vitsearch.cli.finding import FoundStudy
 from vitsearch.config import StorageSpec
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport, select_trial
@@ -17,11 +18,11 @@ from vitsearch.storage import TrialRecord
 WEIGHTS = "none, front, or what --select takes"
 
 
-def pack_study(out: Path, weights: str, file: Path) -> dict[str, str | int]:
+def pack_study(found: FoundStudy, weights: str, file: Path) -> dict[str, str | int]:
     """Write a study, and the weights that are asked for, as a tar file.
 
     Args:
-        out: The run's folder.
+        found: The study.
         weights: ``none``, ``front``, or a selection as ``vitsearch export`` takes it.
         file: Where to.
 
@@ -29,12 +30,12 @@ def pack_study(out: Path, weights: str, file: Path) -> dict[str, str | int]:
         The file's ``sha256`` and ``bytes``.
 
     Raises:
-        InputError: The folder holds no study, or the selection names no exportable trial.
+        InputError: The selection names no exportable trial, or its weights lie in a folder that is not known here.
         StudyError: Nothing was found yet that could be exported.
     """
-    from vitsearch.cli.session import JOB_FILE, job_yaml, open_study
+    from vitsearch.cli.session import JOB_FILE, job_yaml
 
-    store = open_study(out)
+    store = found.store
     chosen = [] if weights == "none" else _chosen(StudyReport.load(store), weights)
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         copy = Path(temporary)
@@ -44,7 +45,8 @@ def pack_study(out: Path, weights: str, file: Path) -> dict[str, str | int]:
             with tarfile.open(file, "w") as package:
                 for made in sorted(copy.iterdir()):
                     package.add(made, made.name)
-                _add_files(package, Places.of(store.study().job, out), chosen)
+                if chosen:
+                    _add_files(package, found.places, chosen)
         except OSError as error:
             file.unlink(missing_ok=True)
             raise StudyError(f"{file}: {error.strerror or error}; make room on the cluster's head") from error

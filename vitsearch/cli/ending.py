@@ -7,10 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.cli.finding import StudyName
 from vitsearch.config import ConstraintSpec, JobSpec
 from vitsearch.report import StudyReport
 from vitsearch.report.figures import known_figures, violations
 from vitsearch.report.tables import counts_words
+from vitsearch.search import is_scratch
 from vitsearch.storage import TrialRecord
 from vitsearch.tracking import study_url
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 def next_steps(out: Path, ended: Ended) -> str:
     """Why it ended, what it left behind, and commands to paste."""
     job, folder = ended.report.job, shlex.quote(str(out))
+    if is_scratch(out):
+        return _by_name(ended)
     elsewhere = study_url(job.tracking.uri, out, job) if job.tracking.enabled and job.tracking.uri else None
     lines = [
         f"\nended: {ended.reason}",
@@ -32,6 +36,23 @@ def next_steps(out: Path, ended: Ended) -> str:
         lines.append(f"export   vitsearch export {folder} --select knee --out {bundle}")
     if ended.report.front or ended.interrupted:
         lines.append(f"more     vitsearch resume {folder} --trials N   (N in all)")
+    return "\n".join(lines)
+
+
+def _by_name(ended: Ended) -> str:
+    """The same for a study that has no folder and is named in its database from now on."""
+    job = ended.report.job
+    words = StudyName(name=job.name, address=None, database=job.storage.url).words
+    lines = [
+        f"\nended: {ended.reason}",
+        f"front    vitsearch pareto {words}   (--png, --html and --csv make files)",
+    ]
+    if job.tracking.enabled and job.tracking.uri:
+        lines.append(f"browse   {study_url(job.tracking.uri, Path(), job)}")
+    if ended.report.front:
+        lines.append(f"export   vitsearch export {words} --select knee --out bundle")
+    if ended.report.front or ended.interrupted:
+        lines.append(f"more     vitsearch resume {words} --trials N   (N in all)")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""From a run's folder to a bundle."""
+"""From a study to a bundle."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 import torch
 
 from vitsearch.artifacts import workspace
-from vitsearch.cli.session import load_data, open_study
+from vitsearch.cli.finding import FoundStudy
+from vitsearch.cli.session import load_data
 from vitsearch.errors import InputError
 from vitsearch.export import INT8_KINDS, Bundle, Int8Kind, Int8Request, export_bundle, facts_of, require_int8
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport, select_trial
-from vitsearch.search import SAMPLE_FILE, Places
+from vitsearch.search import SAMPLE_FILE
 from vitsearch.storage import TrialRecord
 from vitsearch.train.tensors import TensorData
 
 
 def export_trial(
-    folder: Path, select: str, out: Path, *, overwrite: bool = False, int8: str | None = None
+    found: FoundStudy, select: str, out: Path, *, overwrite: bool = False, int8: str | None = None
 ) -> Bundle:
-    """Write the selected model of a run as a bundle.
+    """Write the selected model of a study as a bundle.
 
     A model that was retrained at full length is exported with those weights. A file of 8-bit integers needs the
     job's images, to choose ranges and to be scored.
@@ -31,10 +32,10 @@ def export_trial(
             integers: the model has other bits, or the images are gone or changed.
         StudyError: The run has found nothing yet.
     """
-    report = StudyReport.load(open_study(folder))
+    report = StudyReport.load(found.store)
     trial = select_trial(report, select)
     retrained = isinstance(trial.final, TrialResult)
-    places = Places.of(report.job, folder)
+    places = found.places
     weights = places.final(trial.number) if retrained else places.trial(trial.number)
     integers = None if int8 is None else _int8_request(int8, trial, report)
     with workspace(weights) as place, workspace(places.root, [SAMPLE_FILE]) as beside:

@@ -4,69 +4,90 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitsearch.cli.packing import FILES, JOB_NAME
+from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
+from vitsearch.cli.packing import DATABASE_NAME, FILES, JOB_NAME
 from vitsearch.errors import holds_password
 
 if TYPE_CHECKING:
     from vitsearch.cli.board import Board
+    from vitsearch.cli.finding import FoundStudy
     from vitsearch.config import JobSpec
 
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-DATABASE_VARIABLE = "VITSEARCH_DATABASE_URL"
 HANDED_OUT_FOR_S = 3600.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-Out = Annotated[Path, typer.Option("--out")]
+Out = Annotated[Path | None, typer.Option("--out")]
+Name = Annotated[str, typer.Option("--study")]
 
 
 @app.command()
-def run(out: Out) -> None:
+def run(out: Out = None) -> None:
     """Begin the study of the package's job."""
-    from vitsearch.cli.job_checks import check_written, checked_data
+    from vitsearch.cli.job_checks import check_lasting, check_written, checked_data
+    from vitsearch.cli.packing import copy_files, keep_files
     from vitsearch.cli.run import drive
-    from vitsearch.cli.session import new_study
+    from vitsearch.cli.session import new_study, study_folder
     from vitsearch.config import read_job
+    from vitsearch.search import Places
 
     written = with_site_defaults(read_job(Path(JOB_NAME)))
+    if out is None:
+        check_lasting(written, JOB_NAME)
     job = written.resolve_paths(Path.cwd())
     check_written(job, Path(JOB_NAME))
     data = checked_data(job)
-    store = new_study(written.resolve_paths(out), out)
-    if Path(FILES).is_dir():  # the package goes when the job ends, and a resume needs its files again
-        shutil.copytree(FILES, out / FILES)
-    drive(store, out, data, board=_board(job.name))
+    with study_folder(out, job) as folder:
+        # the package goes when the job ends, and a resume needs its files again
+        if out is None:
+            root = Places.of(written, folder).root
+            store = new_study(written.with_paths(keep_files(Path(FILES), root)), folder)
+            copy_files(Path(FILES), root)
+            _remember_database(job.name, written.storage.url or "")
+        else:
+            store = new_study(written.resolve_paths(folder), folder)
+            copy_files(Path(FILES), str(folder))
+        drive(store, folder, data, board=_board(job.name))
 
 
 @app.command()
 def resume(
-    out: Out,
+    out: Out = None,
+    study: Name = "",
     trials: Annotated[int | None, typer.Option("--trials")] = None,
     workers: Annotated[int | None, typer.Option("--workers")] = None,
 ) -> None:
     """Go on with a study of this cluster."""
-    from vitsearch.cli.run import drive_on
+    from vitsearch.cli.run import drive_named, drive_on
     from vitsearch.cli.session import open_study
 
-    drive_on(out, trials=trials, workers=workers, board=_board(open_study(out).study().name))
+    if out is not None:
+        drive_on(out, trials=trials, workers=workers, board=_board(open_study(out).study().name))
+        return
+    with _on_ray():
+        found = _named(study)
+    drive_named(found, trials=trials, workers=workers, board=_board(study))
 
 
 @app.command()
-def hand_out(out: Out, weights: Annotated[str, typer.Option("--weights")] = "none") -> None:
+def hand_out(
+    out: Out = None, study: Name = "", weights: Annotated[str, typer.Option("--weights")] = "none"
+) -> None:
     """Pack a copy of a study, and keep it where the Jobs API hands it out until the job is stopped."""
     import ray
 
     from vitsearch.cli.copying import pack_study
+    from vitsearch.cli.finding import in_folder
     from vitsearch.errors import StudyError
     from workers import StateFile, log_folder, this_submission
 
@@ -78,12 +99,32 @@ def hand_out(out: Out, weights: Annotated[str, typer.Option("--weights")] = "non
     signal.signal(signal.SIGTERM, _leave)  # Ray sets its own
     file = log_folder() / f"vitsearch-{submission}.tar"
     try:
-        facts = pack_study(out, weights, file)
+        facts = pack_study(_named(study) if out is None else in_folder(out), weights, file)
         StateFile(submission).write(json.dumps({**facts, "file": file.name}))
         time.sleep(HANDED_OUT_FOR_S)
     finally:
         with suppress(OSError):
             file.unlink()
+
+
+@app.command()
+def find(study: Name) -> None:
+    """Look a study up that no submission of this cluster is known to drive, and tell where it stands."""
+    from vitsearch.cli.remote import Stored
+    from vitsearch.errors import StudyError
+    from vitsearch.report import StudyReport
+    from vitsearch.report.progress import stored_progress
+    from workers import StateFile, this_submission
+
+    submission = this_submission()
+    if submission is None:
+        raise StudyError("only a submitted job looks for a study")
+    with _on_ray():
+        store = _named(study).store
+        record = store.study()
+        progress = None if record.data is None else stored_progress(StudyReport.load(store))
+        answer = Stored(study=record.name, state=record.state, progress=progress)
+        StateFile(submission).write(answer.model_dump_json())
 
 
 @app.command()
@@ -118,6 +159,57 @@ def with_site_defaults(job: JobSpec) -> JobSpec:
 def _site_address(variable: str) -> str | None:
     address = os.environ.get(variable) or None
     return f"${{{variable}}}" if address and holds_password(address) else address
+
+
+def _named(study: str) -> FoundStudy:
+    """A study by its name, in the first database that holds it: the client's, the submission's, this head's own.
+
+    Raises:
+        InputError: None of them does.
+        StudyError: One of them cannot be reached, and the others do not.
+    """
+    from vitsearch.cli.finding import in_database
+    from vitsearch.errors import InputError, StudyError, VitsearchError
+    from workers import remembered
+
+    sent = Path(DATABASE_NAME)
+    urls = [
+        sent.read_text(encoding="utf-8") if sent.is_file() else None,
+        remembered(study),
+        os.environ.get(DATABASE_VARIABLE),
+    ]
+    problems: list[VitsearchError] = []
+    for url in dict.fromkeys(url for url in urls if url):
+        try:
+            return in_database(url, study)
+        except VitsearchError as error:
+            problems.append(error)
+    for problem in problems:
+        if isinstance(problem, StudyError):  # it may well hold the study
+            raise problem
+    raise InputError(
+        "is in no database that this cluster knows" + "".join(f" ({problem})" for problem in problems),
+        field="--study", value=study,
+        remedy=f"give --database URL, or set {DATABASE_VARIABLE} here or on the head",
+    )  # fmt: skip
+
+
+def _remember_database(study: str, url: str) -> None:
+    from workers import remember
+
+    with suppress(OSError), _on_ray():
+        remember(study, url)
+
+
+@contextmanager
+def _on_ray() -> Iterator[None]:
+    import ray
+
+    ray.init(logging_level="ERROR", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _board(study: str) -> Board | None:

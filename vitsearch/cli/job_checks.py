@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
+
 if TYPE_CHECKING:
     from vitsearch.config import JobSpec, TargetSpec, TrainSpec
     from vitsearch.space import SearchSpace
@@ -155,6 +157,41 @@ def fields_with_password(job: JobSpec) -> list[str]:
 
     addresses = {"storage.url": job.storage.url, "tracking.uri": job.tracking.uri}
     return [field for field, address in addresses.items() if address is not None and holds_password(address)]
+
+
+def check_lasting(job: JobSpec, where: str, *, on_cluster: bool = False) -> None:
+    """Refuse a job that would leave something behind in a run's folder, where there is to be none.
+
+    Args:
+        job: The job.
+        where: Its file, for messages.
+        on_cluster: Whether its cluster may still fill in a database and a tracking server.
+
+    Raises:
+        InputError: It names all that is missing.
+    """
+    from vitsearch.errors import InputError
+
+    wanted = [
+        ("storage.artifacts", job.storage.artifacts is None, "weights and checkpoints",
+         "write an absolute folder or s3://BUCKET/FOLDER"),
+        ("storage.optuna_mirror", job.storage.optuna_mirror, "Optuna's copy", "write false"),
+    ]  # fmt: skip
+    if not on_cluster:
+        wanted += [
+            ("storage.url", job.storage.url is None, "the study's records",
+             f"write the address of a database, or set {DATABASE_VARIABLE} where it runs"),
+            ("tracking.uri", job.tracking.enabled and job.tracking.uri is None, "MLflow's records",
+             f"write the address of a server, set {TRACKING_VARIABLE} where it runs, or write enabled: false"),
+        ]  # fmt: skip
+    errors = [
+        InputError(f"keeps {what} in the run's folder, and without --out there is none", where=where, field=field,
+                   remedy=f"{remedy}, or give --out")
+        for field, broken, what, remedy in wanted if broken
+    ]  # fmt: skip
+    if errors:
+        errors[0].more = errors[1:]
+        raise errors[0]
 
 
 def check_storage(job: JobSpec, where: Path, *, here: bool = True) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import typer
 
 from vitsearch import __version__
-from vitsearch.cli import cluster, cost, explore, results, run, serve, site, targets
+from vitsearch.cli import cluster, cost, explore, results, run, serve, show, site, targets
 from vitsearch.errors import VitsearchError, hide_passwords
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, results, cluster, site, targets, cost, explore, serve):
+for module in (run, results, show, cluster, site, targets, cost, explore, serve):
     module.register(app)
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from vitsearch.errors import InputError
 
 RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run (its --out).", show_default=False)]
 Folder = Annotated[
@@ -22,7 +18,23 @@ Address = Annotated[
 ]
 Study = Annotated[
     str | None,
-    typer.Option("--study", help="A study of the cluster at --address, instead of DIR.", show_default=False),
+    typer.Option("--study", help="A study by its name, instead of DIR.", show_default=False),
+]
+StudyAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Dashboard of the Ray cluster that knows --study; by default RAY_API_SERVER_ADDRESS.",
+        show_default=False,
+    ),
+]
+StudyDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="Database that holds --study (a job's storage.url); by default VITSEARCH_DATABASE_URL.",
+        show_default=False,
+    ),
 ]
 Trials = Annotated[int | None, typer.Option("--trials", help="Candidates to train in all.", show_default=False)]
 Workers = Annotated[int | None, typer.Option("--workers", help="Trainer processes.", show_default=False)]
@@ -30,32 +42,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.
 
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-
-
-@contextmanager
-def run_folder(folder: Path | None, study: str | None, address: str, weights: str = "none") -> Iterator[Path]:
-    """The folder of a run: the one named, or a copy of a study of a cluster that is gone afterwards.
-
-    Args:
-        folder: ``DIR`` as given.
-        study: ``--study`` as given.
-        address: ``--address``.
-        weights: Which weights the copy must hold, as ``pack_study`` takes it.
-
-    Raises:
-        InputError: Neither or both are given, or the cluster knows no such study.
-        StudyError: The cluster does not answer.
-    """
-    from vitsearch.cli.remote import copied_study
-
-    if (folder is None) == (study is None):
-        raise InputError("needs a run: its folder, or --study NAME with --address of its cluster, not both",
-                         remedy="give one of them")  # fmt: skip
-    if folder is not None:
-        yield folder
-    elif study is not None:
-        with copied_study(address, study, weights) as copy:
-            yield copy
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+DATABASE_VARIABLE = "VITSEARCH_DATABASE_URL"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def print_json(value: Any) -> None:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from vitsearch.config import JobSpec
+from vitsearch.artifacts import is_folder, join, workspace
+from vitsearch.config import JobSpec, Place
 from vitsearch.config.paths import from_folder, is_there, stays
 from vitsearch.errors import InputError
 
 JOB_NAME = "job.yaml"
 FILES = "files"
+DATABASE_NAME = "database.txt"
 REQUIREMENTS = "requirements.json"
 MAX_MB = 400  # Ray's head takes no more than 500 in one piece
 MTIME = (2020, 1, 1, 0, 0, 0)  # the same content is the same package, which the cluster then has already
 
 
-def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None = None, where: str = "") -> None:
+def write_package(
+    to: Path,
+    job: JobSpec | None = None,
+    *,
+    folder: Path | None = None,
+    where: str = "",
+    database: str | None = None,
+) -> None:
     """Write a zip file from which a cluster's head runs this vitsearch.
 
     Args:
@@ -28,6 +38,7 @@ def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None =
         job: The job with paths as written; None for a package without one.
         folder: Where its relative paths begin.
         where: The job's file, for messages.
+        database: Address of the database that holds a study; in a file, since command lines are seen by all.
 
     Raises:
         InputError: A file that the job names is missing, or they are too large together.
@@ -46,6 +57,8 @@ def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None =
         for source, name in _code():
             _add(package, source, name)
         package.writestr(_entry(REQUIREMENTS), json.dumps(metadata.requires("vitsearch") or []))
+        if database is not None:
+            package.writestr(_entry(DATABASE_NAME), database)
         if job is not None:
             package.writestr(_entry(JOB_NAME), job_yaml(job.with_paths(travel)))
             _check_size(brought, where)
@@ -54,6 +67,55 @@ def write_package(to: Path, job: JobSpec | None = None, *, folder: Path | None =
                     _add(
                         package, file, name if file == source else f"{name}/{file.relative_to(source).as_posix()}"
                     )
+
+
+def keep_files(files: Path, root: str) -> Callable[[Path], Place]:
+    """Where files that travelled are to stay beside a study's weights, for trainers and for a later driver.
+
+    Args:
+        files: The package's folder of them, relative as the job names it.
+        root: Where the study keeps what its trials make.
+
+    Returns:
+        What a path of the job becomes.
+    """
+    kept = join(root, files.name)
+
+    def stays(path: Path) -> Place:
+        if path.is_absolute():
+            return path
+        name = _kept_name(path, root)
+        return Path(kept, name) if is_folder(root) else join(kept, name)
+
+    return stays
+
+
+def copy_files(files: Path, root: str) -> None:
+    """Copy them there.
+
+    Raises:
+        OSError: The store refuses.
+    """
+    if not files.is_dir():
+        return
+    kept = join(root, files.name)
+    if is_folder(root):
+        shutil.copytree(files, kept)
+        return
+    with workspace(kept, fetch=()) as place, tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        for source in sorted(files.iterdir()):
+            name = _kept_name(source, root)
+            if source.is_dir():  # one object instead of one for each image
+                made = shutil.make_archive(str(Path(temporary) / source.name), "zip", source)
+                shutil.move(made, place.folder / name)
+            else:
+                shutil.copyfile(source, place.folder / name)
+            place.publish(name)
+            (place.folder / name).unlink()
+
+
+def _kept_name(path: Path, root: str) -> str:
+    return f"{path.name}.zip" if path.is_dir() and not is_folder(root) else path.name
 
 
 def _code() -> Iterator[tuple[Path, str]]:

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 from vitsearch import __version__
 from vitsearch.cli.copying import require_alone, unpack_study
 from vitsearch.cli.packing import write_package
+from vitsearch.config import Spec
 from vitsearch.errors import InputError, StudyError, VitsearchError
-from vitsearch.messages import LiveState, TargetFacts
+from vitsearch.messages import LiveState, Progress, TargetFacts
+from vitsearch.storage import StudyState
 
 if TYPE_CHECKING:
+    from vitsearch.cli.finding import StudyName
     from vitsearch.config import JobSpec
     from workers import Cluster, Submitted
 
@@ -51,32 +54,34 @@ def connect(address: str) -> Cluster:
     return Cluster(address, supported=re.sub(r"^ray(\[[^]]*\])?", "", ours[0]) if ours else "")
 
 
-def begin(cluster: Cluster, job: JobSpec, out: str, *, folder: Path, where: str) -> Submitted:
+def begin(cluster: Cluster, job: JobSpec, out: str | None, *, folder: Path, where: str) -> Submitted:
     """Submit a new study.
 
     Args:
         cluster: Where to.
         job: The job with paths as written.
-        out: The study's folder on the cluster.
+        out: The study's folder on the cluster; None where it needs none.
         folder: Where the job's relative paths begin.
         where: The job's file, for messages.
     """
+    out = out or ""
     _refuse_if_running(cluster, job.name, out)
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         package = Path(temporary) / "package.zip"
         write_package(package, job, folder=folder, where=where)
-        return _submit(cluster, job.name, out, f"run --out {shlex.quote(out)}", package)
+        return _submit(cluster, job.name, out, f"run{_folder(out)}", package)
 
 
-def go_on(cluster: Cluster, study: str, out: str, *, trials: int | None, workers: int | None) -> Submitted:
+def go_on(cluster: Cluster, place: Place, *, trials: int | None, workers: int | None) -> Submitted:
     """Submit the rest of a study, or a larger budget for it."""
+    study, out = place.study, place.out
     _refuse_if_running(cluster, study, out)
     given = {"--trials": trials, "--workers": workers}
     options = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         package = Path(temporary) / "package.zip"
-        write_package(package)
-        return _submit(cluster, study, out, f"resume --out {shlex.quote(out)}{options}", package)
+        write_package(package, database=place.database)
+        return _submit(cluster, study, out, f"resume{place.words}{options}", package)
 
 
 def _submit(cluster: Cluster, study: str, out: str, command: str, package: Path) -> Submitted:
@@ -158,13 +163,12 @@ def last_error(log: str) -> str:
 
 @contextmanager
 def copied_study(
-    address: str, study: str, weights: str = "none", on_step: Callable[[str], None] = lambda _: None
+    named: StudyName, weights: str = "none", on_step: Callable[[str], None] = lambda _: None
 ) -> Iterator[Path]:
     """A copy of a study of a cluster, in a folder that is gone afterwards.
 
     Args:
-        address: Of the cluster.
-        study: Its name, one of its submissions, or its folder on the cluster.
+        named: Its cluster, and its name, one of its submissions, or its folder there.
         weights: As ``pack_study`` takes it.
         on_step: Told what happens.
 
@@ -175,20 +179,20 @@ def copied_study(
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         folder = Path(temporary) / "study"
         folder.mkdir()
-        copy_study_here(connect(address), study, weights, folder, on_step)
+        copy_study_here(connect(named.address or ""), named, weights, folder, on_step)
         yield folder
 
 
 def copy_study_here(
-    cluster: Cluster, study: str, weights: str, folder: Path, on_step: Callable[[str], None]
+    cluster: Cluster, named: StudyName, weights: str, folder: Path, on_step: Callable[[str], None]
 ) -> None:
     """Copy a study of a cluster into a folder; see ``copied_study``."""
-    _, out = place_of(cluster, study)
-    command = f"hand-out --out {shlex.quote(out)} --weights {shlex.quote(weights)}"
+    place = place_of(cluster, named)
+    command = f"hand-out{place.words} --weights {shlex.quote(weights)}"
     on_step("asking the cluster for a copy of the study")
     with (
         tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary,
-        _helper(cluster, "copy", command) as helper,
+        _helper(cluster, "copy", command, place.database) as helper,
     ):
         with _understood(cluster):
             file, sha256 = str(helper.answer["file"]), str(helper.answer["sha256"])
@@ -231,14 +235,14 @@ class _Helper:
 
 
 @contextmanager
-def _helper(cluster: Cluster, kind: str, command: str) -> Iterator[_Helper]:
+def _helper(cluster: Cluster, kind: str, command: str, database: str | None = None) -> Iterator[_Helper]:
     """Run one of the head's commands; its job is gone from the cluster's list afterwards."""
     from workers import state_file
 
     submission = f"{kind}-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         package = Path(temporary) / "package.zip"
-        write_package(package)
+        write_package(package, database=database)
         cluster.submit(
             submission=submission, command=f"exec {MODULE} {command}", package=package, metadata={"helper": kind}
         )
@@ -249,24 +253,86 @@ def _helper(cluster: Cluster, kind: str, command: str) -> Iterator[_Helper]:
         _dismiss(cluster, cluster.info(submission))
 
 
-def place_of(cluster: Cluster, study: str) -> tuple[str, str]:
+class Stored(Spec):
+    """What the database of a cluster's study says of it.
+
+    Attributes:
+        study: Its name.
+        state: ``created``, ``running``, ``interrupted`` or ``finished``.
+        progress: Where it stands; None before it has read its data.
+    """
+
+    study: str
+    state: StudyState
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a cluster finds a study.
+
+    Attributes:
+        study: Its name.
+        out: Its folder there; empty where it has none.
+        database: Address of a database to look into first; None for those that the cluster knows itself.
+    """
+
+    study: str
+    out: str
+    database: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Options of the head's commands."""
+        return _folder(self.out) or f" --study {shlex.quote(self.study)}"
+
+
+def _folder(out: str) -> str:
+    return f" --out {shlex.quote(out)}" if out else ""
+
+
+def place_of(cluster: Cluster, named: StudyName) -> Place:
     """Name and folder of a study on the cluster.
 
     Args:
         cluster: Where it is.
-        study: Its name, one of its submissions, or its folder, which a cluster that was restarted needs.
+        named: Its name, one of its submissions, or its folder. A cluster that was restarted has forgotten names,
+            but may find a study in its database.
 
     Raises:
         InputError: The cluster knows no such study.
     """
+    found = None if named.name.startswith("/") else job_or_stored(cluster, named)
+    if found is None:
+        known = [job.study for job in cluster.jobs() if named.name == job.out]
+        return Place(study=known[0] if known else Path(named.name).name, out=named.name)
+    if isinstance(found, Stored):
+        return Place(study=found.study, out="", database=named.database)
+    return Place(study=found.study, out=found.out, database=None if found.out else named.database)
+
+
+def job_or_stored(cluster: Cluster, named: StudyName) -> Submitted | Stored:
+    """A submission; where the cluster knows none of that name, what a database says of the study.
+
+    Raises:
+        InputError: Neither is known.
+    """
     try:
-        job = cluster.job(study)
+        return cluster.job(named.name)
     except InputError as error:
-        if study.startswith("/"):
-            return Path(study).name, study
-        error.remedy += "; a cluster that was restarted forgets names, and takes --study /FOLDER"
-        raise
-    return job.study, job.out
+        if "/" in named.name:
+            raise
+        unknown = error
+    command = f"find --study {shlex.quote(named.name)}"
+    try:
+        with _helper(cluster, "find", command, named.database) as helper:
+            return Stored.model_validate(helper.answer)
+    except InputError as error:
+        unknown.remedy += (
+            "; a cluster that was restarted forgets names, and takes --study /FOLDER, or --database URL where a "
+            "study has no folder"
+        )
+        raise unknown from error
 
 
 def _wait_for_answer(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:

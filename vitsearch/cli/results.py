@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitsearch.cli.options import DEFAULT_ADDRESS, Address, Folder, JsonFlag, Study, print_json, run_folder
+from vitsearch.cli.options import Folder, JsonFlag, Study, StudyAddress, StudyDatabase, print_json
+from vitsearch.cli.show import member_json
 
 if TYPE_CHECKING:
     from vitsearch.report import StudyReport
-    from vitsearch.storage import TrialRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -28,16 +28,18 @@ def pareto(
     folder: Folder = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the front as a picture.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the front as an interactive page.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write every trial as a table.")] = None,
     landmarks: Annotated[
         bool, typer.Option("--landmarks", help="Show published ImageNet models beside it.")
     ] = False,
     study: Study = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: StudyAddress = None,
+    database: StudyDatabase = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Show the Pareto front with its hypervolume and knee; also while the search runs."""
+    from vitsearch.cli.finding import found_study
     from vitsearch.cli.front_table import print_front
-    from vitsearch.cli.session import open_study
     from vitsearch.errors import InputError
     from vitsearch.report import StudyReport
 
@@ -45,8 +47,8 @@ def pareto(
         raise InputError(
             "needs a picture to show them in", field="--landmarks", remedy="add --png FILE or --html FILE"
         )
-    with run_folder(folder, study, address) as run:
-        report = StudyReport.load(open_study(run))
+    with found_study(folder, study, address, database) as found:
+        report = StudyReport.load(found.store)
     if png is not None or html is not None:
         from vitsearch.report.plots import front_html, save_front_png
 
@@ -56,9 +58,14 @@ def pareto(
         if html is not None:
             with _writing("--html", html):
                 html.write_text(front_html(report, landmarks=landmarks), encoding="utf-8")
+    if csv is not None:
+        from vitsearch.report.tables import trials_csv
+
+        with _writing("--csv", csv):
+            csv.write_text(trials_csv(report), encoding="utf-8")
     if json_output:
         print_json(front_json(report))
-    elif png is None and html is None:
+    elif png is None and html is None and csv is None:
         print_front(report)
 
 
@@ -78,17 +85,19 @@ def export(
         ),
     ] = None,
     study: Study = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: StudyAddress = None,
+    database: StudyDatabase = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Write a front member as a bundle: weights, ONNX (checked), preprocessing, metrics, model card."""
     from vitsearch.cli.exporting import export_trial
+    from vitsearch.cli.finding import found_study
     from vitsearch.export.folder import require_free
 
     if study is not None:
         require_free(out, overwrite=overwrite)  # before a copy is made
-    with run_folder(folder, study, address, weights=select) as run:
-        bundle = export_trial(run, select, out, overwrite=overwrite, int8=int8)
+    with found_study(folder, study, address, database, weights=select) as found:
+        bundle = export_trial(found, select, out, overwrite=overwrite, int8=int8)
     if json_output:
         print_json({"bundle": str(bundle.folder), "trial": bundle.metrics.trial,
                     "metrics": bundle.metrics.model_dump(mode="json")})  # fmt: skip
@@ -145,24 +154,10 @@ def front_json(report: StudyReport) -> dict[str, Any]:
     return {
         "study": report.study.name,
         "objectives": list(report.job.objectives),
-        "front": [_member(trial) for trial in report.front],
+        "front": [member_json(trial) for trial in report.front],
         "knee": report.knee.number if report.knee else None,
         "hypervolume": report.hypervolume,
         "reference": dict(zip(report.job.objectives, report.reference, strict=True)),
         "trials": counts,
         "skipped_images": list(report.data.skipped),
-    }
-
-
-def _member(trial: TrialRecord) -> dict[str, Any]:
-    test = getattr(trial.final, "accuracy", None)
-    return {
-        "trial": trial.number,
-        "accuracy": trial.figures.get("accuracy"),
-        "eer_pct": trial.figures.get("eer_pct"),
-        "test_accuracy": test,
-        **{k: v for k, v in trial.figures.items() if k not in {"accuracy", "eer_pct"}},
-        "candidate": trial.candidate.model_dump(mode="json"),
-        "candidate_hash": trial.candidate.hash,
-        "profiles": {name: profile.model_dump(mode="json") for name, profile in trial.profiles.items()},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitsearch.cli.options import DEFAULT_ADDRESS, JsonFlag, Study, Trials, Workers, print_json
+from vitsearch.cli.options import (
+    ADDRESS_VARIABLE,
+    JsonFlag,
+    Study,
+    StudyAddress,
+    StudyDatabase,
+    Trials,
+    Workers,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from vitsearch.cli.board import Board
+    from vitsearch.cli.finding import FoundStudy
     from vitsearch.config import JobSpec
     from vitsearch.storage import StudyStore
     from vitsearch.train.data import ImageData
@@ -37,8 +47,13 @@ def run(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="New folder for everything the run makes.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            help="New folder for everything the run makes; not needed with storage.url and storage.artifacts.",
+            show_default=False,
+        ),
+    ] = None,
     trials: Trials = None,
     workers: Workers = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Study seed.", show_default=False)] = None,
@@ -49,17 +64,21 @@ def run(
     Ctrl-C once stops cleanly and reports what was found; `vitsearch resume` goes on later.
     """
     from vitsearch.cli.folder_job import job_of_folder
-    from vitsearch.cli.job_checks import check_written, checked_data
-    from vitsearch.cli.session import new_study
+    from vitsearch.cli.head import with_site_defaults
+    from vitsearch.cli.job_checks import check_lasting, check_written, checked_data
+    from vitsearch.cli.session import new_study, study_folder
     from vitsearch.config import load_job
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
+    if out is None:
+        job = with_site_defaults(job)
+        check_lasting(job, str(job_or_folder))
     check_written(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
     _check_workers(job, workers)
     data = checked_data(job)
-    out = out.resolve()  # workers may run in another folder
-    drive(new_study(job, out), out, data, json_output=json_output)
+    with study_folder(None if out is None else out.resolve(), job) as folder:  # workers may run in another one
+        drive(new_study(job, folder), folder, data, json_output=json_output)
 
 
 def resume(
@@ -70,10 +89,8 @@ def resume(
     trials: Trials = None,
     workers: Workers = None,
     study: Study = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the Ray cluster."),
-    ] = None,
+    address: StudyAddress = None,
+    database: StudyDatabase = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, or give it a larger budget.
@@ -82,15 +99,21 @@ def resume(
     changes need a new study.
     """
     from vitsearch.cli.cluster import resume_submitted
+    from vitsearch.cli.finding import StudyName, in_database
     from vitsearch.errors import InputError
 
     if (place is None) == (study is None):
         raise InputError("needs a run: its folder, a submission's ID with --address, or --study NAME, not several",
                          remedy="give one of them")  # fmt: skip
-    if place is not None and (address is None or Path(place).is_dir()):
+    if place is not None and (not (address or os.environ.get(ADDRESS_VARIABLE)) or Path(place).is_dir()):
         drive_on(Path(place), trials=trials, workers=workers, json_output=json_output)
+        return
+    named = StudyName.of(study or place or "", address, database)
+    if named.address is None:
+        found = in_database(named.database or "", named.name, named.words)
+        drive_named(found, trials=trials, workers=workers, json_output=json_output)
     else:
-        resume_submitted(study or place or "", address or DEFAULT_ADDRESS, trials=trials, workers=workers)
+        resume_submitted(named, trials=trials, workers=workers)
 
 
 def drive_on(
@@ -112,7 +135,7 @@ def drive_on(
     """
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
-    from vitsearch.cli.session import JOB_FILE, load_data, open_study, write_job
+    from vitsearch.cli.session import JOB_FILE, open_study, write_job
 
     folder = folder.resolve()
     store = open_study(folder)
@@ -120,6 +143,51 @@ def drive_on(
     written, notes = resumed_job(stored, folder / JOB_FILE)
     check_tracking(written, folder / JOB_FILE)
     job = written.with_overrides(trials=trials, workers=workers)
+    data = _take_over(store, stored, job, notes, trials=trials, workers=workers)
+    if job != written:
+        write_job(as_written(job, folder / JOB_FILE), folder)
+    drive(store, folder, data, json_output=json_output, board=board)
+
+
+def drive_named(
+    found: FoundStudy,
+    *,
+    trials: int | None = None,
+    workers: int | None = None,
+    json_output: bool = False,
+    board: Board | None = None,
+) -> None:
+    """Go on with a study that has no folder, from what its database and its store of weights hold.
+
+    Args:
+        found: The study.
+        trials: A larger budget.
+        workers: Other trainers.
+        json_output: Print the front as JSON.
+        board: Shows the search elsewhere too.
+
+    Raises:
+        InputError: It has a folder, and that must be given.
+    """
+    from vitsearch.cli.job_checks import check_lasting
+    from vitsearch.cli.session import study_folder, write_job
+
+    store = found.store
+    stored = store.study().job
+    check_lasting(stored, f"study {stored.name}")
+    job = stored.with_overrides(trials=trials, workers=workers)
+    data = _take_over(store, stored, job, [], trials=trials, workers=workers)
+    with study_folder(None, job) as folder:
+        write_job(job, folder)
+        drive(store, folder, data, json_output=json_output, board=board)
+
+
+def _take_over(
+    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], *, trials: int | None, workers: int | None
+) -> ImageData:
+    """Let a study go on with a job that has changed; returns its images."""
+    from vitsearch.cli.session import load_data
+
     _check_workers(job, workers)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
     if trials is not None and trials <= begun:
@@ -130,9 +198,7 @@ def drive_on(
     if job != stored:
         store.acquire()
         store.set_job(job)
-    if job != written:
-        write_job(as_written(job, folder / JOB_FILE), folder)
-    drive(store, folder, data, json_output=json_output, board=board)
+    return data
 
 
 def validate(
@@ -204,6 +270,7 @@ def drive(
     from vitsearch.cli.results import front_json
     from vitsearch.cli.session import failures_explained, search
     from vitsearch.cli.stopping import Stopping
+    from vitsearch.search import resume_command
 
     if data.skipped:
         typer.echo(skipped_note(data.skipped), err=True)
@@ -213,7 +280,7 @@ def drive(
             shown = display if board is None else board.beside(display)
             ended = search(store, out, data, shown, stopping)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: vitsearch resume {shlex.quote(str(out))}", err=True)
+        typer.echo(f"interrupted; go on with: {resume_command(out)}", err=True)
         sys.exit(stopping.exit_code)
     for problem in ended.problems:
         typer.echo(f"note: {problem}", err=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from vitsearch.cli.head import DATABASE_VARIABLE, TRACKING_VARIABLE
+from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
 from vitsearch.cli.ports import any_port, is_free
 from vitsearch.errors import MissingExtraError, StudyError, hide_passwords
 from vitsearch.tracking import SERVER_SETTINGS, server_command

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +69,18 @@ class Ended:
     reason: str
     interrupted: bool
     problems: list[str]
+
+
+@contextmanager
+def study_folder(out: Path | None, job: JobSpec) -> Iterator[Path]:
+    """The run's folder, or one that is gone afterwards, for a study that needs none."""
+    from vitsearch.search import scratch_prefix
+
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix(job.name), ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
 
 
 def new_study(job: JobSpec, out: Path) -> StudyStore:
@@ -163,7 +177,9 @@ def load_data(job: JobSpec) -> ImageData:
     size = resolve_preset(job.space).fixed.get("architecture.image_size")
     if not isinstance(size, int):
         raise InputError("is required", field="space.fixed.architecture.image_size", remedy="add it")
-    return load_dataset(job.dataset, image_size=size, seed=job.seed)
+    return load_dataset(
+        job.dataset, image_size=size, seed=job.seed, on_step=lambda text: print(f"… {text}", file=sys.stderr)
+    )
 
 
 def search(store: StudyStore, out: Path, data: ImageData, display: Display, stopping: Stopping) -> Ended:
@@ -182,7 +198,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     """
     from vitsearch.cli.target_checks import check_targets
     from vitsearch.cli.teaching import teach
-    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed
+    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed, is_scratch
     from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
 
     store.on_wait = display.on_step
@@ -195,7 +211,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
             f"restore them, or start a new study"
         )
     store.set_data(summary)
-    save_sample(data, Places.of(job, out))
+    places = Places.of(job, out)
+    save_sample(data, places)
     space = space_of(job, summary)
     workers = job.search.max_workers or default_workers()
     tracker = None
@@ -224,7 +241,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
                 store.set_job(job)
             answers_seed, asking = data_seed(job, space), asking_recipe(job, space)
             if answers_seed is not None and asking is not None:
-                teach(asking, answers_seed, summary.fingerprint, out, executor, display.on_step)
+                teach(asking, answers_seed, summary.fingerprint, places.root, executor, display.on_step)
             driver = Driver(Study(store, job, space, summary), executor, out, on_change=display.on_change)
             finisher = Finisher(driver.study, executor, out, on_step=display.on_step)
 
@@ -242,7 +259,8 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     interrupted = finisher.stop_requested
     store.release("interrupted" if interrupted else "finished")
     report = StudyReport.load(store)
-    write_reports(report, out)
+    if not is_scratch(out):
+        write_reports(report, out)
     if tracker is not None:
         display.on_step("delivering to MLflow")
         if not tracker.close(DELIVERY_TIMEOUT_S):
@@ -260,7 +278,9 @@ def failures_explained(out: Path) -> Iterator[None]:
     """
     from ray.exceptions import RayError
 
-    again = f"mend that, then: vitsearch resume {shlex.quote(str(out))}"
+    from vitsearch.search import resume_command
+
+    again = f"mend that, then: {resume_command(out)}"
     try:
         yield
     except DatabaseError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vitsearch.artifacts import join, workspace
 from vitsearch.config import NetworkSpec, TrainSpec
 from vitsearch.config.paths import is_there
 
@@ -111,15 +112,19 @@ def check_named(space: SearchSpace, train: TrainSpec, where: Path) -> None:
 
 
 def _require_there(network: NetworkSpec, field: str) -> None:
+    from vitsearch.artifacts import check_address
     from vitsearch.errors import InputError
 
-    if network.bundle is not None:
+    for part, place in (("bundle", network.bundle), ("checkpoint", network.checkpoint)):
+        if isinstance(place, str):
+            check_address(place, field=f"{field}.{part}")
+    if isinstance(network.bundle, Path):
         from vitsearch.compress.saved import CANDIDATE_FILE
 
         if not is_there(network.bundle / CANDIDATE_FILE, as_file=True):
             raise InputError("must be the folder of a bundle", field=f"{field}.bundle", value=str(network.bundle),
                              remedy="name a folder that vitsearch export wrote")  # fmt: skip
-    if network.checkpoint is not None and not is_there(network.checkpoint, as_file=True):
+    if isinstance(network.checkpoint, Path) and not is_there(network.checkpoint, as_file=True):
         raise InputError("the file does not exist", field=f"{field}.checkpoint", value=str(network.checkpoint))
     if network.timm is not None:
         from vitsearch.models.pretrained import require_known
@@ -158,15 +163,15 @@ def check_networks(space: SearchSpace, train: TrainSpec, data: ImageData) -> Non
 
 
 def teach(
-    train: TrainSpec, seed: int, fingerprint: str, out: Path, executor: RayExecutor, on_step: Callable[[str], None]
+    train: TrainSpec, seed: int, fingerprint: str, root: str, executor: RayExecutor, on_step: Callable[[str], None]
 ) -> None:
-    """Give all trainers the teachers' answers, from the run's folder if they are there already.
+    """Give all trainers the teachers' answers, from beside the study if they are there already.
 
     Args:
         train: The recipe.
         seed: Seed of order and augmentation.
         fingerprint: Of the data.
-        out: The run's folder.
+        root: Where the study keeps what its trials make.
         executor: Whose trainers ask and learn.
         on_step: Told how far it is.
     """
@@ -175,13 +180,15 @@ def teach(
         alone = train.model_copy(update={"distill": train.distill.of_teacher(teacher)})
         recipe = alone.model_dump_json(include=DECISIVE)
         key = hashlib.sha256(f"{recipe}:{seed}:{fingerprint}".encode()).hexdigest()[:16]
-        file = out / "artifacts" / "teacher" / f"{key}.npz"
-        found = _read(file)
-        if found is None:
-            on_step(f"asking {name} about {train.epochs} epochs of images, once for all trials")
-            told = partial(_tell, on_step, name, train.epochs)
-            found = executor.ask_teacher(alone, seed, told)
-            _write(file, found)
+        with workspace(join(root, "teacher"), [f"{key}.npz"]) as place:
+            file = place.folder / f"{key}.npz"
+            found = _read(file)
+            if found is None:
+                on_step(f"asking {name} about {train.epochs} epochs of images, once for all trials")
+                told = partial(_tell, on_step, name, train.epochs)
+                found = executor.ask_teacher(alone, seed, told)
+                _write(file, found)
+                place.publish(file.name)
         answers.append(found)
     executor.share_answers(answers)
 

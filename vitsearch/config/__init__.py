@@ -1,6 +1,6 @@
 """The job and its parts: read once at the edge, typed from there on."""
 
-from vitsearch.config.base import Spec
+from vitsearch.config.base import Address, Place, Spec
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.distill import DistillSpec
 from vitsearch.config.job import (
@@ -44,6 +44,7 @@ __all__ = [
     "RECIPES",
     "RUNTIMES",
     "SAMPLERS",
+    "Address",
     "ConstraintSpec",
     "DatasetKind",
     "DatasetSpec",
@@ -57,6 +58,7 @@ __all__ = [
     "Metric",
     "MetricName",
     "NetworkSpec",
+    "Place",
     "ReferenceSpec",
     "RuntimeKind",
     "SamplerKind",

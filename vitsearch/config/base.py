@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")]
+"""What fsspec reaches: ``s3://BUCKET/FILE``, ``https://HOST/FILE``."""
+Place = Address | Path
+"""A path of this machine, or an address; paths may be relative to the job's file."""
 
 
 class Spec(BaseModel):

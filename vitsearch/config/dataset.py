@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vitsearch.config.base import Spec
+from vitsearch.config.base import Place, Spec
 from vitsearch.config.tables import DATASETS, DatasetName
 
 
@@ -20,7 +19,7 @@ class DatasetSpec(Spec):
     Attributes:
         kind: Name in ``DATASETS``.
         path: Folder or file (``imagefolder``, ``npz``, the torchvision sets), or a data set folder for
-            ``huggingface``.
+            ``huggingface``. It may be an address, also of an archive, which is fetched once.
         name: Hub name of a ``huggingface`` data set.
         download: Whether torchvision may download into ``path``.
         in_chans: 1 or 3; by default what the images have.
@@ -33,7 +32,7 @@ class DatasetSpec(Spec):
     """
 
     kind: DatasetName
-    path: Path | None = None
+    path: Place | None = None
     name: str | None = None
     download: bool = False
     in_chans: Literal[1, 3] | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from vitsearch.config.base import Spec
+from vitsearch.config.base import Place, Spec
 from vitsearch.config.checking import parse
 from vitsearch.config.dataset import DatasetSpec
 from vitsearch.config.metrics import METRICS, MetricName
@@ -399,10 +399,10 @@ class JobSpec(Spec):
         """The same job with relative paths of data and networks made absolute against ``folder``."""
         return self.with_paths(lambda path: from_folder(path, folder))
 
-    def with_paths(self, change: Callable[[Path], Path]) -> JobSpec:
-        """The same job with each path of data and networks changed."""
+    def with_paths(self, change: Callable[[Path], Place]) -> JobSpec:
+        """The same job with each path of data and networks changed; addresses stay."""
         dataset, train, start = self.dataset, self.train, self.train.pretrained
-        if dataset.path is not None:
+        if isinstance(dataset.path, Path):
             dataset = dataset.model_copy(update={"path": change(dataset.path)})
         distill = train.distill.with_networks(lambda network: network.with_paths(change))
         train = train.model_copy(update={"distill": distill})

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from vitsearch.config.base import Spec
+from vitsearch.config.base import Place, Spec
 
 
 class NetworkSpec(Spec):
@@ -16,13 +16,13 @@ class NetworkSpec(Spec):
 
     Attributes:
         timm: Name known to ``timm.create_model``; without a checkpoint its published weights are downloaded.
-        checkpoint: State dict of that network, ``.safetensors`` or ``.pth``.
-        bundle: Folder that ``vitsearch export`` wrote.
+        checkpoint: State dict of that network, ``.safetensors`` or ``.pth``; a path or an address.
+        bundle: Folder that ``vitsearch export`` wrote; a path or an address.
     """
 
     timm: str | None = None
-    checkpoint: Path | None = None
-    bundle: Path | None = None
+    checkpoint: Place | None = None
+    bundle: Place | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -32,7 +32,8 @@ class NetworkSpec(Spec):
             raise ValueError("checkpoint holds weights alone; name their network in timm")
         return self
 
-    def with_paths(self, change: Callable[[Path], Path]) -> NetworkSpec:
-        """The same network with each path changed."""
-        paths = {"checkpoint": self.checkpoint, "bundle": self.bundle}
-        return self.model_copy(update={name: change(path) for name, path in paths.items() if path is not None})
+    def with_paths(self, change: Callable[[Path], Place]) -> NetworkSpec:
+        """The same network with each path changed; addresses stay."""
+        places = {"checkpoint": self.checkpoint, "bundle": self.bundle}
+        paths = {name: place for name, place in places.items() if isinstance(place, Path)}
+        return self.model_copy(update={name: change(path) for name, path in paths.items()})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vitsearch.candidate import Candidate
-from vitsearch.config import NetworkSpec
+from vitsearch.config import NetworkSpec, Place
 from vitsearch.errors import InputError
-from vitsearch.export.bundle import load
+from vitsearch.export.bundle import Bundle, load
+from vitsearch.fetching import fetched, only_folder
 from vitsearch.models import VisionTransformer, architecture_of_timm, build_dense
 from vitsearch.models.pretrained import load_timm
 from vitsearch.train.distill import LiveAnswers
@@ -26,7 +28,7 @@ def load_teacher(spec: NetworkSpec, data: TensorData) -> LiveAnswers:
         InputError: It cannot be loaded, or it tells other classes apart than the data has.
     """
     if spec.bundle is not None:
-        bundle = load(spec.bundle)
+        bundle = _bundle(spec.bundle, FIELD)
         _check_classes(len(bundle.preprocess.class_names), data, str(spec.bundle))
         if bundle.preprocess.class_names != data.source.class_names:
             raise InputError(
@@ -36,13 +38,22 @@ def load_teacher(spec: NetworkSpec, data: TensorData) -> LiveAnswers:
         shape = bundle.preprocess.model_dump(include={"image_size", "in_chans", "mean", "std"})
         return _live(bundle.model, data, **shape)
     assert spec.timm is not None
-    network: Any = load_timm(spec.timm, spec.checkpoint, field=FIELD)
+    network: Any = load_timm(spec.timm, _checkpoint(spec, FIELD), field=FIELD)
     _check_classes(network.num_classes, data, spec.timm)
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(network)
     channels, side, _ = config["input_size"]
     return _live(network, data, image_size=side, in_chans=channels, mean=config["mean"], std=config["std"])
+
+
+def _checkpoint(spec: NetworkSpec, field: str) -> Path | None:
+    return None if spec.checkpoint is None else fetched(spec.checkpoint, field=f"{field}.checkpoint")
+
+
+def _bundle(place: Place, field: str) -> Bundle:
+    folder = fetched(place, field=f"{field}.bundle")
+    return load(folder if folder == place else only_folder(folder))
 
 
 def load_start(spec: NetworkSpec) -> VisionTransformer:
@@ -52,7 +63,7 @@ def load_start(spec: NetworkSpec) -> VisionTransformer:
         InputError: It cannot be loaded, is no plain ViT, or was compressed.
     """
     if spec.bundle is not None:
-        bundle = load(spec.bundle)
+        bundle = _bundle(spec.bundle, START_FIELD)
         own = bundle.candidate
         if own != Candidate(architecture=own.architecture, training=own.training).canonical():
             raise InputError(
@@ -61,7 +72,7 @@ def load_start(spec: NetworkSpec) -> VisionTransformer:
             )  # fmt: skip
         return bundle.model
     assert spec.timm is not None
-    network = load_timm(spec.timm, spec.checkpoint, field=START_FIELD)
+    network = load_timm(spec.timm, _checkpoint(spec, START_FIELD), field=START_FIELD)
     try:
         architecture = architecture_of_timm(network)
     except ValueError as error:

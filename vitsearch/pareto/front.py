@@ -38,6 +38,26 @@ def non_dominated(points: Points, maximize: Sequence[bool]) -> list[int]:
     return [int(i) for i in np.flatnonzero(keep)]
 
 
+def ranks(points: Points, maximize: Sequence[bool]) -> list[int]:
+    """Rank of each point: 1 on the front, 2 on the front of what is left without that one, and so on.
+
+    Points equal in all objectives share a rank (Deb et al., 2002).
+
+    Args:
+        points: Shape (n, m); no NaN.
+        maximize: Direction of each objective, length m.
+
+    Raises:
+        ValueError: A value is NaN.
+    """
+    values = _array(points, len(maximize))
+    if len(values) == 0:
+        return []
+    import moocore
+
+    return [int(rank) + 1 for rank in moocore.pareto_rank(values, maximise=list(maximize))]
+
+
 def reference_point(points: Points, maximize: Sequence[bool], margin: float = 0.1) -> list[float]:
     """The worst value of each objective, moved outwards by ``margin`` of the objective's range."""
     values = _array(points, len(maximize))

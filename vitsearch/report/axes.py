@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import PurePosixPath
 
 from vitsearch.candidate import Candidate
 from vitsearch.config import METRICS, JobSpec
@@ -134,7 +135,7 @@ def staircase(points: Sequence[tuple[float, float]], maximize_x: bool) -> list[t
 def data_words(report: StudyReport) -> str:
     """The data set in a few words."""
     data, spec = report.data, report.job.dataset
-    name = spec.name or (spec.path.name if spec.path is not None else "")
+    name = spec.name or ("" if spec.path is None else PurePosixPath(spec.path).name)
     kind = f"{spec.kind} {name}" if name and name != spec.kind else spec.kind
     side = data.image_size
     return (

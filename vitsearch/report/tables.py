@@ -16,9 +16,10 @@ from vitsearch.report.front import StudyReport
 from vitsearch.storage import TrialRecord
 
 Scalar = str | int | float | bool
-SIMULATED_NOTE = (
-    "\\* Bit-widths below 8 and 16-bit activations are simulated: they count in size and EER, never in latency."
+SIMULATED_WORDS = (
+    "Bit-widths below 8 and 16-bit activations are simulated: they count in size and EER, never in latency."
 )
+SIMULATED_NOTE = f"\\* {SIMULATED_WORDS}"
 COLUMNS = {
     "accuracy": "accuracy", "eer_pct": "EER", "num_params": "parameters", "num_macs": "FLOPs (MACs)",
     "bits": "bits", "size_mb": "size", "latency_ms_p50": "latency p50", "images_per_s": "throughput",
@@ -165,7 +166,7 @@ def trial_markdown(trial: TrialRecord, report: StudyReport) -> str:
     if isinstance(trial.final, TrialResult):
         lines.append(_line(["test accuracy, retrained at full length", shown("accuracy", trial.final.accuracy)]))
     lines += ["", f"{_escape(eer_words(report.job))}.", ""]
-    lines += [f"- {line}" for profile in trial.profiles.values() for line in profile_lines(profile)]
+    lines += [f"- {_escape(line)}" for profile in trial.profiles.values() for line in profile_lines(profile)]
     if simulated_bits(trial.candidate):
         lines += ["", SIMULATED_NOTE]
     return "\n".join([*lines, ""])
@@ -185,7 +186,7 @@ def profile_lines(profile: Profile) -> list[str]:
     """A sentence for each runtime of one target, the fastest first and named as such, those that failed last."""
     others = [profile_words(one) for one in sorted(profile.others, key=lambda one: one.latency_ms_p50)]
     failed = [
-        f"On {profile.conditions.target}: {name} could not be measured: {_escape(reason)}"
+        f"On {profile.conditions.target}: {name} could not be measured: {reason}"
         for name, reason in profile.failed.items()
     ]
     return [f"{profile_words(profile)}{', the fastest runtime' if others else ''}", *others, *failed]
@@ -196,7 +197,7 @@ def profile_words(profile: Profile) -> str:
     c = profile.conditions
     return (
         f"On {c.target}: {plain(profile.latency_ms_p50)} ms median, {plain(profile.latency_ms_p95)} ms p95 for "
-        f"{c.batch_size} image{'s' if c.batch_size > 1 else ''} ({_escape(c.device)}, {c.runtime}, {c.dtype}, "
+        f"{c.batch_size} image{'s' if c.batch_size > 1 else ''} ({c.device}, {c.runtime}, {c.dtype}, "
         f"{c.threads} thread{'s' if c.threads > 1 else ''}, {c.warmup} warm-up and {c.repeats} measured calls, "
         f"{'beside running trainers' if c.contended else 'nothing else running'}, on {c.inputs})"
         + (

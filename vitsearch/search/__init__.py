@@ -15,7 +15,7 @@ from vitsearch.search.executor import (
     WorkerTaken,
 )
 from vitsearch.search.finish import Finisher
-from vitsearch.search.places import SAMPLE_FILE, Places
+from vitsearch.search.places import SAMPLE_FILE, Places, is_scratch, resume_command, scratch_prefix
 from vitsearch.search.samplers import SAMPLERS
 from vitsearch.search.study import Study
 
@@ -39,4 +39,7 @@ __all__ = [
     "WorkerTaken",
     "asking_recipe",
     "data_seed",
+    "is_scratch",
+    "resume_command",
+    "scratch_prefix",
 ]

@@ -7,7 +7,6 @@ without a result run again.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from vitsearch.search.budget import Budget
 from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
 from vitsearch.search.measurements import Measurements
 from vitsearch.search.mirror import OptunaMirror
-from vitsearch.search.places import Places
+from vitsearch.search.places import Places, resume_command
 from vitsearch.search.progress import progress_of
 from vitsearch.search.study import Study
 from vitsearch.space import SearchSpace, recipes
@@ -246,8 +245,8 @@ class Driver:
             else:  # the candidate is innocent, and the next one would fare no better
                 self.study.store.unlease_trial(outcome.trial, 0)
                 raise StudyError(
-                    f"trial {outcome.trial} cannot be stored in {self.out}: {outcome.message}; "
-                    f"make room or mend the folder, then: vitsearch resume {shlex.quote(str(self.out))}"
+                    f"trial {outcome.trial} cannot be stored in {self.places.root}: {outcome.message}; "
+                    f"make room or mend the folder, then: {resume_command(self.out)}"
                 )
         elif isinstance(event, WorkerLost):
             self.running.pop(event.worker, None)
@@ -271,7 +270,7 @@ class Driver:
             self.study.store.unlease_trial(event.trial, 0)
             raise StudyError(
                 f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
-                f"mend the machine, then: vitsearch resume {shlex.quote(str(self.out))}"
+                f"mend the machine, then: {resume_command(self.out)}"
             )
 
     def _may_retry(self, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,25 @@ from vitsearch.artifacts import join
 from vitsearch.config import JobSpec
 
 SAMPLE_FILE = "validation_sample.npy"
+_SCRATCH = "vitsearch-scratch-"
+
+
+def scratch_prefix(study: str) -> str:
+    """How the name of a folder begins in which a study is worked on that has none; a random word follows."""
+    return f"{_SCRATCH}{study}-"
+
+
+def is_scratch(out: Path) -> bool:
+    """Whether a folder will be gone when the driver is."""
+    return out.name.startswith(_SCRATCH)
+
+
+def resume_command(out: Path) -> str:
+    """What a person types to go on with a study: where it has no folder that stays, by its name."""
+    if is_scratch(out):
+        study = out.name.removeprefix(_SCRATCH).rpartition("-")[0]
+        return f"vitsearch resume --study {study} (with --address of its cluster, or --database)"
+    return f"vitsearch resume {shlex.quote(str(out))}"
 
 
 @dataclass(frozen=True, kw_only=True)

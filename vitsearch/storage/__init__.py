@@ -1,7 +1,14 @@
 """The study's database: SQLAlchemy tables, one repository, Alembic migrations."""
 
-from vitsearch.storage.database import DATABASE_FILE, DatabaseError, check_url, database_url, open_engine
-from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, TrialRecord
+from vitsearch.storage.database import (
+    DATABASE_FILE,
+    DatabaseError,
+    check_url,
+    database_url,
+    open_engine,
+    open_existing,
+)
+from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.store import StudyStore
 
 __all__ = [
@@ -10,9 +17,11 @@ __all__ = [
     "DatabaseError",
     "OutboxRecord",
     "StudyRecord",
+    "StudyState",
     "StudyStore",
     "TrialRecord",
     "check_url",
     "database_url",
     "open_engine",
+    "open_existing",
 ]

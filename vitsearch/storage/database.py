@@ -45,9 +45,30 @@ def open_engine(url: str) -> Engine:
         _upgrade(engine)
     except DBAPIError as error:
         engine.dispose()
-        reason = hide_passwords(str(error.orig).strip().splitlines()[0])
-        raise StudyError(f"cannot open the database {hide_passwords(url)}: {reason}") from error
+        raise _unreachable(url, error) from error
     return engine
+
+
+def open_existing(url: str) -> Engine:
+    """The same for a database that holds studies already; nothing is made where there is none.
+
+    Raises:
+        InputError: As ``open_engine``, and where there is no database, or none of ours.
+        StudyError: As ``open_engine``.
+    """
+    engine = _new_engine(url, filled_in(url, field=FIELD))
+    try:
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        there = (file is None or Path(file).is_file()) and inspect(engine).has_table("studies")
+    except DBAPIError as error:
+        raise _unreachable(url, error) from error
+    finally:
+        engine.dispose()
+    if not there:
+        raise InputError(
+            "is no database that holds studies", where=hide_passwords(url), remedy="check its address"
+        )
+    return open_engine(url)
 
 
 def check_url(url: str, *, here: bool = True) -> None:
@@ -65,6 +86,11 @@ def check_url(url: str, *, here: bool = True) -> None:
         _new_engine(url, filled_in(url, field=FIELD)).dispose()
     elif not is_placeholder(url):
         _new_engine(url, sample_of(url)).dispose()
+
+
+def _unreachable(url: str, error: DBAPIError) -> StudyError:
+    reason = hide_passwords(str(error.orig).strip().splitlines()[0])
+    return StudyError(f"cannot open the database {hide_passwords(url)}: {reason}")
 
 
 def _new_engine(written: str, url: str) -> Engine:

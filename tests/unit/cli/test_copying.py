@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.report.factory import add_trials, job
 from vitsearch.cli.copying import pack_study, require_alone, unpack_study
+from vitsearch.cli.finding import in_folder
 from vitsearch.cli.results import front_json
 from vitsearch.cli.session import new_study, open_study, write_job
 from vitsearch.errors import InputError, StudyError
@@ -44,7 +45,7 @@ def data() -> DataSummary:
 
 def copied(study: Path, weights: str, to: Path) -> Path:
     archive = to / "study.tar"
-    facts = pack_study(study, weights, archive)
+    facts = pack_study(in_folder(study), weights, archive)
     assert facts == {
         "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "bytes": archive.stat().st_size
     }  # fmt: skip

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from vitsearch.config.dataset import DatasetSpec
+from vitsearch.fetching import fetched, only_folder
 from vitsearch.train.data.arrays import Channels, ImageArray, squared, with_channels
 from vitsearch.train.data.image_data import ImageData, IndexArray, channel_statistics, fingerprint
 from vitsearch.train.data.readers import READERS
 from vitsearch.train.data.readers.raw import RawPart, source_of
 from vitsearch.train.data.splits import split
 
+LOOKED_INTO = {"imagefolder", "huggingface"}  # the others expect the folder around what their archive holds
 
-def load_dataset(spec: DatasetSpec, *, image_size: int, seed: int) -> ImageData:
+
+def load_dataset(
+    spec: DatasetSpec, *, image_size: int, seed: int, on_step: Callable[[str], None] = lambda _: None
+) -> ImageData:
     """Read, square and split a data set.
 
     The same seed gives the same split and fingerprint on every machine. Images that ``spec.max_images`` leaves out
@@ -22,12 +30,18 @@ def load_dataset(spec: DatasetSpec, *, image_size: int, seed: int) -> ImageData:
         spec: What to read.
         image_size: Side of the square images in pixels.
         seed: Decides the split.
+        on_step: Told before a data set at an address is fetched.
 
     Raises:
-        InputError: The data set is missing, unreadable, or too small to be split.
+        InputError: The data set is missing, cannot be fetched, unreadable, or too small to be split.
         MissingExtraError: ``kind: huggingface`` without the ``huggingface`` extra.
     """
     assert image_size >= 1
+    where = source_of(spec)
+    if spec.path is not None and not isinstance(spec.path, Path):
+        path = fetched(spec.path, field="dataset.path", on_step=on_step)
+        path = only_folder(path) if spec.kind in LOOKED_INTO and path.is_dir() else path
+        spec = spec.model_copy(update={"path": path})
     raw = READERS[spec.kind](spec, image_size)
     parts = [part for part in (raw.train, raw.val, raw.test) if part is not None]
     labels_N = np.concatenate([part.labels_N for part in parts])
@@ -38,7 +52,7 @@ def load_dataset(spec: DatasetSpec, *, image_size: int, seed: int) -> ImageData:
         class_names=raw.class_names,
         spec=spec,
         seed=seed,
-        where=source_of(spec),
+        where=where,
     )
     used = np.sort(np.concatenate([splits.train, splits.val, splits.test]))
     train, val, test = (np.searchsorted(used, part) for part in (splits.train, splits.val, splits.test))

@@ -84,6 +84,7 @@ def _load(datasets: Any, spec: DatasetSpec, where: str) -> Any:  # datasets is a
     try:
         if spec.path is None:
             return datasets.load_dataset(spec.name)
+        assert isinstance(spec.path, Path), "load_dataset fetches addresses"
         saved = any((spec.path / name).is_file() for name in ("dataset_dict.json", "state.json"))
         return datasets.load_from_disk(str(spec.path)) if saved else datasets.load_dataset(str(spec.path))
     except (OSError, ValueError, RuntimeError, LookupError) as error:

@@ -35,7 +35,7 @@ def read_imagefolder(spec: DatasetSpec, image_size: int, /) -> RawImages:
         InputError: There is no folder, class or image, or ``on_broken_image`` is ``error`` and a file is broken.
     """
     root = spec.path
-    assert root is not None, "DatasetSpec demands it"
+    assert isinstance(root, Path), "DatasetSpec demands it, and load_dataset fetches addresses"
     if not root.is_dir():
         raise InputError("must be a folder", where=str(root), field="dataset.path", remedy="correct it")
     folders = _part_folders(root)
@@ -82,7 +82,7 @@ def _read_part(
     folder: Path, names: tuple[str, ...], spec: DatasetSpec, image_size: int
 ) -> tuple[RawPart, tuple[str, ...]]:
     root = spec.path
-    assert root is not None
+    assert isinstance(root, Path)
     unknown = sorted(set(_sub_folders(folder)) - set(names))
     if unknown:
         raise InputError(

@@ -29,7 +29,7 @@ def read_npz(spec: DatasetSpec, _image_size: int, /) -> RawImages:
     Raises:
         InputError: The file or a key is missing, or an array breaks these rules.
     """
-    assert spec.path is not None, "DatasetSpec demands it"
+    assert isinstance(spec.path, Path), "DatasetSpec demands it, and load_dataset fetches addresses"
     arrays, names = _arrays(spec.path)
     where = str(spec.path)
     images: dict[str, ImageArray] = {}
