@@ -235,6 +235,7 @@ def study_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a study as a cluster hands them out."""
     from tests.unit.report.factory import DATA, add_trials, job
     from vitsearch.cli.copying import pack_study, unpack_study
+    from vitsearch.cli.finding import in_folder
     from vitsearch.cli.session import new_study
 
     root = tmp_path_factory.mktemp("study")
@@ -243,7 +244,7 @@ def study_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     store.set_data(DATA)
     add_trials(store, 4)
     store.release("finished")
-    pack_study(root / "study", "none", root / "study.tar")
+    pack_study(in_folder(root / "study"), "none", root / "study.tar")
     (root / "copy").mkdir()
     unpack_study(root / "study.tar", root / "copy")
     return {file.name: file.read_bytes() for file in (root / "copy").iterdir()}

@@ -14,7 +14,7 @@ from tests.unit.report.factory import job
 from vitsearch.candidate import Architecture, Candidate
 from vitsearch.cli.display import headline, live_view, make_display
 from vitsearch.messages import EpochReport
-from vitsearch.search import Driver
+from vitsearch.search import Driver, Measuring
 from vitsearch.search.progress import progress_of
 
 CANDIDATE = Candidate(
@@ -30,6 +30,7 @@ def driver(
     elapsed_s: float = 30.0,
     trials: int = 8,
     time_limit_s: float | None = None,
+    waits_for: str = "",
     **counts: int,
 ) -> Driver:
     """A driver with a front of these accuracies and these reports of its workers (trial 7 and on)."""
@@ -46,8 +47,9 @@ def driver(
         num_ended=lambda: sum(counts.get(fate, 0) for fate in ("done", "failed", "infeasible")),
         hypervolume=lambda: 12.345678,
     )
+    executor = SimpleNamespace(measuring=lambda: Measuring(waits_for=waits_for))
     made: Any = SimpleNamespace(
-        job=spec, study=study, budget=SimpleNamespace(elapsed_s=elapsed_s), running=workers
+        job=spec, study=study, budget=SimpleNamespace(elapsed_s=elapsed_s), running=workers, executor=executor
     )
     made.progress = lambda: progress_of(made)
     return cast("Driver", made)
@@ -71,6 +73,12 @@ def test_the_headline_counts_and_names_the_best():
         "4/8 trials · front 2 · best accuracy 93.1 % · hypervolume 12.35 · rejected 2 · duplicate 4 · failed 1"
         " · elapsed 30 s · left about 30 s"
     )
+
+
+def test_the_headline_says_what_measurements_wait_for():
+    waiting = "waiting for target jetson: away for 30 s, 2 to measure"
+    assert headline(driver(waits_for=waiting).progress()).endswith(f"elapsed 30 s · {waiting}")
+    assert "waiting" not in headline(driver().progress())
 
 
 def test_the_headline_before_anything_has_ended():

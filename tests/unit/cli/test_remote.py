@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vitsearch.cli import remote
+from vitsearch.cli.finding import StudyName
 from vitsearch.errors import StudyError
 
 JOB = SimpleNamespace(id="a", has_ended=True, message="", exit_code=1, out="/a", study="a")
@@ -41,5 +42,6 @@ def test_targets_of_another_vitsearch_are_one_line(content: bytes):
 
 @pytest.mark.parametrize("content", [b"{}", b'{"file": "x", "sha256": "y", "bytes": "many"}'])
 def test_a_copy_without_its_facts_is_one_line(content: bytes, tmp_path: Path):
+    named = StudyName(name="a", address="http://h:1", database=None)
     with pytest.raises(StudyError, match="is that of another vitsearch"):
-        remote.copy_study_here(cluster(content), "a", "none", tmp_path, lambda _: None)
+        remote.copy_study_here(cluster(content), named, "none", tmp_path, lambda _: None)
