@@ -164,9 +164,19 @@ def _unpack(archive: Path, folder: Path, place: str, field: str) -> None:
         else:
             with tarfile.open(archive) as package:
                 package.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise InputError(f"must be an archive that can be unpacked ({error})", field=field,
+    except InputError:
+        raise
+    except Exception as error:  # zip, tar and each compression have exceptions of their own
+        if isinstance(error, OSError) and error.errno in HERE:
+            raise
+        raise InputError(f"must be an archive that can be unpacked ({_short(error)})", field=field,
                          value=hide_passwords(place), remedy="make it again") from error  # fmt: skip
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which may be a name made to be long
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _inside(folder: Path, relative: str, place: str, field: str) -> Path:

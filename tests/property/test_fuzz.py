@@ -1,7 +1,8 @@
 """Job files, bundles and what a cluster answers, broken at random: only our own errors, and nothing outside.
 
-The ordinary run tries 300 inputs. ``-m slow`` tries 10,000: 4,000 job files, 3,000 bundles, 1,200 answers of a
-cluster, 1,200 archives of studies, 400 messages and 200 packages. They are the same ones every time.
+The ordinary run tries 340 inputs. ``-m slow`` tries 10,800: 4,000 job files, 3,000 bundles, 1,200 answers of a
+cluster, 1,200 archives of studies, 800 archives of images, 400 messages and 200 packages. They are the same ones
+every time.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from vitsearch.cli.run import validate
 from vitsearch.cli.session import job_yaml
 from vitsearch.config import TrainSpec, load_job
 from vitsearch.errors import VitsearchError
+from vitsearch.fetching import fetched
 from vitsearch.space import resolve_preset
 
 LONGEST_S = 20.0
@@ -365,7 +367,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def _questions(address: str) -> dict[str, Callable[[], object]]:
     """What people ask a cluster."""
     from vitsearch.cli import cluster, targets
+    from vitsearch.cli.finding import StudyName
 
+    named = StudyName(name="flowers", address=address, database=None)
     return {
         "list": lambda: cluster.list_(address, json_output=False),
         "list --json": lambda: cluster.list_(address, json_output=True),
@@ -375,7 +379,7 @@ def _questions(address: str) -> dict[str, Callable[[], object]]:
         "logs -f": lambda: cluster.logs("flowers", address, follow=True),
         "watch": lambda: cluster.watch("flowers", address),
         "stop": lambda: cluster.stop("flowers", address),
-        "resume": lambda: cluster.resume_submitted("flowers", address, trials=None, workers=None),
+        "resume": lambda: cluster.resume_submitted(named, trials=None, workers=None),
         "targets": lambda: targets.targets(address, json_output=False),
     }
 
@@ -412,18 +416,20 @@ def test_answers_of_a_cluster(yard: Yard, server: Dashboard, impatient: None, ex
     assert len(tried) >= examples
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of an archive, in a failure
 @sizes(50, 1200)
 def test_copies_of_studies(
     yard: Yard, server: Dashboard, study_files: dict[str, bytes], impatient: None, examples: int
 ) -> None:
-    from vitsearch.cli import results
+    from vitsearch.cli import results, show
 
     tried = []
     scratch = yard.inside / "scratch.db"
     seen = yard.inside / "seen"
 
     @given(
-        whole=archives(study_files, scratch, yard.outside), command=st.sampled_from(["json", "table", "export"])
+        whole=archives(study_files, scratch, yard.outside),
+        command=st.sampled_from(["json", "table", "show", "export"]),
     )
     @reproducible(examples)
     def check(whole: bytes, command: str) -> None:
@@ -435,6 +441,8 @@ def test_copies_of_studies(
         with only_our_errors(yard):
             if command == "export":
                 results.export(out=seen, study="flowers", address=server.address)
+            elif command == "show":
+                show.show(study="flowers", address=server.address)
             else:
                 results.pareto(study="flowers", address=server.address, json_output=command == "json")
 
@@ -479,6 +487,51 @@ def test_messages_between_driver_and_workers(yard: Yard, examples: int) -> None:
             else:
                 with contextlib.suppress(ValueError):  # whoever reads one of these expects it
                     assert kind.model_validate_json(kind.model_validate_json(text).model_dump_json())
+
+    check()
+    assert len(tried) >= examples
+
+
+@st.composite
+def data_archives(draw: st.DrawFn, outside: Path) -> tuple[str, bytes]:
+    """Images as a zip or tar file, with a member that has no business there, or damaged."""
+    suffix, made = draw(st.sampled_from([".zip", ".tar", ".tar.gz"])), io.BytesIO()
+    name = draw(st.sampled_from(EVIL_NAMES)).replace("OUTSIDE", str(outside))
+    names = [*draw(st.lists(st.sampled_from(["a/1.png", "a/2.png", "b/1.png"]), max_size=3)), name]
+    if suffix == ".zip":
+        with zipfile.ZipFile(made, "w") as package:
+            for one in draw(st.permutations(names)):
+                entry = zipfile.ZipInfo("x")
+                entry.filename = one.encode("utf-8", "replace").decode()
+                entry.external_attr = draw(st.sampled_from([0o644, 0o120777, 0o40755])) << 16  # file, link, folder
+                with contextlib.suppress(UserWarning):  # a name twice
+                    package.writestr(entry, str(outside).encode())
+    else:
+        with tarfile.open(fileobj=made, mode="w:gz" if suffix.endswith("gz") else "w") as package:
+            for one in draw(st.permutations(names)):
+                kind = draw(st.sampled_from(EVIL_TYPES))
+                entry, content = _entry(one, b"x" * 20, type=kind, linkname=str(outside / "kept"))
+                package.addfile(entry, io.BytesIO(content))
+    return suffix, draw(damaged(made.getvalue())) if draw(st.integers(0, 3)) == 0 else made.getvalue()
+
+
+@sizes(40, 800)
+def test_data_at_addresses(yard: Yard, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
+    """An archive that a job names by an address is unpacked into the cache and nowhere else."""
+    monkeypatch.setenv("VITSEARCH_CACHE", str(yard.inside / "cache"))
+    tried = []
+
+    @given(found=data_archives(yard.outside))
+    @reproducible(examples)
+    def check(found: tuple[str, bytes]) -> None:
+        suffix, content = found
+        tried.append(1)
+        file = yard.inside / f"images{suffix}"
+        file.write_bytes(content)
+        shutil.rmtree(yard.inside / "cache", ignore_errors=True)
+        with only_our_errors(yard):
+            folder = fetched(f"file://{file}", field="dataset.path")
+            assert folder.resolve().is_relative_to((yard.inside / "cache").resolve())
 
     check()
     assert len(tried) >= examples
