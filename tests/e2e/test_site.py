@@ -96,7 +96,7 @@ def test_a_site_is_used_hurt_mended_and_stopped(
 
     up(options, "--cpus", "2")
     forgotten = run("resume", "--study", "sited")
-    assert "takes --study /FOLDER" in forgotten.stderr
+    assert "give that folder, on a cluster as --study /FOLDER" in forgotten.stderr
     front = json.loads(run("pareto", "--study", out, "--json").stdout)
     trained = front["trials"]["evaluate"]
     resumed = run("resume", "--study", out, "--trials", str(trained + 1))

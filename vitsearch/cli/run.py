@@ -171,9 +171,15 @@ def drive_named(
     """
     from vitsearch.cli.job_checks import check_lasting
     from vitsearch.cli.session import study_folder, write_job
+    from vitsearch.errors import InputError
 
     store = found.store
     stored = store.study().job
+    if stored.storage.artifacts is None:
+        raise InputError(
+            "names a study that has a run's folder, which its database does not tell", field="--study",
+            value=stored.name, remedy="give that folder, on a cluster as --study /FOLDER",
+        )  # fmt: skip
     check_lasting(stored, f"study {stored.name}")
     job = stored.with_overrides(trials=trials, workers=workers)
     data = _take_over(store, stored, job, [], trials=trials, workers=workers)

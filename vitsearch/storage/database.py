@@ -46,6 +46,9 @@ def open_engine(url: str) -> Engine:
     except DBAPIError as error:
         engine.dispose()
         raise _unreachable(url, error) from error
+    except UnicodeDecodeError as error:
+        engine.dispose()
+        raise StudyError(f"the database {hide_passwords(url)} is damaged: {error.reason}") from error
     return engine
 
 

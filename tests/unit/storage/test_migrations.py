@@ -107,6 +107,14 @@ def test_a_database_of_a_later_version_is_refused_and_left_alone(written_first: 
     assert dump(written_first) == before
 
 
+def test_a_schema_that_cannot_be_read_is_one_line(written_first: Path) -> None:
+    with sqlite3.connect(written_first / "study.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = CAST(x'00ff' AS TEXT)")
+    connection.close()
+    with pytest.raises(StudyError, match="is damaged"):
+        open_engine(database_url(written_first))
+
+
 def test_many_processes_open_an_old_database_at_once(written_first: Path) -> None:
     code = "import sys; from vitsearch.storage import open_engine; open_engine(sys.argv[1]).dispose()"
     command = [sys.executable, "-c", code, database_url(written_first)]
