@@ -113,7 +113,7 @@ def test_a_schema_that_cannot_be_read_is_one_line(written_first: Path) -> None:
     whole = file.read_bytes()
     assert b"CREATE TABLE outbox (" in whole
     file.write_bytes(whole.replace(b"CREATE TABLE outbox (", b"CREATE \x84ABLE outbox ("))
-    with pytest.raises(StudyError, match="is damaged|malformed"):
+    with pytest.raises(StudyError, match=r"is damaged|malformed"):
         open_engine(database_url(written_first))
 
 
