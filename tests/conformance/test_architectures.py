@@ -224,7 +224,7 @@ def test_every_weight_is_quantised(kind: str) -> None:
     [
         pytest.param(
             kind, parts, id=f"{kind}, {what}",
-            marks=() if what == "all" and kind in {"class attention", "shared", "branches"} else pytest.mark.slow,
+            marks=() if what == "all" and kind == "branches" else pytest.mark.slow,
         )
         for kind in KINDS
         for what, parts in (("dense", {}), ("all", everything(kind)))
@@ -265,7 +265,10 @@ def digits() -> TensorData:
     return TensorData(load_dataset(DatasetSpec(kind="digits"), image_size=8, seed=0), CPU)
 
 
-@pytest.mark.parametrize("kind", ["stem", "class attention", "shared", "branches"])
+@pytest.mark.parametrize(
+    "kind",
+    ["stem", *(pytest.param(one, marks=pytest.mark.slow) for one in ("class attention", "shared", "branches"))],
+)
 def test_it_learns_digits(kind: str, digits: TensorData, tmp_path: Path) -> None:
     c = candidate({**KINDS[kind], "num_classes": 10, "layer_scale": False, "patch_size": 4}).canonical()
     recipe = TrainSpec(epochs=8, batch_size=32, lr=3e-3, autocast="fp32")

@@ -212,6 +212,7 @@ def test_a_process_whose_device_failed_is_replaced(on_ray: Make, data: ImageData
         assert ray.get(executor._pool.workers["w0"].actor.ping.remote()) != process
 
 
+@pytest.mark.slow
 def test_a_restarted_worker_is_idle_and_its_trial_forgotten(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
     with on_ray(Stuck) as executor:
         executor.submit("w0", trial(tmp_path, data))
@@ -272,6 +273,7 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
         assert done.profile is not None
 
 
+@pytest.mark.slow
 def test_a_killed_profiler_is_replaced_and_the_measurement_made_again(
     on_ray: Make, data: ImageData, tmp_path: Path
 ) -> None:
@@ -376,6 +378,7 @@ def test_another_target_stands_in_by_the_jobs_choice(on_ray: Make, data: ImageDa
         assert "measured by local in its place" in done.profile.notes
 
 
+@pytest.mark.slow
 def test_the_model_travels_to_the_target_by_value(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
     """The study's folder may be gone from where it is measured."""
     with on_ray() as executor:
@@ -409,6 +412,7 @@ def test_an_idle_trainer_that_dies_is_replaced_before_a_trial_is_lost(
         assert isinstance(events_until(executor, TrialDone)[-1], TrialDone)
 
 
+@pytest.mark.slow
 def test_trainers_that_cannot_start_end_the_search_with_the_reason(on_ray: Make) -> None:
     why = r"trainers die at their start, the last one because: .*no such data"
     with pytest.raises(StudyError, match=why), on_ray(Unborn):
@@ -426,6 +430,7 @@ class Limited(Share):
         return self.allowance
 
 
+@pytest.mark.slow
 def test_a_trainer_whose_place_is_wanted_leaves_at_an_epoch_and_its_trial_goes_on(
     ray: SharedData, data: ImageData, tmp_path: Path
 ) -> None:

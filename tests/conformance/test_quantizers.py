@@ -57,7 +57,10 @@ def error(c: Candidate, model: VisionTransformer) -> float:
         return float((model(images(32)) - expected).square().mean() / expected.var())
 
 
-@pytest.mark.parametrize("noisy", [False, True], ids=["plain", "noisy"])
+NOISE = [pytest.param(False, id="plain"), pytest.param(True, id="noisy", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("noisy", NOISE)
 @pytest.mark.parametrize(("quantizer", "calibration"), CHECKED)
 def test_more_bits_are_closer_to_the_network(quantizer: str, calibration: str, noisy: bool) -> None:
     cases = [quantised(b, quantizer=quantizer, calibration=calibration, noisy=noisy) for b in (4, 6, 8)]
@@ -68,7 +71,7 @@ def test_more_bits_are_closer_to_the_network(quantizer: str, calibration: str, n
     assert errors[2] < WORST.get(quantizer, 0.01)
 
 
-@pytest.mark.parametrize("noisy", [False, True], ids=["plain", "noisy"])
+@pytest.mark.parametrize("noisy", NOISE)
 @pytest.mark.parametrize(("quantizer", "calibration"), CHECKED)
 @torch.no_grad()
 def test_saved_weights_come_back_and_calibrating_repeats(quantizer: str, calibration: str, noisy: bool) -> None:

@@ -48,6 +48,7 @@ def client(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("client")
+@pytest.mark.slow
 def test_a_search_uses_both_nodes_and_the_target_of_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(

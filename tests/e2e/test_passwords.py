@@ -36,6 +36,7 @@ def commands() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_a_password_is_only_where_it_was_put(
     guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def all_told_once(out: Path, trials: int) -> None:
     assert sum(kind == "evaluate" for _, _, kind in rows) == trials
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_without_loss(tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 8})

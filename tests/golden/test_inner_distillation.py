@@ -167,7 +167,8 @@ TEACHERS: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize(
     ("name", "inner"),
-    [(name, inner) for name in TEACHERS for inner in ("tokens", "manifold", "minivit")
+    [pytest.param(name, inner, marks=pytest.mark.slow if name in {"resnet", "efficientnet"} else ())
+     for name in TEACHERS for inner in ("tokens", "manifold", "minivit")
      if inner != "minivit" or name in {"ours", "timm's, other patches"}],
 )  # fmt: skip
 def test_trials_with_every_kind_of_teacher(name: str, inner: str, digits: TensorData, tmp_path: Path):

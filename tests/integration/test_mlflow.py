@@ -269,6 +269,7 @@ def test_two_folders_with_one_job_are_two_studies(tmp_path: Path):
     assert sum(run.data.tags["vitsearch.kind"] == "study" for run in runs) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_up_late_gets_everything(
     server: Server, store: StudyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

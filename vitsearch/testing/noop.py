@@ -37,6 +37,7 @@ def noop_profile(request: ProfileRequest) -> Profile:
         images_per_s=1000 * target.batch_size / latency_ms,
         peak_memory_mb=4e-6 * cost.num_params,
         file_size_mb=cost.size_mb,
+        energy_mj=10 * latency_ms,
         conditions=Conditions(
             target=target.name,
             runtime="none",

@@ -27,7 +27,10 @@ def request(kind: Any, data: ImageData) -> Int8Request:
     return Int8Request(kind=kind, data=TensorData(data, CPU))
 
 
-@pytest.fixture(scope="module", params=INT8_KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=() if kind == "qdq" else pytest.mark.slow) for kind in INT8_KINDS],
+)
 def bundle(request: pytest.FixtureRequest, data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp(request.param)
     one = Int8Request(kind=request.param, data=TensorData(data, CPU))

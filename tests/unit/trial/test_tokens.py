@@ -133,6 +133,7 @@ def test_a_reducer_that_learns_trains_in_the_ordinary_loop(
     assert correct.float().mean() > 2 * digits.source.chance_accuracy
 
 
+@pytest.mark.slow
 def test_learned_thresholds_approach_their_target(digits: TensorData, tmp_path: Path):
     """The share of MACs after fine-tuning is nearer to 0.6 than the network that removes nothing."""
     c = on_digits(tokens={"reducer": "ltmp", "target": 0.6})
