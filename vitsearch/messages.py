@@ -382,7 +382,8 @@ class MachineFacts(Spec):
     @property
     def fingerprint(self) -> str:
         """Equal for machines of equal hardware, whatever their names."""
-        hardware = [self.architecture, self.processor, self.num_processors, *self.gpus]
+        memory_gb = round(self.memory_mb / 1000)
+        hardware = [self.architecture, self.processor, self.num_processors, memory_gb, *self.gpus]
         return hashlib.sha256(json.dumps(hardware).encode()).hexdigest()[:16]
 
 

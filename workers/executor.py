@@ -98,7 +98,7 @@ class RayExecutor:
         """Asked of a process on the target, which is started for it."""
         found = self._target(target)
         found.wait(wait_s)
-        return found.facts
+        return None if found.stands_in else found.facts
 
     def measuring(self) -> Measuring:
         """How measurements go on."""

@@ -20,6 +20,7 @@ from workers.resources import reason_of
 
 PROFILE_TIMEOUT_S = 900.0
 AWAY_AFTER_S = 15.0  # a process on a target that is there has answered by then
+MOST_DEATHS = 5
 MOST_ATTEMPTS = 3  # a model that takes its target down each time must not do so for ever
 
 
@@ -60,6 +61,8 @@ class Target:
     _queue: deque[_Measurement] = field(default_factory=deque)
     _posts: list[_Post] = field(default_factory=list)  # one, once it has answered; before that the fallback's, too
     _current: _Measurement | None = None
+    _deaths: int = 0  # of processes at their start, one after the other
+    _why: str = ""
     _since: float = field(default_factory=time.monotonic)  # when it was there last
 
     def add(self, request: ProfileRequest) -> None:
@@ -70,6 +73,11 @@ class Target:
     def machine(self) -> str | None:
         """Host name of the target's node; None until it has answered."""
         return None if self.facts is None else self.facts.host
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether it is the fallback that has answered."""
+        return self.facts is not None and self._posts[0].place != self.name
 
     @property
     def holds(self) -> bool:
@@ -101,16 +109,18 @@ class Target:
 
     def find(self) -> bool:
         """Start the profiler if there is none; returns whether its machine has answered."""
-        if not self._posts:
+        if self.facts is None and self.name not in {post.place for post in self._posts}:
             self._post(self.name)
         for post in list(self._posts) if self.facts is None else []:
             if _not_ready([post.answer]):
                 continue
             try:
                 self.facts = MachineFacts.model_validate_json(ray.get(post.answer))
-            except (ray.exceptions.RayError, ValueError):
+            except (ray.exceptions.RayError, ValueError) as error:
                 self._dismiss(post)  # and again from the start
+                self._deaths, self._why = self._deaths + 1, reason_of(error)
             else:
+                self._deaths = 0
                 for other in [one for one in self._posts if one is not post]:
                     self._dismiss(other)
                 break
@@ -149,6 +159,8 @@ class Target:
         if time.monotonic() - current.since > PROFILE_TIMEOUT_S:
             self._drop()
             self._current = None
+            if self._again(current):
+                return None
             return self._failed(current, f"no answer from target {self.name!r} within {PROFILE_TIMEOUT_S:g} s")
         return None
 
@@ -160,6 +172,10 @@ class Target:
         if not self._queue:
             return None
         if not self.find():
+            if self._deaths >= MOST_DEATHS:
+                self._deaths = 0
+                reason = f"its process on target {self.name!r} dies at the start: {self._why}"
+                return self._failed(self._queue.popleft(), reason)
             return self._fall_back()
         exported = export(self._queue[0].request)
         if exported is not None:
@@ -201,22 +217,32 @@ class Target:
             profile = Profile.model_validate_json(ray.get(current.task))
         except ray.exceptions.RayActorError as error:
             self._drop()
-            if current.attempt < MOST_ATTEMPTS:
-                self._queue.appendleft(_Measurement(request=current.request, attempt=current.attempt + 1))
+            if self._again(current):
                 return None
             return self._failed(current, reason_of(error))
         except ray.exceptions.RayError as error:
             return self._failed(current, reason_of(error))
         except ValueError:
             return self._failed(current, f"what target {self.name!r} answers is no measurement")
-        place = self._posts[0].place
-        if place != self.name:
-            conditions = profile.conditions.model_copy(update={"measured_by": place})
-            profile = profile.model_copy(update={"conditions": conditions})
+        if self.stands_in:
+            profile = _measured_by(self._posts[0].place, profile)
         return ProfileDone(trial=current.request.trial, target=self.name, profile=profile)
+
+    def _again(self, one: _Measurement) -> bool:
+        """Queue a measurement once more, unless that has been done often enough."""
+        if one.attempt >= MOST_ATTEMPTS:
+            return False
+        self._queue.appendleft(_Measurement(request=one.request, attempt=one.attempt + 1))
+        return True
 
     def _failed(self, one: _Measurement, reason: str) -> ProfileDone:
         return ProfileDone(trial=one.request.trial, target=self.name, profile=None, reason=reason)
+
+
+def _measured_by(place: str, profile: Profile) -> Profile:
+    conditions = profile.conditions.model_copy(update={"measured_by": place})
+    others = tuple(_measured_by(place, one) for one in profile.others)
+    return profile.model_copy(update={"conditions": conditions, "others": others})
 
 
 def _not_ready(references: list[Any]) -> list[Any]:

@@ -79,6 +79,7 @@ def machine_to_itself() -> Iterator[None]:
         file = os.open(path, os.O_RDONLY)  # creating is refused in /tmp where the file is another user's
     except FileNotFoundError:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        os.fchmod(file, 0o644)  # whatever the user's mask: others take their turns by it
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

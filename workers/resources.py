@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,7 +78,12 @@ def check_workers(workers: int | None) -> None:
 
 @contextmanager
 def local_ray(
-    *, workers: int, targets: list[str], object_store_mb: int, temp_dir: Path | None = None
+    *,
+    workers: int,
+    targets: list[str],
+    object_store_mb: int,
+    temp_dir: Path | None = None,
+    required: Sequence[str] | None = None,
 ) -> Iterator[None]:
     """A Ray of its own for the duration of a search, or the cluster that ``RAY_ADDRESS`` names.
 
@@ -87,6 +92,7 @@ def local_ray(
         targets: Targets that this machine stands for.
         object_store_mb: Room for the images.
         temp_dir: Where Ray logs; its default otherwise.
+        required: Targets that must be there now; by default all of them.
 
     Raises:
         StudyError: The cluster does not answer, or lacks a target.
@@ -107,7 +113,7 @@ def local_ray(
                 _temp_dir=str(temp_dir) if temp_dir else None,
             )
     try:
-        _require_targets(targets)
+        _require_targets(targets if required is None else required)
         yield
     finally:
         ray.shutdown()
@@ -139,7 +145,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _require_targets(targets: list[str]) -> None:
+def _require_targets(targets: Sequence[str]) -> None:
     """Refuse at once what a cluster could only leave pending for ever."""
     offered = ray.cluster_resources()
     for name in targets:

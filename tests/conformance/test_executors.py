@@ -37,6 +37,7 @@ from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 from workers import RayExecutor, SharedData, local_ray, measuring, pool
+from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
 
@@ -66,6 +67,13 @@ class Unborn(Trainer):
 
     def __init__(self, *arguments: Any) -> None:
         raise RuntimeError("no such data")
+
+
+class Unfit(Profiler):
+    """On a target that lacks something."""
+
+    def facts(self) -> str:
+        raise RuntimeError("no numpy here")
 
 
 class Elsewhere(Trainer):
@@ -365,6 +373,20 @@ def test_a_target_that_stays_away_too_long_leaves_the_model_unmeasured(
         assert done.reason.startswith("target 'jetson' was away for ")
 
 
+def test_a_process_that_dies_at_its_start_again_and_again_says_why(
+    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.executor, "Profiler", Unfit)
+    monkeypatch.setattr(measuring, "MOST_DEATHS", 2)
+    with on_ray() as executor:
+        executor.submit_profile(measurement(tmp_path))
+        (done,) = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is None
+        assert "dies at the start" in done.reason
+        assert "no numpy here" in done.reason
+
+
 def test_another_target_stands_in_by_the_jobs_choice(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
     with on_ray() as executor:
         executor.submit("w0", trial(tmp_path, data))
@@ -376,6 +398,7 @@ def test_another_target_stands_in_by_the_jobs_choice(on_ray: Make, data: ImageDa
         assert (done.target, done.profile.conditions.target) == ("jetson", "jetson")
         assert done.profile.conditions.measured_by == "local"
         assert "measured by local in its place" in done.profile.notes
+        assert executor.facts_of("jetson") is None, "figures of equal hardware are not looked up under another's"
 
 
 @pytest.mark.slow

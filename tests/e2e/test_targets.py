@@ -132,6 +132,9 @@ def test_bad_names_and_addresses() -> None:
     found = run("target", "join", "--name", "Jetson!", "--address", "head:6379")
     assert found.returncode == 2
     assert "--name: must be lower-case letters, digits and _" in found.stderr
+    found = run("target", "join", "--name", "local", "--address", "head:6379")
+    assert found.returncode == 2
+    assert "--name: means the driver's own machine" in found.stderr
     found = run("target", "join", "--name", "jetson", "--address", "http://head:8265")
     assert found.returncode == 2
     assert "write HEAD:6379, not the dashboard's" in found.stderr

@@ -224,7 +224,12 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         display.on_page(lambda: tracker.page)
     display.on_step("starting workers on Ray")
     image_mb = data.images_NHWC.nbytes // 2**20
-    ray = local_ray(workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100)
+    # a name that no node has is most likely wrong in a new study, and in one that goes on a device that is away
+    required = [t.name for t in job.targets if study.data is None and t.wait_s is None]
+    ray = local_ray(
+        workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100,
+        required=required,
+    )  # fmt: skip
     with stopping.whole(ray):
         crew = crew_of(job.search, f"{job.name} in {out}")
         executor = RayExecutor(
@@ -233,6 +238,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         )  # fmt: skip
         try:
             executor.wait_until_ready(display.on_step)
+            display.on_step("asking targets what they can measure")
             check_targets(job, lambda name: _facts_of(name, executor))
             if job.train.autocast == "auto":
                 display.on_step("measuring which number format trains fastest here")

@@ -36,6 +36,8 @@ def join(
 
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise InputError("must be lower-case letters, digits and _", field="--name", value=name)
+    if name == "local":
+        raise InputError("means the driver's own machine", field="--name", value=name, remedy="choose another")
     if not re.fullmatch(r"[^\s/:]+:\d+", address):
         raise InputError("must be the address where nodes join", field="--address", value=address,
                          remedy="write HEAD:6379, not the dashboard's")  # fmt: skip

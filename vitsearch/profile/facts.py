@@ -14,6 +14,9 @@ from vitsearch.config import LIBRARIES, RUNTIMES, LibraryKind
 from vitsearch.messages import MachineFacts, RuntimeFacts
 from vitsearch.profile.power import energy_meter
 
+PROCESSORS = Path("/proc/cpuinfo")
+BOARD = Path("/proc/device-tree/model")
+
 
 @cache
 def machine_facts() -> MachineFacts:
@@ -53,9 +56,11 @@ def device_name(device: str) -> str:
 def processor_name() -> str:
     """What the operating system calls the processor."""
     if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in PROCESSORS.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+        if BOARD.is_file():  # processors of other architectures have no names of their own there
+            return BOARD.read_text(encoding="utf-8", errors="replace").strip("\x00\n ")
     return platform.processor() or platform.machine()
 
 

@@ -132,6 +132,7 @@ class Driver:
 
     def _reconcile(self) -> None:
         """Pick up what an earlier driver left: untold results, unmeasured models, trials without a worker."""
+        unmeasured = []
         for trial in list(self.study.trials.values()):
             if trial.kind == "duplicate" and trial.same_as is not None:
                 if not self._has_all_figures(self.study.trials[trial.same_as]):
@@ -144,10 +145,12 @@ class Driver:
                     self.study.update(trial.number, state="asked", attempts=max(0, trial.attempts - 1))
                 self._waiting.append(trial.number)
             elif not self._has_all_figures(trial):
-                self._measure(trial.number)
+                unmeasured.append(trial.number)
             elif trial.state == "result":
                 self.study.store.set_told(trial.number)  # the rebuilt sampler knows it already
                 self.study.update(trial.number, state="told")
+        for number in unmeasured:  # once all repetitions are attached: what is known already is told at once
+            self._measure(number)
         self._front = [trial.number for trial in self.study.front]
         kept = {*self._front, *self._waiting, *self._profiling}
         there = {int(name) for name in names_in(self.places.trials) if name.isdecimal()}

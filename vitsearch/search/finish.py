@@ -56,8 +56,8 @@ class Finisher:
 
     def run(self) -> list[str]:
         """Measure and retrain; returns sentences about what failed."""
+        self._retrain()  # first: a target may be away
         self._profile_front()
-        self._retrain()
         self.study.store.enqueue("front", {"members": [trial.number for trial in self.study.front]})
         self.study.store.enqueue("finished", {})
         return self._problems

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,13 +261,18 @@ class StudyStore:
         """Earlier measurements of any study, by their keys, as far as there are any."""
         query = select(MeasurementTable).where(MeasurementTable.key.in_(keys))
         with Session(self._engine) as session:
-            return {row.key: Profile.model_validate_json(row.profile) for row in session.scalars(query)}
+            found = {}
+            for row in session.scalars(query):
+                with suppress(ValueError):  # of another vitsearch: as good as none
+                    found[row.key] = Profile.model_validate_json(row.profile)
+            return found
 
     @patiently
     def keep_measurements(self, found: Mapping[str, Profile]) -> None:
         """Let any study use measurements again; the latest of a key counts."""
-        with self._writing() as session:
-            for key, profile in found.items():
+        # another study may have kept the same one a moment ago, which is as good; in one order none waits for none
+        with suppress(IntegrityError), self._writing() as session:
+            for key, profile in sorted(found.items()):
                 row = MeasurementTable(key=key, profile=profile.model_dump_json(), measured_at=time.time())
                 session.merge(row)
 

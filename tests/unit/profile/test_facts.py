@@ -32,8 +32,20 @@ def test_what_is_installed_and_what_is_missing():
 
 def test_machines_of_equal_hardware_are_told_apart_by_nothing_else(monkeypatch: pytest.MonkeyPatch):
     one = machine_facts()
-    other = one.model_copy(update={"host": "elsewhere", "memory_mb": 1.0, "python": "3.99"})
+    other = one.model_copy(update={"host": "elsewhere", "python": "3.99"})
     assert other.fingerprint == one.fingerprint
     monkeypatch.setattr(facts, "processor_name", lambda: "another")
     machine_facts.cache_clear()
     assert machine_facts().fingerprint != one.fingerprint
+
+
+def test_boards_without_a_name_of_their_processor_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on 64-bit ARM, where the list of processors names none."""
+    board = tmp_path / "model"
+    board.write_bytes(b"NVIDIA Jetson Orin Nano\x00")
+    monkeypatch.setattr(facts, "BOARD", board)
+    monkeypatch.setattr(facts.sys, "platform", "linux")
+    listed = tmp_path / "cpuinfo"
+    listed.write_text("processor : 0\nCPU part : 0xd42\n")
+    monkeypatch.setattr(facts, "PROCESSORS", listed)
+    assert processor_name() == "NVIDIA Jetson Orin Nano"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,33 @@ def test_the_front_takes_what_is_known_on_a_further_target(tmp_path: Path) -> No
     two = search(tmp_path, "b", second, **more)
     assert second.measured == []
     assert all(trial.profiles["desk"].conditions.target == "desk" for trial in two.front)
+
+
+def test_a_resume_that_knows_a_figure_tells_repetitions_too(tmp_path: Path) -> None:
+    """The last driver died between a result and its measurement, which another study has made meanwhile."""
+    first = search(tmp_path, "a", Bench(), **target()).trials[0]
+    job = make_job(
+        name="b", objectives=["accuracy", "latency"], search={"sampler": "random", "trials": 1}, **target()
+    )
+    store = StudyStore.create(open_engine(database_url(tmp_path)), job)
+    store.acquire()
+    store.set_data(DATA)
+    store.add_trial(first.model_copy(update={"state": "asked"}))
+    assert first.outcome is not None
+    store.store_outcome(0, first.outcome, {})
+    store.add_trial(first.model_copy(update={"number": 1, "kind": "duplicate", "state": "told", "same_as": 0}))
+    bench = Bench()
+    driver = Driver(Study(store, job, space_of(job, DATA), DATA), bench, tmp_path)
+    assert driver._asker._running == {}
+    assert driver.run() == "trial budget used"
+    assert bench.measured == []
+
+
+def test_a_figure_that_cannot_be_read_is_measured_again(tmp_path: Path) -> None:
+    study = search(tmp_path, "a", Bench(), **target())
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE measurements SET profile = '{}'")
+    connection.close()
+    again = Bench()
+    search(tmp_path, "b", again, **target())
+    assert len(again.measured) == len(study.trials)
