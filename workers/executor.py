@@ -20,7 +20,7 @@ from vitsearch.errors import WorkerError
 from vitsearch.messages import EpochReport, MachineFacts, Outcome, ProfileRequest, TrialRequest
 from vitsearch.search import EpochDone, Event, Measuring, TrialDone, WorkerLost, WorkerTaken
 from workers.exporter import Exporter
-from workers.measuring import Target
+from workers.measuring import Target, has_died
 from workers.pool import Pool, Worker
 from workers.profiler import Profiler
 from workers.resources import TARGET_SHARE, place_of_driver, place_of_target, reason_of
@@ -74,6 +74,7 @@ class RayExecutor:
         self._pool = Pool(self._start_trainer, workers)
         self._targets: dict[str, Target] = {}
         self._exporter: Any = None
+        self._exported: Any = None  # reference of its last answer
         self._sample: tuple[Any, Any] | None = None  # references of the validation images and their classes
         self._events: list[Event] = []
 
@@ -299,11 +300,14 @@ class RayExecutor:
         """Begin to make what a target loads; not beside a measurement, which it would disturb."""
         if platform.node() in self._held_machines():
             return None
-        return self._the_exporter().run.remote(request.model_dump_json())
+        if self._exported is not None and has_died(self._exported):
+            self._exporter = None
+        self._exported = self._the_exporter().run.remote(request.model_dump_json())
+        return self._exported
 
     def _the_exporter(self) -> Any:
         if self._exporter is None:
-            here = {"num_cpus": 0, "resources": {place_of_driver(): TARGET_SHARE}, "max_restarts": -1}
+            here = {"num_cpus": 0, "resources": {place_of_driver(): TARGET_SHARE}}
             data = self._data
             self._exporter = (
                 ray.remote(Exporter).options(**here).remote(data.images_ref, data.labels_ref, data.meta)

@@ -148,6 +148,11 @@ class Target:
             return self._next(export)
         current = self._current
         if current.rests is None and not _not_ready([current.exported]):
+            if has_died(current.exported):
+                self._current = None
+                if self._again(current):
+                    return None
+                return self._failed(current, "the process that exports models dies")
             assert self.machine is not None
             current.since, current.rests = time.monotonic(), hold(self.machine)
         if current.rests is not None and current.task is None and not _not_ready(current.rests):
@@ -243,6 +248,17 @@ def _measured_by(place: str, profile: Profile) -> Profile:
     conditions = profile.conditions.model_copy(update={"measured_by": place})
     others = tuple(_measured_by(place, one) for one in profile.others)
     return profile.model_copy(update={"conditions": conditions, "others": others})
+
+
+def has_died(answer: Any) -> bool:
+    """Whether the process died that was to answer; one that has not answered has not."""
+    try:
+        ray.get(answer, timeout=0)
+    except ray.exceptions.RayActorError:
+        return True
+    except ray.exceptions.RayError:  # not yet, or it raised
+        return False
+    return False
 
 
 def _not_ready(references: list[Any]) -> list[Any]:

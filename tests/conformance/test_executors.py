@@ -373,6 +373,23 @@ def test_a_target_that_stays_away_too_long_leaves_the_model_unmeasured(
         assert done.reason.startswith("target 'jetson' was away for ")
 
 
+@pytest.mark.slow
+def test_a_killed_exporter_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    import ray
+
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        for _ in range(2):
+            executor.submit_profile(measurement(tmp_path))
+            while executor._exported is None:
+                executor.poll(0.01)
+            ray.kill(executor._exporter)
+            *_, done = events_until(executor, ProfileDone)
+            assert isinstance(done, ProfileDone)
+            assert done.profile is not None, done.reason
+
+
 def test_a_process_that_dies_at_its_start_again_and_again_says_why(
     on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
