@@ -21,6 +21,7 @@ from workers.resources import reason_of
 PROFILE_TIMEOUT_S = 900.0
 AWAY_AFTER_S = 15.0  # a process on a target that is there has answered by then
 MOST_DEATHS = 5
+RESTART_AFTER_S = 10.0  # a node that is going down takes new processes for a while, and them along
 MOST_ATTEMPTS = 3  # a model that takes its target down each time must not do so for ever
 
 
@@ -63,6 +64,7 @@ class Target:
     _current: _Measurement | None = None
     _deaths: int = 0  # of processes at their start, one after the other
     _why: str = ""
+    _not_before: float = 0.0  # when a process is started again after one that died
     _since: float = field(default_factory=time.monotonic)  # when it was there last
 
     def add(self, request: ProfileRequest) -> None:
@@ -109,6 +111,8 @@ class Target:
 
     def find(self) -> bool:
         """Start the profiler if there is none; returns whether its machine has answered."""
+        if time.monotonic() < self._not_before:
+            return False
         if self.facts is None and self.name not in {post.place for post in self._posts}:
             self._post(self.name)
         for post in list(self._posts) if self.facts is None else []:
@@ -222,6 +226,7 @@ class Target:
             profile = Profile.model_validate_json(ray.get(current.task))
         except ray.exceptions.RayActorError as error:
             self._drop()
+            self._not_before = time.monotonic() + RESTART_AFTER_S
             if self._again(current):
                 return None
             return self._failed(current, reason_of(error))
