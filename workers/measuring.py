@@ -31,6 +31,7 @@ class _Measurement:
 
     request: ProfileRequest
     attempt: int = 1
+    exports: int = 1
     since: float = 0.0
     exported: Any = None  # reference of its files
     rests: list[Any] | None = None  # references of what trainers answer once they rest
@@ -154,9 +155,11 @@ class Target:
         if current.rests is None and not _not_ready([current.exported]):
             if has_died(current.exported):
                 self._current = None
-                if self._again(current):
-                    return None
-                return self._failed(current, "the process that exports models dies")
+                if current.exports >= MOST_DEATHS:
+                    return self._failed(current, "the process that exports models dies")
+                again = _Measurement(request=current.request, attempt=current.attempt, exports=current.exports + 1)
+                self._queue.appendleft(again)  # the target has done nothing wrong
+                return None
             assert self.machine is not None
             current.since, current.rests = time.monotonic(), hold(self.machine)
         if current.rests is not None and current.task is None and not _not_ready(current.rests):
