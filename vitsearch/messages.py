@@ -69,6 +69,18 @@ class EpochReport(Spec):
     images_per_s: float
 
 
+class WorkerReport(Spec):
+    """What a worker tells of its trial.
+
+    Attributes:
+        epochs: Those finished since its last report.
+        rests: Whether it waits because something is measured on its machine.
+    """
+
+    epochs: tuple[EpochReport, ...] = ()
+    rests: bool = False
+
+
 class Conditions(Spec):
     """Under what conditions a figure was measured.
 
@@ -163,7 +175,6 @@ class ProfileRequest(Spec):
         artifact_dir: Folder with the trained weights and the candidate.
         candidate: What the weights belong to.
         target: Where and how to measure.
-        contended: What to record: whether trainers run meanwhile.
         known: Figures that need no measurement any more, one for a runtime.
     """
 
@@ -171,7 +182,6 @@ class ProfileRequest(Spec):
     artifact_dir: str
     candidate: Candidate
     target: TargetSpec
-    contended: bool = False
     known: tuple[Profile, ...] = ()
 
 

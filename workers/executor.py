@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,8 +16,8 @@ from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
 from vitsearch.errors import WorkerError
-from vitsearch.messages import EpochReport, MachineFacts, Outcome, ProfileRequest, TrialRequest
-from vitsearch.search import EpochDone, Event, Measuring, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.messages import MachineFacts, Outcome, ProfileRequest, TrialRequest, WorkerReport
+from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerRests, WorkerTaken
 from workers.exporter import Exporter
 from workers.measuring import Target, has_died
 from workers.pool import Pool, Worker
@@ -30,11 +29,10 @@ from workers.trainer import Trainer
 
 Answers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]  # classes, log-probabilities
 
-REPORTS_EVERY_S = 0.5
+REPORT_EVERY_S = 0.5
 READY_POLL_S = 0.5
 TELL_EVERY_S = 10.0
 REST_S = 30.0
-PAUSE_TIMEOUT_S = 120.0
 # How long a thread of libgomp, torch's on Linux, looks out for work before it sleeps. With its own figure one busy
 # process beside two threads makes a training step eleven times as long; with this one two to three times as long
 # (alone no difference was seen; sleeping at once costs a fifth there).
@@ -44,9 +42,9 @@ SPINS = 10_000
 class RayExecutor:
     """Runs trials on trainer actors and measurements on profiler actors.
 
-    Ray must be initialised. A lost actor is replaced under the same name. The trainers of a machine rest while
-    something is measured on it. With a share of a cluster, trainers come and go: one whose place another study
-    should have leaves at the end of an epoch, and its trial goes on elsewhere.
+    Ray must be initialised. A lost actor is replaced under the same name. The trainers of a machine rest by
+    themselves while something is measured on it. With a share of a cluster, trainers come and go: one whose place
+    another study should have leaves at the end of an epoch, and its trial goes on elsewhere.
 
     Args:
         data: The images in the object store.
@@ -79,11 +77,9 @@ class RayExecutor:
         self._events: list[Event] = []
 
     def idle_workers(self) -> list[str]:
-        """Trainers without a trial, while nothing is being measured beside them."""
+        """Trainers without a trial."""
         self._pool.settle()
-        held = self._held_machines()
-        free = {name: worker for name, worker in self._pool.workers.items() if worker.is_idle}
-        return [name for name, worker in free.items() if not _is_on(worker, held)]
+        return [name for name, worker in self._pool.workers.items() if worker.is_idle]
 
     def submit(self, worker: str, request: TrialRequest) -> None:
         """Start a trial."""
@@ -101,13 +97,9 @@ class RayExecutor:
         found.wait(wait_s)
         return None if found.stands_in else found.facts
 
-    def measuring(self) -> Measuring:
-        """How measurements go on."""
-        waits = [target.waits_for for target in self._targets.values()]
-        return Measuring(
-            holds_workers=any(target.holds for target in self._targets.values()),
-            waits_for="; ".join(filter(None, waits)),
-        )
+    def waits_for(self) -> str:
+        """Targets that are away."""
+        return "; ".join(filter(None, (target.waits_for for target in self._targets.values())))
 
     def restart(self, worker: str, reason: str) -> None:  # noqa: ARG002
         """Kill a hanging trainer and start another; the driver knows already that its trial is lost."""
@@ -176,7 +168,7 @@ class RayExecutor:
         self._measure()
         self._ask_for_reports()
         waiting = [w.task for w in self._pool if w.task is not None]
-        waiting += [w.reports for w in self._pool if w.reports is not None]
+        waiting += [w.report for w in self._pool if w.report is not None]
         waiting += [reference for target in self._targets.values() for reference in target.pending()]
         if waiting:
             ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s, fetch_local=True)
@@ -228,27 +220,26 @@ class RayExecutor:
     def _ask_for_reports(self) -> None:
         now = time.monotonic()
         for worker in self._pool:
-            if worker.task is not None and worker.reports is None and now - worker.asked_at > REPORTS_EVERY_S:
-                worker.reports, worker.asked_at = worker.actor.reports.remote(), now
+            if worker.task is not None and worker.report is None and now - worker.asked_at > REPORT_EVERY_S:
+                worker.report, worker.asked_at = worker.actor.report.remote(), now
 
     def _collect(self, ready: set[Any]) -> None:
         for name, worker in list(self._pool.workers.items()):
-            if worker.reports in ready:
-                self._collect_reports(name, worker)
+            if worker.report in ready:
+                self._collect_report(name, worker)
             if worker.task in ready:
                 self._collect_outcome(name, worker)
 
-    def _collect_reports(self, name: str, worker: Worker) -> None:
-        try:
-            reports = ray.get(worker.reports)
-        except ray.exceptions.RayError:
-            reports = []  # the task's own reference tells of the loss
-        worker.reports = None
-        with suppress(ValueError):  # what cannot be read is no progress
-            self._events += [
-                EpochDone(worker=name, report=EpochReport.model_validate_json(text)) for text in reports
-            ]
-        if reports and worker.leaving and worker.trial is not None and not _has_ended(worker.task):
+    def _collect_report(self, name: str, worker: Worker) -> None:
+        report = WorkerReport()
+        # of a loss the task's own reference tells, and what cannot be read is no progress
+        with suppress(ray.exceptions.RayError, ValueError):
+            report = WorkerReport.model_validate_json(ray.get(worker.report))
+        worker.report = None
+        self._events += [EpochDone(worker=name, report=epoch) for epoch in report.epochs]
+        if report.rests:
+            self._events.append(WorkerRests(worker=name))
+        if report.epochs and worker.leaving and worker.trial is not None and not _has_ended(worker.task):
             self._events.append(WorkerTaken(worker=name, trial=worker.trial))
             self._pool.remove(name)
 
@@ -270,16 +261,11 @@ class RayExecutor:
             self._pool.remove(name)
 
     def _measure(self) -> None:
-        """Bring measurements on; trainers work again where none is left."""
+        """Bring measurements on."""
         for target in self._targets.values():
-            done = target.advance(self._export, self._hold)
+            done = target.advance(self._export)
             if done is not None:
                 self._events.append(done)
-        held = self._held_machines()
-        for worker in self._pool:
-            if worker.paused and not _is_on(worker, held):
-                worker.actor.resume.remote()
-                worker.paused = False
 
     def _target(self, name: str) -> Target:
         if name not in self._targets:
@@ -297,9 +283,7 @@ class RayExecutor:
         return ray.remote(Profiler).options(**options).remote(*self._sample, meta["mean"], meta["std"])
 
     def _export(self, request: ProfileRequest) -> Any:
-        """Begin to make what a target loads; not beside a measurement, which it would disturb."""
-        if platform.node() in self._held_machines():
-            return None
+        """Begin to make what a target loads."""
         if self._exported is not None and has_died(self._exported):
             self._exporter = None
         self._exported = self._the_exporter().run.remote(request.model_dump_json())
@@ -313,25 +297,6 @@ class RayExecutor:
                 ray.remote(Exporter).options(**here).remote(data.images_ref, data.labels_ref, data.meta)
             )
         return self._exporter
-
-    def _held_machines(self) -> set[str | None]:
-        """Where something is measured or about to be."""
-        return {target.machine for target in self._targets.values() if target.holds}
-
-    def _hold(self, machine: str) -> list[Any]:
-        """Ask every busy trainer of a machine to rest at its next batch; references of what they answer."""
-        exports = [target.export for target in self._targets.values() if target.export is not None]
-        answers = exports if machine == platform.node() else []
-        for worker in self._pool:
-            if worker.task is not None and _is_on(worker, {machine}):
-                worker.paused = True
-                answers.append(worker.actor.pause.remote(PAUSE_TIMEOUT_S))
-        return answers
-
-
-def _is_on(worker: Worker, machines: set[str | None]) -> bool:
-    """Whether a trainer is, or may be, on one of these machines."""
-    return bool(machines) and (None in machines or worker.machine in machines)
 
 
 def _has_ended(task: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from vitsearch.artifacts import workspace
 from vitsearch.messages import ProfileRequest
+from workers.turns import AtWork
 
 if TYPE_CHECKING:
     from vitsearch.train.tensors import TensorData
@@ -32,6 +32,8 @@ class Exported:
 class Exporter:
     """A process on the driver's node, which has the code that trains; targets need none of it.
 
+    It waits while something is measured there.
+
     Args:
         images_NHWC: Decoded images, shared through the object store.
         labels_N: Their classes.
@@ -42,10 +44,6 @@ class Exporter:
         self, images_NHWC: npt.NDArray[np.uint8], labels_N: npt.NDArray[np.int64], meta: dict[str, object]
     ) -> None:
         self._arrays = images_NHWC, labels_N, meta
-
-    def machine(self) -> str:
-        """Host name of the node."""
-        return platform.node()
 
     def run(self, request_json: str) -> Exported:
         """The files that the runtimes of a request load and that are not measured yet.
@@ -60,7 +58,7 @@ class Exporter:
         request = ProfileRequest.model_validate_json(request_json)
         known = {runtime_of(one) for one in request.known}
         runtimes = [name for name in able_runtimes(request.target, request.candidate) if name not in known]
-        with workspace(request.artifact_dir) as place:
+        with AtWork(), workspace(request.artifact_dir) as place:
             model = load_model(request.candidate, place.folder)
             made, errors = files_for(runtimes, model, request.candidate, place.folder, self._data())
             files = {kind: (file.name, np.fromfile(file, np.uint8)) for kind, file in made.items()}

@@ -1,7 +1,7 @@
-"""Measurements of one target, one after the other, while trainers on the same machine rest.
+"""Measurements of one target, one after the other.
 
-A measurement goes through three stages: its model is exported on the driver's node, trainers on the target's
-machine come to rest, it runs. While a target is away its requests wait, and nothing rests for them.
+A measurement goes through two stages: its model is exported on the driver's node, then it runs on the target's,
+where trainers rest for it (``turns``). While a target is away its requests wait.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class _Measurement:
     exports: int = 1
     since: float = 0.0
     exported: Any = None  # reference of its files
-    rests: list[Any] | None = None  # references of what trainers answer once they rest
     task: Any = None  # reference of the measurement itself
 
 
@@ -73,24 +72,9 @@ class Target:
         self._queue.append(_Measurement(request=request))
 
     @property
-    def machine(self) -> str | None:
-        """Host name of the target's node; None until it has answered."""
-        return None if self.facts is None else self.facts.host
-
-    @property
     def stands_in(self) -> bool:
         """Whether it is the fallback that has answered."""
         return self.facts is not None and self._posts[0].place != self.name
-
-    @property
-    def holds(self) -> bool:
-        """Whether trainers of its machine rest, or are about to."""
-        return self._current is not None and self._current.rests is not None
-
-    @property
-    def export(self) -> Any:
-        """Reference of the files that are being made; None while there are none."""
-        return None if self._current is None or self.holds else self._current.exported
 
     @property
     def waits_for(self) -> str:
@@ -106,9 +90,7 @@ class Target:
         current = self._current
         if current is None:
             return [post.answer for post in self._posts] if self._queue and self.facts is None else []
-        if current.task is not None:
-            return _not_ready([current.task])
-        return _not_ready([current.exported] if current.rests is None else current.rests)
+        return _not_ready([current.exported if current.task is None else current.task])
 
     def find(self) -> bool:
         """Start the profiler if there is none; returns whether its machine has answered."""
@@ -137,14 +119,11 @@ class Target:
             ray.wait([post.answer for post in self._posts], timeout=timeout_s)
             self.find()
 
-    def advance(
-        self, export: Callable[[ProfileRequest], Any], hold: Callable[[str], list[Any]]
-    ) -> ProfileDone | None:
+    def advance(self, export: Callable[[ProfileRequest], Any]) -> ProfileDone | None:
         """Go as far as possible without waiting.
 
         Args:
-            export: Begins to make a request's files; returns their reference, or None where it must not now.
-            hold: Asks busy trainers of a machine to rest; returns references of their answers.
+            export: Begins to make a request's files; returns their reference.
 
         Returns:
             The end of a measurement, if it has come.
@@ -152,7 +131,7 @@ class Target:
         if self._current is None:
             return self._next(export)
         current = self._current
-        if current.rests is None and not _not_ready([current.exported]):
+        if current.task is None and not _not_ready([current.exported]):
             if has_died(current.exported):
                 self._current = None
                 if current.exports >= MOST_DEATHS:
@@ -160,12 +139,7 @@ class Target:
                 again = _Measurement(request=current.request, attempt=current.attempt, exports=current.exports + 1)
                 self._queue.appendleft(again)  # the target has done nothing wrong
                 return None
-            assert self.machine is not None
-            current.since, current.rests = time.monotonic(), hold(self.machine)
-        if current.rests is not None and current.task is None and not _not_ready(current.rests):
-            contended = not all(_at_rest(answer) for answer in current.rests)
-            request = current.request.model_copy(update={"contended": contended})
-            current.task = self._posts[0].actor.run.remote(request.model_dump_json(), current.exported)
+            self._run(current)
         if current.task is not None and not _not_ready([current.task]):
             return self._end(current)
         if time.monotonic() - current.since > PROFILE_TIMEOUT_S:
@@ -189,11 +163,13 @@ class Target:
                 reason = f"its process on target {self.name!r} dies at the start: {self._why}"
                 return self._failed(self._queue.popleft(), reason)
             return self._fall_back()
-        exported = export(self._queue[0].request)
-        if exported is not None:
-            self._current = self._queue.popleft()
-            self._current.since, self._current.exported = time.monotonic(), exported
+        self._current = self._queue.popleft()
+        self._current.since, self._current.exported = time.monotonic(), export(self._current.request)
         return None
+
+    def _run(self, current: _Measurement) -> None:
+        request = current.request.model_dump_json()
+        current.since, current.task = time.monotonic(), self._posts[0].actor.run.remote(request, current.exported)
 
     def _fall_back(self) -> ProfileDone | None:
         """What the job says about a target that is away for too long."""
@@ -227,6 +203,10 @@ class Target:
         self._current = None
         try:
             profile = Profile.model_validate_json(ray.get(current.task))
+        except TimeoutError:  # others measure there
+            self._current = current
+            self._run(current)
+            return None
         except ray.exceptions.RayActorError as error:
             self._drop()
             self._not_before = time.monotonic() + RESTART_AFTER_S
@@ -271,11 +251,3 @@ def has_died(answer: Any) -> bool:
 
 def _not_ready(references: list[Any]) -> list[Any]:
     return list(ray.wait(references, num_returns=len(references), timeout=0)[1]) if references else []
-
-
-def _at_rest(answer: Any) -> bool:
-    """What a trainer answered to ``pause``; a dead one does not compute."""
-    try:
-        return bool(ray.get(answer))
-    except ray.exceptions.RayError:
-        return True

@@ -22,34 +22,27 @@ class Worker:
 
     Attributes:
         actor: Its handle.
-        machine_ref: Reference of the name of its machine, which it answers once it holds the data.
-        machine: That name; None while the actor waits for room or starts.
-        paused: Whether it was asked to rest.
+        started: Reference of what it answers once it holds the data.
+        is_ready: Whether it has; not while the actor waits for room or starts.
         task: Reference of the running trial.
         trial: Its number.
-        reports: Reference of an unanswered question for progress.
+        report: Reference of an unanswered question for progress.
         asked_at: When progress was last asked for.
         idle_since: When it was last given back.
         leaving: Whether its place is wanted by others: it goes at the end of an epoch.
     """
 
     actor: Any
-    machine_ref: Any
-    machine: str | None = None
-    paused: bool = False
+    started: Any
+    is_ready: bool = False
     task: Any = None
     trial: int | None = None
-    reports: Any = None
+    report: Any = None
     asked_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
     leaving: bool = False
     pulse: Any = None
     pulse_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it holds the data and could train."""
-        return self.machine is not None
 
     @property
     def is_idle(self) -> bool:
@@ -123,7 +116,7 @@ class Pool:
 
     def starting(self) -> list[Any]:
         """References that arrive when a trainer has started."""
-        return [worker.machine_ref for worker in self if not worker.is_ready]
+        return [worker.started for worker in self if not worker.is_ready]
 
     def close(self) -> None:
         """Kill all."""
@@ -136,13 +129,14 @@ class Pool:
 
     def _new(self) -> Worker:
         actor = self._start()
-        return Worker(actor=actor, machine_ref=actor.machine.remote())
+        return Worker(actor=actor, started=actor.ping.remote())
 
     def _await_start(self, name: str, worker: Worker) -> None:
-        if not _has_arrived(worker.machine_ref):
+        if not _has_arrived(worker.started):
             return
         try:
-            worker.machine = ray.get(worker.machine_ref)
+            ray.get(worker.started)
+            worker.is_ready = True
             worker.idle_since = worker.pulse_at = time.monotonic()
             self._failed_starts = 0
         except ray.exceptions.RayError as error:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitsearch.messages import ProfileRequest
+from workers.turns import machine_to_itself
 
 if TYPE_CHECKING:
     from workers.exporter import Exported
@@ -50,7 +47,8 @@ class Profiler:
         """Measure a trained model; returns a profile as JSON.
 
         Raises:
-            Exception: Whatever went wrong; the executor reports it with the measurement.
+            TimeoutError: Others measure on the machine; ask again.
+            Exception: Whatever else went wrong; the executor reports it with the measurement.
         """
         from vitsearch.profile import SampleImages, run_profile
 
@@ -63,25 +61,5 @@ class Profiler:
             files = {kind: Path(folder, name) for kind, (name, _) in exported.files.items()}
             for kind, (_, content) in exported.files.items():
                 content.tofile(files[kind])
-            with machine_to_itself():
-                return run_profile(request, files, images, exported.errors).model_dump_json()
-
-
-@contextmanager
-def machine_to_itself() -> Iterator[None]:
-    """Wait until no other study measures on this machine, and keep others waiting meanwhile.
-
-    A lock on a file: it holds across studies, clusters and users, and the kernel releases it whatever way the
-    process ends.
-    """
-    path = Path(tempfile.gettempdir()) / "vitsearch-measuring.lock"
-    try:
-        file = os.open(path, os.O_RDONLY)  # creating is refused in /tmp where the file is another user's
-    except FileNotFoundError:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        os.fchmod(file, 0o644)  # whatever the user's mask: others take their turns by it
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+            with machine_to_itself() as alone:
+                return run_profile(request, files, images, exported.errors, contended=not alone).model_dump_json()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,20 +12,19 @@ import numpy.typing as npt
 
 from vitsearch.candidate import Architecture
 from vitsearch.config import DistillSpec, NetworkSpec, TrainSpec
-from vitsearch.messages import EpochReport, TrialRequest
+from vitsearch.messages import EpochReport, TrialRequest, WorkerReport
+from workers.turns import AtWork
 
 if TYPE_CHECKING:
     from vitsearch.models import VisionTransformer
     from vitsearch.train.distill import LiveAnswers, RememberedAnswers, TeacherAnswers
 
-PAUSE_POLL_S = 0.2
-
 
 class Trainer:
     """A persistent worker process.
 
-    ``run`` occupies one thread; ``reports``, ``pause`` and ``resume`` are answered by another, so the actor needs
-    ``max_concurrency`` of at least 2.
+    ``run`` occupies one thread; ``report`` is answered by another, so the actor needs ``max_concurrency`` of at
+    least 2. It rests, at its next batch, while something is measured on its machine.
 
     Args:
         images_NHWC: Decoded images, shared through the object store.
@@ -61,54 +58,34 @@ class Trainer:
         self._starts: dict[str, VisionTransformer] = {}
         self._teachers: dict[str, LiveAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
-        self._unpaused = threading.Event()
-        self._unpaused.set()
-        self._halted = threading.Event()  # set while no computation is under way
-        self._halted.set()
+        self._at_work = AtWork()
 
     def ping(self) -> int:
         """The process id; answers once the data is in place."""
         return os.getpid()
 
-    def machine(self) -> str:
-        """Host name of the node."""
-        return platform.node()
-
     def run(self, request_json: str) -> str:
         """Run a trial; returns its outcome as JSON."""
-        self._halted.clear()  # first of all: the imports below take seconds
-        try:
+        with self._at_work:  # first of all: the imports below take seconds
             from vitsearch.trial import TrialContext, run_trial
 
-            self._wait_if_paused()
             request = TrialRequest.model_validate_json(request_json)
             context = TrialContext(
                 data=self._data,
                 on_epoch=self._reports.append,
-                on_batch=self._wait_if_paused,
+                on_batch=self._at_work.give_way,
                 teachers=self._answers(request.train.distill),
                 inner_teacher=self._inner_teacher(request.train.distill),
                 start=self._start(request.train),
             )
             return run_trial(request, context).model_dump_json()
-        finally:
-            self._halted.set()
 
-    def reports(self) -> list[str]:
-        """Epochs finished since the last call, as JSON."""
-        found = []
+    def report(self) -> str:
+        """What has happened since the last call, as JSON."""
+        epochs = []
         while self._reports:
-            found.append(self._reports.popleft().model_dump_json())
-        return found
-
-    def pause(self, timeout_s: float) -> bool:
-        """Hold training at the next batch; returns whether nothing computes any more."""
-        self._unpaused.clear()
-        return self._halted.wait(timeout_s)
-
-    def resume(self) -> None:
-        """Let training go on."""
-        self._unpaused.set()
+            epochs.append(self._reports.popleft())
+        return WorkerReport(epochs=tuple(epochs), rests=self._at_work.rests).model_dump_json()
 
     def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:
         """Measure which number format trains fastest in this process."""
@@ -126,14 +103,15 @@ class Trainer:
 
         spec = TrainSpec.model_validate_json(train_json)
         (teacher,) = spec.distill.teachers
-        found = remember(
-            self._live_teacher(teacher),
-            TrainingBatches(self._data, spec),
-            seed=seed,
-            epochs=range(epoch, epoch + 1),
-            num_classes=self._data.source.num_classes,
-            top_k=spec.distill.top_k,
-        )
+        with self._at_work:
+            found = remember(
+                self._live_teacher(teacher),
+                TrainingBatches(self._data, spec),
+                seed=seed,
+                epochs=range(epoch, epoch + 1),
+                num_classes=self._data.source.num_classes,
+                top_k=spec.distill.top_k,
+            )
         return found.classes_ENT, found.log_probs_ENT
 
     def learn_from(self, *answers: npt.NDArray[Any]) -> None:
@@ -175,9 +153,3 @@ class Trainer:
         if key not in self._teachers:
             self._teachers[key] = load_teacher(spec, self._data)
         return self._teachers[key]
-
-    def _wait_if_paused(self) -> None:
-        while not self._unpaused.is_set():  # again: a second pause may follow the resume at once
-            self._halted.set()
-            self._unpaused.wait()
-            self._halted.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +25,7 @@ from vitsearch.search import (
     ProfileDone,
     TrialDone,
     WorkerLost,
+    WorkerRests,
     WorkerTaken,
 )
 from vitsearch.testing.executors import (
@@ -36,7 +38,7 @@ from vitsearch.testing.executors import (
 from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
-from workers import RayExecutor, SharedData, local_ray, measuring, pool
+from workers import RayExecutor, SharedData, local_ray, measuring, pool, turns
 from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
@@ -79,8 +81,9 @@ class Unfit(Profiler):
 class Elsewhere(Trainer):
     """On another machine than the target."""
 
-    def machine(self) -> str:
-        return "elsewhere"
+    def __init__(self, *arguments: Any) -> None:
+        turns.FOLDER = Path(tempfile.mkdtemp())
+        super().__init__(*arguments)
 
 
 class Patience(Trainer):
@@ -147,8 +150,9 @@ def wait_until_idle(executor: Executor, workers: list[str], timeout_s: float = 6
         executor.poll(0.2)
 
 
-def measurement(folder: Path, number: int = 0) -> ProfileRequest:
-    return small_measurement(folder, number=number)
+def measurement(folder: Path, number: int = 0, **settings: Any) -> ProfileRequest:
+    request = small_measurement(folder, number=number)
+    return request.model_copy(update={"target": request.target.model_copy(update=settings)})
 
 
 @pytest.mark.parametrize("check", EXECUTOR_CHECKS, ids=lambda check: check.__name__)
@@ -237,15 +241,30 @@ def test_training_rests_while_something_is_measured(on_ray: Make, data: ImageDat
         events_until(executor, TrialDone)
         executor.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
         events_until(executor, EpochDone)
-        executor.submit_profile(measurement(tmp_path))
-        while not executor.measuring().holds_workers:
-            executor.poll(0.01)
-        assert executor.idle_workers() == [], "nothing starts beside a measurement"
-        *_, done = (e for e in events_until(executor, ProfileDone) if isinstance(e, ProfileDone))
+        executor.submit_profile(measurement(tmp_path, repeats=3000))
+        events = events_until(executor, ProfileDone)
+        assert WorkerRests(worker="w0") in events, "the driver must not take it for one that hangs"
+        (done,) = (e for e in events if isinstance(e, ProfileDone))
         assert done.profile is not None
         assert not done.profile.conditions.contended
-        assert executor.idle_workers() == ["w1"]
         events_until(executor, EpochDone)
+
+
+@pytest.mark.slow
+def test_training_of_another_study_rests_too(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+    with on_ray() as mine, on_ray() as other:
+        mine.submit("w0", trial(tmp_path, data))
+        events_until(mine, TrialDone)
+        other.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
+        events_until(other, EpochDone)
+        mine.submit_profile(measurement(tmp_path, repeats=3000))
+        rested = False
+        while not (done := [e for e in mine.poll(0.1) if isinstance(e, ProfileDone)]):
+            rested |= WorkerRests(worker="w0") in other.poll(0.1)
+        assert rested
+        assert done[0].profile is not None
+        assert not done[0].profile.conditions.contended
+        events_until(other, EpochDone)
 
 
 @pytest.mark.slow
@@ -271,14 +290,12 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
     with on_ray(Elsewhere, workers=2) as executor:
         executor.submit("w0", trial(tmp_path, data, number=1, epochs=2000))
         events_until(executor, EpochDone)
-        executor.submit_profile(measurement(tmp_path))
-        while not executor.measuring().holds_workers:
-            executor.poll(0.01)
-        assert executor.idle_workers() == ["w1"]
-        assert not executor._pool.workers["w0"].paused
-        *_, done = events_until(executor, ProfileDone)
+        executor.submit_profile(measurement(tmp_path, repeats=3000))
+        *events, done = events_until(executor, ProfileDone)
         assert isinstance(done, ProfileDone)
         assert done.profile is not None
+        assert not any(isinstance(event, WorkerRests) for event in events)
+        assert any(isinstance(event, EpochDone) for event in events)
 
 
 @pytest.mark.slow
@@ -353,11 +370,10 @@ def test_a_target_that_is_away_is_waited_for_and_training_goes_on(
         assert isinstance(events_until(executor, TrialDone)[-1], TrialDone), "nothing rests for it"
         assert executor.idle_workers() == ["w0"]
         deadline = time.monotonic() + 30
-        while not executor.measuring().waits_for:
+        while not executor.waits_for():
             assert time.monotonic() < deadline
             assert executor.poll(0.2) == []
-        assert executor.measuring().waits_for.startswith("waiting for target jetson: away for ")
-        assert not executor.measuring().holds_workers
+        assert executor.waits_for().startswith("waiting for target jetson: away for ")
 
 
 def test_a_target_that_stays_away_too_long_leaves_the_model_unmeasured(
@@ -426,7 +442,7 @@ def test_the_model_travels_to_the_target_by_value(on_ray: Make, data: ImageData,
         events_until(executor, TrialDone)
         executor.submit_profile(measurement(tmp_path))
         target = executor._targets["local"]
-        while target._current is None or target._current.rests is None:
+        while target._current is None or target._current.task is None:
             executor.poll(0.05)
         (tmp_path / "0").rename(tmp_path / "elsewhere")
         *_, done = events_until(executor, ProfileDone)

@@ -45,10 +45,19 @@ def join(
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--address", address, "--block",
         "--num-cpus", str(cpus), "--resources", json.dumps({f"target_{name}": 1}), "--disable-usage-stats",
+        "--temp-dir", str(_own_folder()),
     ]  # fmt: skip
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what measures there sees the GPU
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606 - Ray takes this process's place, and its signals
+
+
+def _own_folder() -> Path:
+    """Where this node unpacks code: in the head's own, it would delete what jobs there run from.
+
+    Short, as sockets lie below it; Ray makes it.
+    """
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / f"ray-target-{os.getpid()}"  # noqa: S108 - as Ray's own
 
 
 def targets(address: Address = DEFAULT_ADDRESS, json_output: JsonFlag = False) -> None:

@@ -29,6 +29,8 @@ def run_profile(
     files: Mapping[str, Path],
     images: SampleImages | None = None,
     errors: Mapping[str, str] | None = None,
+    *,
+    contended: bool = False,
 ) -> Profile:
     """Measure latency, throughput, memory, energy and file size of a model, on each runtime that the target names.
 
@@ -41,6 +43,7 @@ def run_profile(
         files: What the runtimes load, by their kind.
         images: The study's validation images.
         errors: Why a kind of file could not be made.
+        contended: What to record: whether trainers run meanwhile.
 
     Returns:
         The profile of the fastest runtime; the others are inside it, and why one could not be measured.
@@ -61,7 +64,7 @@ def run_profile(
             failed[name] = (errors or {}).get(kind, f"there is no file of the kind {kind!r}")
             continue
         try:
-            found.append(_measure(request, name, files[kind], images))
+            found.append(_measure(request, name, files[kind], images, contended=contended))
         except Exception as error:  # noqa: BLE001 - one runtime's failure is no reason to lose the others' figures
             failed[name] = one_line(error)
     if not found:
@@ -69,7 +72,9 @@ def run_profile(
     return fastest_of(found, failed)
 
 
-def _measure(request: ProfileRequest, runtime: str, file: Path, images: SampleImages | None) -> Profile:
+def _measure(
+    request: ProfileRequest, runtime: str, file: Path, images: SampleImages | None, *, contended: bool
+) -> Profile:
     target = request.target
     _require_installed(runtime, target.name)
     inputs, calls = _inputs(request, images), itertools.count()
@@ -107,7 +112,7 @@ def _measure(request: ProfileRequest, runtime: str, file: Path, images: SampleIm
             threads=target.threads,
             warmup=target.warmup,
             repeats=target.repeats,
-            contended=request.contended,
+            contended=contended,
             inputs="noise" if images is None else "validation images",
             rounds=latency.rounds,
             throttled=None if throttled is None else after > before,

@@ -23,7 +23,16 @@ from vitsearch.messages import EpochReport, Progress, TrialFailure, TrialRequest
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
-from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search.executor import (
+    EpochDone,
+    Event,
+    Executor,
+    ProfileDone,
+    TrialDone,
+    WorkerLost,
+    WorkerRests,
+    WorkerTaken,
+)
 from vitsearch.search.measurements import Measurements
 from vitsearch.search.mirror import OptunaMirror
 from vitsearch.search.places import Places, resume_command
@@ -45,7 +54,7 @@ class Running:
 
     Attributes:
         trial: Its number.
-        since: When it started or last made progress, on the driver's clock.
+        since: When it started, last made progress or had to rest, on the driver's clock.
         report: Its latest progress.
     """
 
@@ -237,6 +246,9 @@ class Driver:
             if running is not None and running.trial == event.report.trial:
                 self._losses = 0
                 running.report, running.since = event.report, self._clock()
+        elif isinstance(event, WorkerRests):
+            if event.worker in self.running:
+                self.running[event.worker].since = self._clock()
         elif isinstance(event, TrialDone):
             self.running.pop(event.worker, None)
             outcome = event.outcome
@@ -343,9 +355,6 @@ class Driver:
 
     def _give_up_on_hanging(self) -> None:
         limit = self.job.search.trial_timeout_s
-        if self.executor.measuring().holds_workers:
-            for running in self.running.values():
-                running.since = self._clock()
         for worker, running in list(self.running.items()):
             if self._clock() - running.since > limit:
                 message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"

@@ -53,6 +53,13 @@ class EpochDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerRests:
+    """A worker makes no progress because something is measured on its machine."""
+
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileDone:
     """A measurement ended; ``profile`` is None where it failed, for the given reason."""
 
@@ -62,20 +69,7 @@ class ProfileDone:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """How measurements go on.
-
-    Attributes:
-        holds_workers: Whether workers rest for one.
-        waits_for: What they wait for, in words; empty while they do not wait.
-    """
-
-    holds_workers: bool = False
-    waits_for: str = ""
-
-
-Event = TrialDone | WorkerLost | WorkerTaken | EpochDone | ProfileDone
+Event = TrialDone | WorkerLost | WorkerTaken | WorkerRests | EpochDone | ProfileDone
 
 
 class Executor(Protocol):
@@ -102,8 +96,8 @@ class Executor(Protocol):
         """What a target's machine can measure; None while it has not answered, for which it gets some time."""
         ...
 
-    def measuring(self) -> Measuring:
-        """How measurements go on."""
+    def waits_for(self) -> str:
+        """What measurements wait for, in words; empty while they do not wait."""
         ...
 
     def restart(self, worker: str, reason: str) -> None:
@@ -157,9 +151,9 @@ class InlineExecutor:
         """Not told."""
         return None
 
-    def measuring(self) -> Measuring:
+    def waits_for(self) -> str:
         """Nothing waits here."""
-        return Measuring()
+        return ""
 
     def restart(self, worker: str, reason: str) -> None:
         """Nothing hangs here."""

@@ -10,7 +10,16 @@ from pathlib import Path
 from vitsearch.config import JobSpec
 from vitsearch.messages import TrialFailure, TrialRequest, TrialResult
 from vitsearch.search.driver import POLL_S, Running, data_seed, trial_seed
-from vitsearch.search.executor import EpochDone, Event, Executor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search.executor import (
+    EpochDone,
+    Event,
+    Executor,
+    ProfileDone,
+    TrialDone,
+    WorkerLost,
+    WorkerRests,
+    WorkerTaken,
+)
 from vitsearch.search.measurements import Measurements
 from vitsearch.search.places import Places
 from vitsearch.search.study import Study
@@ -87,7 +96,7 @@ class Finisher:
             else:
                 self.study.store_profile(number, known)
         while todo and not self.stop_requested:
-            if waits_for := self.executor.measuring().waits_for:
+            if waits_for := self.executor.waits_for():
                 self._on_step(waits_for)
             for event in self.executor.poll(POLL_S):
                 if isinstance(event, ProfileDone) and (event.trial, event.target) in todo:
@@ -142,6 +151,9 @@ class Finisher:
                 running.since = self._clock()
                 doing = "retraining" if report.epochs == self._epochs else "fine-tuning"
                 self._on_step(f"{doing} trial {report.trial}: epoch {report.epoch}/{report.epochs}")
+        elif isinstance(event, WorkerRests):
+            if event.worker in self._running:
+                self._running[event.worker].since = self._clock()
         elif isinstance(event, TrialDone):
             number = self._running.pop(event.worker).trial
             if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:

@@ -43,7 +43,7 @@ def progress_of(driver: Driver) -> Progress:
         infeasible=counts["infeasible"],
         elapsed_s=driver.budget.elapsed_s,
         left_s=_left_s(driver, ended),
-        waits_for=driver.executor.measuring().waits_for,
+        waits_for=driver.executor.waits_for(),
         num_workers=len(driver.running),
         workers=tuple(workers),
     )

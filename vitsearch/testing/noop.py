@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 
 from vitsearch.cost import cost_of
-from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult
+from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult, WorkerReport
 
 
 def noop_result(request: TrialRequest) -> TrialResult:
@@ -47,7 +46,7 @@ def noop_profile(request: ProfileRequest) -> Profile:
             threads=target.threads,
             warmup=target.warmup,
             repeats=target.repeats,
-            contended=request.contended,
+            contended=False,
         ),
     )
 
@@ -62,24 +61,13 @@ class NoopTrainer:
         """The process id."""
         return os.getpid()
 
-    def machine(self) -> str:
-        """Host name of the node."""
-        return platform.node()
-
     def run(self, request_json: str) -> str:
         """A no-op result, as JSON."""
         return noop_result(TrialRequest.model_validate_json(request_json)).model_dump_json()
 
-    def reports(self) -> list[str]:
+    def report(self) -> str:
         """No epochs."""
-        return []
-
-    def pause(self, timeout_s: float) -> bool:  # noqa: ARG002
-        """Nothing ever computes."""
-        return True
-
-    def resume(self) -> None:
-        """Nothing rests."""
+        return WorkerReport().model_dump_json()
 
     def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:  # noqa: ARG002
         """Plain float32."""

@@ -14,7 +14,7 @@ from tests.unit.report.factory import job
 from vitsearch.candidate import Architecture, Candidate
 from vitsearch.cli.display import headline, live_view, make_display
 from vitsearch.messages import EpochReport
-from vitsearch.search import Driver, Measuring
+from vitsearch.search import Driver
 from vitsearch.search.progress import progress_of
 
 CANDIDATE = Candidate(
@@ -47,7 +47,7 @@ def driver(
         num_ended=lambda: sum(counts.get(fate, 0) for fate in ("done", "failed", "infeasible")),
         hypervolume=lambda: 12.345678,
     )
-    executor = SimpleNamespace(measuring=lambda: Measuring(waits_for=waits_for))
+    executor = SimpleNamespace(waits_for=lambda: waits_for)
     made: Any = SimpleNamespace(
         job=spec, study=study, budget=SimpleNamespace(elapsed_s=elapsed_s), running=workers, executor=executor
     )

@@ -79,10 +79,9 @@ def profiled(
         artifact_dir=str(folder),
         candidate=c,
         target=TargetSpec.model_validate(settings),
-        contended=contended,
     )
     files, errors = files_for(request.target.runtimes, load_model(c, folder), c, folder, data)
-    return run_profile(request, files, None if data is None else sample_images(data), errors)
+    return run_profile(request, files, None if data is None else sample_images(data), errors, contended=contended)
 
 
 def test_the_runtimes_are_those_a_job_can_name():

@@ -11,7 +11,16 @@ from vitsearch.errors import StudyError, StudyLockedError
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report import StudyReport, violations
 from vitsearch.report.tables import fate
-from vitsearch.search import Driver, Event, InlineExecutor, ProfileDone, TrialDone, WorkerLost, WorkerTaken
+from vitsearch.search import (
+    Driver,
+    Event,
+    InlineExecutor,
+    ProfileDone,
+    TrialDone,
+    WorkerLost,
+    WorkerRests,
+    WorkerTaken,
+)
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
 
@@ -242,6 +251,48 @@ def test_a_trial_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert isinstance(first.outcome, TrialFailure)
     assert first.outcome.failure == "timeout"
     assert len(executor.restarted) == 1
+
+
+class RestingExecutor(HangingExecutor):
+    """Its first worker rests for a long while and then goes on; its second one hangs."""
+
+    def __init__(self, polls: int) -> None:
+        super().__init__()
+        self.polls_left = polls
+        self.resting: TrialRequest | None = None
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        self.busy.add(worker)
+        if worker == "a":
+            self.resting = request
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if self.resting is None:
+            return []
+        if self.polls_left:
+            self.polls_left -= 1
+            return [WorkerRests(worker="a")]
+        request, self.resting = self.resting, None
+        self.busy.discard("a")
+        return [TrialDone(worker="a", outcome=noop_result(request))]
+
+
+def test_a_worker_that_rests_does_not_hang_and_one_beside_it_does(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 2, "trial_timeout_s": 30}))
+    executor = RestingExecutor(polls=100)
+    Driver(make_study(store), executor, tmp_path, clock=clock).run()
+
+    assert executor.restarted == ["b"]
+    first, second = (trial.outcome for trial in store.trials())
+    assert isinstance(first, TrialResult)
+    assert isinstance(second, TrialFailure)
+    assert second.failure == "timeout"
 
 
 def test_a_measured_objective_is_measured_before_the_sampler_is_told(tmp_path: Path) -> None:
