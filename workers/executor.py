@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,14 +16,14 @@ import ray
 from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
-from vitsearch.errors import WorkerError
+from vitsearch.errors import StudyError, WorkerError
 from vitsearch.messages import MachineFacts, Outcome, ProfileRequest, TrialRequest, WorkerReport
 from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerRests, WorkerTaken
-from workers.exporter import Exporter
-from workers.measuring import Target, has_died
+from workers.desk import Desk
+from workers.measuring import Target
 from workers.pool import Pool, Worker
 from workers.profiler import Profiler
-from workers.resources import TARGET_SHARE, place_of_driver, place_of_target, reason_of
+from workers.resources import TARGET_SHARE, place_of_target, reason_of
 from workers.share import Share
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
@@ -33,6 +34,7 @@ REPORT_EVERY_S = 0.5
 READY_POLL_S = 0.5
 TELL_EVERY_S = 10.0
 REST_S = 30.0
+MOST_LOSSES = 10
 # How long a thread of libgomp, torch's on Linux, looks out for work before it sleeps. With its own figure one busy
 # process beside two threads makes a training step eleven times as long; with this one two to three times as long
 # (alone no difference was seen; sleeping at once costs a fifth there).
@@ -71,10 +73,10 @@ class RayExecutor:
         self._data, self._threads, self._cpus, self._gpus = data, threads, cpus, gpus
         self._pool = Pool(self._start_trainer, workers)
         self._targets: dict[str, Target] = {}
-        self._exporter: Any = None
-        self._exported: Any = None  # reference of its last answer
+        self._desk = Desk(data)
         self._sample: tuple[Any, Any] | None = None  # references of the validation images and their classes
         self._events: list[Event] = []
+        self._losses = 0  # before the first trial
 
     def idle_workers(self) -> list[str]:
         """Trainers without a trial."""
@@ -107,9 +109,16 @@ class RayExecutor:
 
     def fastest_autocast(self, architecture: Architecture, batch_size: int) -> Autocast:
         """Measured on one trainer while the others are idle."""
-        worker = self._ready()[0]
-        mode: Autocast = ray.get(worker.actor.fastest_autocast.remote(architecture.model_dump_json(), batch_size))
-        return mode
+        while True:
+            name, worker = next((name, one) for name, one in self._pool.workers.items() if one.is_ready)
+            asked = worker.actor.fastest_autocast.remote(architecture.model_dump_json(), batch_size)
+            try:
+                mode: Autocast = ray.get(asked)
+            except ray.exceptions.RayActorError as error:
+                self._replace_lost(name, error)
+                self.wait_until_ready()
+            else:
+                return mode
 
     def wait_until_ready(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Block until every trainer holds the data; with a share of a cluster, until one of them does.
@@ -125,10 +134,12 @@ class RayExecutor:
             self._follow_share()
             self._pool.settle()
             starting, ready = self._pool.starting(), self._ready()
-            if ready and not (starting and self._share is None):
+            if ready and (self._share is not None or len(ready) == len(self._pool.workers)):
                 return
             if starting:
                 ray.wait(starting, timeout=READY_POLL_S)
+            else:  # other studies' turn, or trainers that are started again later
+                time.sleep(READY_POLL_S)
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
                 on_wait(f"waiting for room on the cluster: {told - began:.0f} s")
@@ -146,13 +157,30 @@ class RayExecutor:
         Returns:
             Classes and log-probabilities, both (E, N, T).
         """
-        actors = [worker.actor for worker in self._ready()]
-        recipe = train.model_dump_json()
-        asked = [actors[epoch % len(actors)].teach.remote(recipe, seed, epoch) for epoch in range(train.epochs)]
-        parts = []
-        for epoch, reference in enumerate(asked):
-            parts.append(ray.get(reference))
-            on_epoch(epoch + 1)
+        recipe, left = train.model_dump_json(), deque(range(train.epochs))
+        answers: dict[int, Answers] = {}
+        while len(answers) < train.epochs:
+            self._follow_share()
+            for name in self.idle_workers():
+                if left:
+                    worker = self._pool.workers[name]
+                    worker.trial = left.popleft()
+                    worker.task = worker.actor.teach.remote(recipe, seed, worker.trial)
+            asked = {name: worker for name, worker in self._pool.workers.items() if worker.task is not None}
+            if not asked:
+                time.sleep(READY_POLL_S)
+                continue
+            ray.wait([worker.task for worker in asked.values()], timeout=READY_POLL_S)
+            for name, worker in asked.items():
+                if _has_ended(worker.task):
+                    assert worker.trial is not None
+                    epoch, answer = worker.trial, self._answer(name)
+                    if answer is None:
+                        left.appendleft(epoch)
+                    else:
+                        answers[epoch] = answer
+                        on_epoch(len(answers))
+        parts = [answers[epoch] for epoch in range(train.epochs)]
         return np.concatenate([classes for classes, _ in parts]), np.concatenate([logs for _, logs in parts])
 
     def share_answers(self, answers: Sequence[Answers]) -> None:
@@ -160,7 +188,9 @@ class RayExecutor:
         references = tuple(ray.put(array) for pair in answers for array in pair)
         self._data = replace(self._data, answers=references)
         told = {id(worker): worker.actor.learn_from.remote(*references) for worker in self._pool}
-        ray.get([told[id(worker)] for worker in self._ready()])  # the others learn when they have started
+        for worker in self._ready():  # the others learn when they have started
+            with suppress(ray.exceptions.RayActorError):  # as does who takes its place
+                ray.get(told[id(worker)])
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for a trial, a report or a measurement."""
@@ -187,8 +217,7 @@ class RayExecutor:
         self._pool.close()
         for target in self._targets.values():
             target.close()
-        if self._exporter is not None:
-            ray.kill(self._exporter)
+        self._desk.close()
         if self._share is not None:
             self._share.leave()
 
@@ -213,7 +242,8 @@ class RayExecutor:
         busy = sum(worker.task is not None for worker in ready)
         idle = [worker for worker in ready if worker.task is None]
         rests = bool(idle) and all(now - worker.idle_since > REST_S for worker in idle)
-        size = self._share.refresh(len(self._pool.workers), busy, rests=rests)
+        held = sum(worker.has_place for worker in self._pool)
+        size = self._share.refresh(held, busy, rests=rests)
         if size != self._pool.num_staying:
             self._pool.resize(size)
 
@@ -256,14 +286,41 @@ class RayExecutor:
             self._pool.replace(name)
             return
         self._events.append(TrialDone(worker=name, outcome=outcome))
+        self._release(name)
+
+    def _answer(self, name: str) -> Answers | None:
+        """What a trainer was asked for; None where it has died, and another is in its place."""
+        try:
+            found: Answers = ray.get(self._pool.workers[name].task)
+        except ray.exceptions.RayActorError as error:
+            self._replace_lost(name, error)
+            return None
+        self._release(name)
+        return found
+
+    def _release(self, name: str) -> None:
+        worker = self._pool.workers[name]
         worker.task, worker.trial, worker.idle_since = None, None, time.monotonic()
         if worker.leaving:
             self._pool.remove(name)
 
+    def _replace_lost(self, name: str, error: Exception) -> None:
+        """A trainer that died while the search was being prepared.
+
+        Raises:
+            StudyError: Too many have.
+        """
+        self._losses += 1
+        if self._losses > MOST_LOSSES:
+            raise StudyError(
+                f"trainers die while the search is prepared, the last one because: {reason_of(error)}"
+            )
+        self._pool.replace(name)
+
     def _measure(self) -> None:
         """Bring measurements on."""
         for target in self._targets.values():
-            done = target.advance(self._export)
+            done = target.advance(self._desk)
             if done is not None:
                 self._events.append(done)
 
@@ -277,26 +334,10 @@ class RayExecutor:
             images, labels = ray.get([self._data.images_ref, self._data.labels_ref])
             val = self._data.meta["val"]
             self._sample = ray.put(images[val]), ray.put(labels[val])
-        self._the_exporter()  # both take seconds to start
+        self._desk.open()  # both take seconds to start
         options = {"num_cpus": 0, "resources": {place_of_target(place): TARGET_SHARE}}
         meta = self._data.meta
         return ray.remote(Profiler).options(**options).remote(*self._sample, meta["mean"], meta["std"])
-
-    def _export(self, request: ProfileRequest) -> Any:
-        """Begin to make what a target loads."""
-        if self._exported is not None and has_died(self._exported):
-            self._exporter = None
-        self._exported = self._the_exporter().run.remote(request.model_dump_json())
-        return self._exported
-
-    def _the_exporter(self) -> Any:
-        if self._exporter is None:
-            here = {"num_cpus": 0, "resources": {place_of_driver(): TARGET_SHARE}}
-            data = self._data
-            self._exporter = (
-                ray.remote(Exporter).options(**here).remote(data.images_ref, data.labels_ref, data.meta)
-            )
-        return self._exporter
 
 
 def _has_ended(task: Any) -> bool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
+from vitsearch.errors import StudyError
 from vitsearch.messages import MachineFacts, Profile, ProfileRequest
 from vitsearch.search import ProfileDone
+from workers.desk import Desk, has_died
 from workers.resources import reason_of
 
 PROFILE_TIMEOUT_S = 900.0
@@ -32,6 +34,7 @@ class _Measurement:
     request: ProfileRequest
     attempt: int = 1
     exports: int = 1
+    not_before: float = 0.0
     since: float = 0.0
     exported: Any = None  # reference of its files
     task: Any = None  # reference of the measurement itself
@@ -119,43 +122,41 @@ class Target:
             ray.wait([post.answer for post in self._posts], timeout=timeout_s)
             self.find()
 
-    def advance(self, export: Callable[[ProfileRequest], Any]) -> ProfileDone | None:
+    def advance(self, desk: Desk) -> ProfileDone | None:
         """Go as far as possible without waiting.
 
         Args:
-            export: Begins to make a request's files; returns their reference.
+            desk: Makes a request's files.
 
         Returns:
             The end of a measurement, if it has come.
+
+        Raises:
+            StudyError: The store that models are read from, or a disk they are written to, has failed for a while.
         """
-        if self._current is None:
-            return self._next(export)
         current = self._current
+        if current is None:
+            return self._next(desk)
         if current.task is None and not _not_ready([current.exported]):
             if has_died(current.exported):
-                self._current = None
-                if current.exports >= MOST_DEATHS:
-                    return self._failed(current, "the process that exports models dies")
-                again = _Measurement(request=current.request, attempt=current.attempt, exports=current.exports + 1)
-                self._queue.appendleft(again)  # the target has done nothing wrong
+                return self._export_again(current, "the process that exports models dies")
+            fault = _storage_fault(current.exported)
+            if fault is not None:
+                self._wait_for_storage(current, fault)
                 return None
             self._run(current)
         if current.task is not None and not _not_ready([current.task]):
             return self._end(current)
         if time.monotonic() - current.since > PROFILE_TIMEOUT_S:
-            self._drop()
-            self._current = None
-            if self._again(current):
-                return None
-            return self._failed(current, f"no answer from target {self.name!r} within {PROFILE_TIMEOUT_S:g} s")
+            return self._give_up_on_hanging(current, desk)
         return None
 
     def close(self) -> None:
         """Stop the process."""
         self._drop()
 
-    def _next(self, export: Callable[[ProfileRequest], Any]) -> ProfileDone | None:
-        if not self._queue:
+    def _next(self, desk: Desk) -> ProfileDone | None:
+        if not self._queue or time.monotonic() < self._queue[0].not_before:
             return None
         if not self.find():
             if self._deaths >= MOST_DEATHS:
@@ -164,7 +165,7 @@ class Target:
                 return self._failed(self._queue.popleft(), reason)
             return self._fall_back()
         self._current = self._queue.popleft()
-        self._current.since, self._current.exported = time.monotonic(), export(self._current.request)
+        self._current.since, self._current.exported = time.monotonic(), desk.export(self._current.request)
         return None
 
     def _run(self, current: _Measurement) -> None:
@@ -207,6 +208,9 @@ class Target:
             self._current = current
             self._run(current)
             return None
+        except OSError as error:  # its disk is full
+            self._wait_for_storage(current, error)
+            return None
         except ray.exceptions.RayActorError as error:
             self._drop()
             self._not_before = time.monotonic() + RESTART_AFTER_S
@@ -220,6 +224,39 @@ class Target:
         if self.stands_in:
             profile = _measured_by(self._posts[0].place, profile)
         return ProfileDone(trial=current.request.trial, target=self.name, profile=profile)
+
+    def _give_up_on_hanging(self, current: _Measurement, desk: Desk) -> ProfileDone | None:
+        self._current = None
+        within = f"within {PROFILE_TIMEOUT_S:g} s"
+        if current.task is None:
+            desk.close()
+            return self._export_again(current, f"the process that exports models does not answer {within}")
+        self._drop()
+        return (
+            None
+            if self._again(current)
+            else self._failed(current, f"no answer from target {self.name!r} {within}")
+        )
+
+    def _export_again(self, current: _Measurement, reason: str) -> ProfileDone | None:
+        """From the start, which costs the target no attempt: it has done nothing wrong."""
+        self._current = None
+        if current.exports >= MOST_DEATHS:
+            return self._failed(current, reason)
+        self._queue.appendleft(replace(current, exports=current.exports + 1, exported=None, task=None))
+        return None
+
+    def _wait_for_storage(self, current: _Measurement, fault: OSError) -> None:
+        """The candidate and the target are innocent, and the next one would fare no better."""
+        self._current = None
+        if current.exports >= MOST_DEATHS:
+            raise StudyError(
+                f"trial {current.request.trial} cannot be measured on {self.name}: {reason_of(fault)}; "
+                f"mend the store or make room there, then resume"
+            )
+        again = replace(current, exports=current.exports + 1, exported=None, task=None)
+        again.not_before = time.monotonic() + RESTART_AFTER_S
+        self._queue.appendleft(again)
 
     def _again(self, one: _Measurement) -> bool:
         """Queue a measurement once more, unless that has been done often enough."""
@@ -238,15 +275,17 @@ def _measured_by(place: str, profile: Profile) -> Profile:
     return profile.model_copy(update={"conditions": conditions, "others": others})
 
 
-def has_died(answer: Any) -> bool:
-    """Whether the process died that was to answer; one that has not answered has not."""
+def _storage_fault(answer: Any) -> OSError | None:
+    """What an exporter could not read or write; a file that is not there is the trial's own fault."""
     try:
-        ray.get(answer, timeout=0)
-    except ray.exceptions.RayActorError:
-        return True
-    except ray.exceptions.RayError:  # not yet, or it raised
-        return False
-    return False
+        ray.get(answer)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error
+    except ray.exceptions.RayError:
+        return None
+    return None
 
 
 def _not_ready(references: list[Any]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -14,6 +14,8 @@ from workers.resources import reason_of
 
 PULSE_EVERY_S = 5.0
 MAX_FAILED_STARTS = 5
+RESTART_AFTER_S = 10.0  # a node that is going down takes new actors for a while, and them along
+STARTING_S = 60.0
 
 
 @dataclass(kw_only=True)
@@ -28,7 +30,8 @@ class Worker:
         trial: Its number.
         report: Reference of an unanswered question for progress.
         asked_at: When progress was last asked for.
-        idle_since: When it was last given back.
+        idle_since: When it was started, or last given back.
+        restart_at: When another is to take its place, as it died at its start.
         leaving: Whether its place is wanted by others: it goes at the end of an epoch.
     """
 
@@ -39,10 +42,16 @@ class Worker:
     trial: int | None = None
     report: Any = None
     asked_at: float = 0.0
-    idle_since: float = field(default_factory=time.monotonic)
+    idle_since: float
     leaving: bool = False
+    restart_at: float | None = None
     pulse: Any = None
-    pulse_at: float = field(default_factory=time.monotonic)
+    pulse_at: float = 0.0
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it is on a node; one that starts is believed to be for as long as that takes."""
+        return self.is_ready or (self.restart_at is None and time.monotonic() - self.idle_since < STARTING_S)
 
     @property
     def is_idle(self) -> bool:
@@ -108,15 +117,25 @@ class Pool:
             StudyError: Trainers do nothing but die at their start.
         """
         now = time.monotonic()
+        reasons = []
         for name, worker in list(self.workers.items()):
-            if not worker.is_ready:
-                self._await_start(name, worker)
+            if worker.restart_at is not None:
+                if now > worker.restart_at:
+                    self.replace(name)
+            elif not worker.is_ready:
+                reasons += self._await_start(worker)
             elif worker.task is None:
                 self._feel_pulse(name, worker, now)
+        if reasons:  # however many die at once: their node may be the reason
+            self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise StudyError(
+                f"trainers die at their start, the last one because: {reasons[-1]}; mend that, and resume"
+            )
 
     def starting(self) -> list[Any]:
         """References that arrive when a trainer has started."""
-        return [worker.started for worker in self if not worker.is_ready]
+        return [worker.started for worker in self if not worker.is_ready and worker.restart_at is None]
 
     def close(self) -> None:
         """Kill all."""
@@ -129,23 +148,21 @@ class Pool:
 
     def _new(self) -> Worker:
         actor = self._start()
-        return Worker(actor=actor, started=actor.ping.remote())
+        return Worker(actor=actor, started=actor.ping.remote(), idle_since=time.monotonic())
 
-    def _await_start(self, name: str, worker: Worker) -> None:
+    def _await_start(self, worker: Worker) -> list[str]:
+        """Notice that it has started, or why it has not."""
         if not _has_arrived(worker.started):
-            return
+            return []
         try:
             ray.get(worker.started)
-            worker.is_ready = True
-            worker.idle_since = worker.pulse_at = time.monotonic()
-            self._failed_starts = 0
         except ray.exceptions.RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                raise StudyError(
-                    f"trainers die at their start, the last one because: {reason_of(error)}; mend that, and resume"
-                ) from error
-            self.replace(name)
+            worker.restart_at = time.monotonic() + RESTART_AFTER_S
+            return [reason_of(error)]
+        worker.is_ready = True
+        worker.idle_since = worker.pulse_at = time.monotonic()
+        self._failed_starts = 0
+        return []
 
     def _feel_pulse(self, name: str, worker: Worker, now: float) -> None:
         """Replace an idle trainer that has died, before a trial is given to it and counts it as an attempt."""

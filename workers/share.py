@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,8 @@ NAME = "shares"
 ASK_EVERY_S = 2.0
 FORGET_AFTER_S = 20.0
 TURN_S = 300.0
+TIDY_EVERY_S = 10.0
+LEAVE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,7 @@ class Claim:
     Attributes:
         priority: Its weight against the others.
         wanted: Trainers it could use.
-        held: Trainers it has or waits for.
+        held: Trainers it has.
         takes: What each of them takes, by Ray's resource names (``CPU``, ``GPU``).
         since: When it came.
         seen_at: When it last asked.
@@ -83,6 +88,30 @@ def fair_shares(claims: Mapping[str, Claim], capacity: Mapping[str, float], turn
     return shares
 
 
+def capacity_for(
+    claims: Mapping[str, Claim], free: Mapping[str, float], nodes: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """What studies can share: what is free or holds trainers of theirs, not what other people's work holds.
+
+    Args:
+        claims: By study.
+        free: What nobody holds, of the whole cluster, by resource.
+        nodes: What each node has in all.
+
+    Returns:
+        By resource, without what is left over on a node beside as many of the smallest trainers as it holds.
+    """
+    capacity = {}
+    for one in {one for claim in claims.values() for one in claim.takes}:
+        smallest = min(claim.takes[one] for claim in claims.values() if claim.takes.get(one, 0.0) > 0)
+        has = [node.get(one, 0.0) for node in nodes]
+        usable = sum(math.floor(amount / smallest + 1e-9) * smallest for amount in has)
+        ours = sum(claim.held * claim.takes.get(one, 0.0) for claim in claims.values())
+        left_over = sum(has) - usable
+        capacity[one] = min(usable, max(0.0, free.get(one, 0.0) - left_over) + ours)
+    return capacity
+
+
 class Shares:
     """The actor that knows all studies of a cluster.
 
@@ -91,37 +120,41 @@ class Shares:
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
-        self._requested = 0
+        self._requested: int | None = None  # a predecessor may have asked for something
+        self._lock = threading.Lock()
+        threading.Thread(target=self._tidy, daemon=True).start()
 
     def claim(self, study: str, priority: float, wanted: int, held: int, takes: dict[str, float]) -> int:
         """Say what a study wants; returns how many trainers it should have."""
         now = time.time()
-        before = self._claims.get(study)
-        since = now if before is None else before.since
-        self._claims[study] = Claim(
-            priority=priority, wanted=wanted, held=held, takes=takes, since=since, seen_at=now
-        )
-        self._claims = {n: c for n, c in self._claims.items() if now - c.seen_at < FORGET_AFTER_S}
-        self._ask_for_nodes()
-        return fair_shares(self._claims, self._capacity(), int(now // TURN_S))[study]
+        with self._lock:
+            before = self._claims.get(study)
+            since = now if before is None else before.since
+            self._claims[study] = Claim(
+                priority=priority, wanted=wanted, held=held, takes=takes, since=since, seen_at=now
+            )
+            self._forget(now)
+            self._ask_for_nodes()
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            capacity = capacity_for(self._claims, ray.available_resources(), nodes)
+            return fair_shares(self._claims, capacity, int(now // TURN_S))[study]
 
     def leave(self, study: str) -> None:
         """A study has ended."""
-        self._claims.pop(study, None)
-        self._ask_for_nodes()
+        with self._lock:
+            self._claims.pop(study, None)
+            self._ask_for_nodes()
 
-    def _capacity(self) -> dict[str, float]:
-        """What is free or holds trainers of ours; what other people's work holds is not ours to share.
+    def _tidy(self) -> None:
+        """Where drivers are killed, nobody else takes their nodes back: an autoscaler keeps what was asked for."""
+        while True:
+            time.sleep(TIDY_EVERY_S)
+            with self._lock, suppress(ray.exceptions.RayError, OSError):
+                self._forget(time.time())
+                self._ask_for_nodes()
 
-        A trainer that waits for room holds nothing yet and is counted all the same, since nobody tells which do;
-        the total bounds that.
-        """
-        free, total = ray.available_resources(), ray.cluster_resources()
-        capacity = {}
-        for one in {one for claim in self._claims.values() for one in claim.takes}:
-            ours = sum(claim.held * claim.takes.get(one, 0.0) for claim in self._claims.values())
-            capacity[one] = min(float(total.get(one, 0.0)), float(free.get(one, 0.0)) + ours)
-        return capacity
+    def _forget(self, now: float) -> None:
+        self._claims = {n: c for n, c in self._claims.items() if now - c.seen_at < FORGET_AFTER_S}
 
     def _ask_for_nodes(self) -> None:
         """Tell an autoscaler what would be used; where there is none, nobody listens."""
@@ -154,7 +187,7 @@ class Share:
         """How many trainers the study should have now.
 
         Args:
-            held: Trainers that are there or on their way.
+            held: Trainers that have a place on a node.
             busy: Those of them that train.
             rests: Whether the others have had nothing to do for a while.
         """
@@ -175,14 +208,19 @@ class Share:
     def leave(self) -> None:
         """The study needs no trainers any more."""
         if self._shares is not None:
-            self._shares.leave.remote(self._study)
+            with suppress(ray.exceptions.RayError):  # it forgets us anyway, a little later
+                ray.get(self._shares.leave.remote(self._study), timeout=LEAVE_TIMEOUT_S)
 
     def _most(self) -> int:
         if self._at_most is not None:
             return self._at_most
-        there = ray.cluster_resources()
-        fits = [int(there.get(one, 0.0) // amount) for one, amount in self._takes.items() if amount > 0]
-        return max(1, min(fits, default=1))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return max(1, sum(_num_fitting(node, self._takes) for node in nodes))
+
+
+def _num_fitting(node: Mapping[str, float], takes: Mapping[str, float]) -> int:
+    fits = [math.floor(node.get(one, 0.0) / amount + 1e-9) for one, amount in takes.items() if amount > 0]
+    return min(fits, default=1)
 
 
 def _shares() -> Any:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from vitsearch.candidate import Architecture
 from vitsearch.config import DistillSpec, NetworkSpec, TrainSpec
-from vitsearch.messages import EpochReport, TrialRequest, WorkerReport
+from vitsearch.errors import VitsearchError, hide_passwords
+from vitsearch.messages import EpochReport, TrialFailure, TrialRequest, WorkerReport
 from workers.turns import AtWork
 
 if TYPE_CHECKING:
@@ -70,14 +71,23 @@ class Trainer:
             from vitsearch.trial import TrialContext, run_trial
 
             request = TrialRequest.model_validate_json(request_json)
-            context = TrialContext(
-                data=self._data,
-                on_epoch=self._reports.append,
-                on_batch=self._at_work.give_way,
-                teachers=self._answers(request.train.distill),
-                inner_teacher=self._inner_teacher(request.train.distill),
-                start=self._start(request.train),
-            )
+            try:
+                context = TrialContext(
+                    data=self._data,
+                    on_epoch=self._reports.append,
+                    on_batch=self._at_work.give_way,
+                    teachers=self._answers(request.train.distill),
+                    inner_teacher=self._inner_teacher(request.train.distill),
+                    start=self._start(request.train),
+                )
+            except (VitsearchError, OSError) as error:  # this node lacks what others may have
+                return TrialFailure(
+                    trial=request.trial,
+                    stage="build",
+                    failure="no_network",
+                    message=hide_passwords(str(error)),
+                    retryable=True,
+                ).model_dump_json()
             return run_trial(request, context).model_dump_json()
 
     def report(self) -> str:

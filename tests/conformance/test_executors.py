@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import tempfile
@@ -11,10 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import workers.desk
 import workers.executor
-from vitsearch.config import DatasetSpec, TargetSpec
+from vitsearch.config import DatasetSpec, DistillSpec, NetworkSpec, TargetSpec, TrainSpec
 from vitsearch.errors import StudyError
 from vitsearch.messages import ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
@@ -39,6 +42,7 @@ from vitsearch.train.data import ImageData, load_dataset
 from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 from workers import RayExecutor, SharedData, local_ray, measuring, pool, turns
+from workers.exporter import Exported, Exporter
 from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
@@ -76,6 +80,28 @@ class Unfit(Profiler):
 
     def facts(self) -> str:
         raise RuntimeError("no numpy here")
+
+
+class Homeless(Exporter):
+    """What it reads from has failed; for ever, or until a file tells otherwise."""
+
+    def run(self, request_json: str) -> Exported:
+        folder = Path(ProfileRequest.model_validate_json(request_json).artifact_dir)
+        if not (folder.parent / "mended").exists():
+            (folder.parent / "tried").touch()
+            raise OSError(errno.EIO, "the store is away")
+        return super().run(request_json)
+
+
+class Mortal(Trainer):
+    """Each dies of its first question to the teacher, until a file tells otherwise."""
+
+    def teach(self, train_json: str, seed: int, epoch: int) -> Any:
+        told = Path(TrainSpec.model_validate_json(train_json).distill.teachers[0].bundle)
+        if not told.exists():
+            told.touch()
+            os._exit(1)
+        return np.full((1, 4, 1), epoch, np.uint16), np.full((1, 4, 1), -0.1, np.float16)
 
 
 class Elsewhere(Trainer):
@@ -398,9 +424,9 @@ def test_a_killed_exporter_is_replaced(on_ray: Make, data: ImageData, tmp_path: 
         events_until(executor, TrialDone)
         for _ in range(2):
             executor.submit_profile(measurement(tmp_path))
-            while executor._exported is None:
+            while executor._desk._last is None:
                 executor.poll(0.01)
-            ray.kill(executor._exporter)
+            ray.kill(executor._desk._exporter)
             *_, done = events_until(executor, ProfileDone)
             assert isinstance(done, ProfileDone)
             assert done.profile is not None, done.reason
@@ -469,7 +495,47 @@ def test_an_idle_trainer_that_dies_is_replaced_before_a_trial_is_lost(
 
 
 @pytest.mark.slow
-def test_trainers_that_cannot_start_end_the_search_with_the_reason(on_ray: Make) -> None:
+def test_a_store_that_is_away_for_a_while_costs_no_measurement(
+    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.desk, "Exporter", Homeless)
+    monkeypatch.setattr(measuring, "RESTART_AFTER_S", 2.0)
+    with on_ray() as executor:
+        executor.submit("w0", trial(tmp_path, data))
+        events_until(executor, TrialDone)
+        executor.submit_profile(measurement(tmp_path))
+        while not (tmp_path / "tried").exists():
+            assert executor.poll(0.1) == []
+        (tmp_path / "mended").touch()
+        (done,) = events_until(executor, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None, done.reason
+
+        (tmp_path / "mended").unlink()
+        monkeypatch.setattr(measuring, "RESTART_AFTER_S", 0.1)
+        executor.submit_profile(measurement(tmp_path))
+        with pytest.raises(
+            StudyError, match=r"trial 0 cannot be measured on local: .*the store is away; mend the store"
+        ):
+            events_until(executor, ProfileDone)
+
+
+@pytest.mark.slow
+def test_a_trainer_that_dies_while_a_teacher_is_asked_costs_an_epoch(on_ray: Make, tmp_path: Path) -> None:
+    spec = DistillSpec(method="hard", teacher=NetworkSpec(bundle=tmp_path / "died"))
+    told: list[int] = []
+    with on_ray(Mortal, workers=2) as executor:
+        classes, _ = executor.ask_teacher(TrainSpec(epochs=3, distill=spec), 1, told.append)
+        assert classes[:, 0, 0].tolist() == [0, 1, 2]
+        assert told == [1, 2, 3]
+        wait_until_idle(executor, ["w0", "w1"])
+
+
+@pytest.mark.slow
+def test_trainers_that_cannot_start_end_the_search_with_the_reason(
+    on_ray: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "RESTART_AFTER_S", 0.1)
     why = r"trainers die at their start, the last one because: .*no such data"
     with pytest.raises(StudyError, match=why), on_ray(Unborn):
         pass

@@ -5,11 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.share import Claim, fair_shares
+from workers.pool import STARTING_S
+from workers.share import Claim, capacity_for, fair_shares
 
 
-def claim(wanted: int = 100, priority: float = 1.0, since: float = 0.0, **takes: float) -> Claim:
-    return Claim(priority=priority, wanted=wanted, held=0, takes=takes or {"CPU": 1.0}, since=since, seen_at=0.0)
+def claim(wanted: int = 100, priority: float = 1.0, since: float = 0.0, held: int = 0, **takes: float) -> Claim:
+    return Claim(
+        priority=priority, wanted=wanted, held=held, takes=takes or {"CPU": 1.0}, since=since, seen_at=0.0
+    )
 
 
 def shares(capacity: float, **claims: Claim) -> dict[str, int]:
@@ -74,3 +77,54 @@ def test_nothing_is_promised_twice_and_nothing_wanted_is_left_over(
     assert all(found[name] == one.wanted or one.takes["CPU"] > left for name, one in claims.items())
     if sum(one.takes["CPU"] for one in claims.values()) <= capacity:
         assert all(found.values())
+
+
+def test_what_other_people_hold_is_not_shared():
+    claims = {"a": claim(held=4), "b": claim(held=2)}
+    assert capacity_for(claims, {"CPU": 3.0}, [{"CPU": 8.0}, {"CPU": 8.0}]) == {"CPU": 9.0}
+
+
+def test_what_is_left_over_on_each_node_is_no_room():
+    """Sixteen nodes of four processors hold sixteen trainers of three."""
+    claims = {"a": claim(held=16, CPU=3.0), "b": claim(CPU=3.0)}
+    capacity = capacity_for(claims, {"CPU": 16.0}, [{"CPU": 4.0}] * 16)
+    assert capacity == {"CPU": 48.0}
+    assert fair_shares(claims, capacity) == {"a": 8, "b": 8}
+
+
+class Study:
+    """Does as a driver does with its trainers, some of which wait for room."""
+
+    def __init__(self, came_at: float) -> None:
+        self.came_at = came_at
+        self.placed = 0
+        self.waiting: list[float] = [came_at]
+
+    def held(self, now: float) -> int:
+        return self.placed + sum(now - since < STARTING_S for since in self.waiting)
+
+    def go_by(self, allowance: int, now: float, *, epoch_ends: bool) -> None:
+        self.waiting = self.waiting[: max(0, allowance - min(self.placed, allowance))]
+        self.waiting += [now] * max(0, allowance - self.placed - len(self.waiting))
+        if epoch_ends:
+            self.placed = min(self.placed, allowance)
+
+
+@given(foreign=st.integers(0, 12), later_s=st.sampled_from([0.0, 100.0, 1000.0]))
+def test_a_study_that_comes_later_gets_its_half_beside_other_peoples_work(foreign: int, later_s: float):
+    a, b = Study(0.0), Study(later_s)
+    for step in range(1500):
+        now = 2.0 * step
+        there = {name: one for name, one in (("a", a), ("b", b)) if one.came_at <= now}
+        for one in there.values():
+            while one.waiting and a.placed + b.placed + foreign < 16:
+                one.waiting.pop(0)
+                one.placed += 1
+        free = {"CPU": 16.0 - foreign - a.placed - b.placed}
+        claims = {name: claim(wanted=16, since=one.came_at, held=one.held(now)) for name, one in there.items()}
+        found = fair_shares(claims, capacity_for(claims, free, [{"CPU": 16.0}]))
+        for name, one in there.items():
+            one.go_by(found[name], now, epoch_ends=step % 30 == 0)
+    room = 16 - foreign
+    assert a.placed + b.placed == room
+    assert abs(a.placed - b.placed) <= 1

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from tests.unit.train.factory import image_data
-from vitsearch.config import DistillSpec, NetworkSpec
+from vitsearch.config import DistillSpec, NetworkSpec, TrainSpec
+from vitsearch.messages import Outcome
+from vitsearch.testing.executors import small_trial
 from vitsearch.train.batches import Batch
 from workers.trainer import Trainer
 
@@ -27,3 +32,15 @@ def test_what_two_teachers_have_said_stays_apart_and_in_order() -> None:
     found = [answers(batch).argmax(dim=1).tolist() for answers in trainer._answers(both)]
     assert found == [[0] * 4, [2] * 4]
     assert trainer._answers(DistillSpec()) == ()
+
+
+def test_a_network_that_this_node_lacks_is_not_the_candidates_fault(tmp_path: Path) -> None:
+    data = image_data()
+    meta = {name: getattr(data, name) for name in vars(data) if name not in {"images_NHWC", "labels_N"}}
+    trainer = Trainer(data.images_NHWC, data.labels_N, meta, torch.get_num_threads(), "cpu")
+    recipe = TrainSpec(distill=DistillSpec(method="hard", teacher=NetworkSpec(bundle=tmp_path / "missing")))
+    request = small_trial(tmp_path, data.fingerprint).model_copy(update={"train": recipe})
+    outcome = TypeAdapter(Outcome).validate_json(trainer.run(request.model_dump_json()))
+    assert outcome.kind == "failure"
+    assert outcome.retryable
+    assert "missing" in outcome.message
