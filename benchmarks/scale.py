@@ -28,7 +28,7 @@ from vitsearch.cli.session import Display
 from vitsearch.config import JobSpec
 from vitsearch.config.train import Autocast
 from vitsearch.messages import ProfileRequest, TrialRequest, TrialResult
-from vitsearch.search import Asker, Driver, Event, Measuring, ProfileDone, TrialDone
+from vitsearch.search import Asker, Driver, Event, ProfileDone, TrialDone
 from vitsearch.search.asker import Asked
 from vitsearch.testing import noop_profile, noop_result
 from vitsearch.testing.study import noop_data, noop_driver
@@ -93,8 +93,8 @@ class Workers:
     def facts_of(self, target: str, wait_s: float = 0.0) -> None:
         return None
 
-    def measuring(self) -> Measuring:
-        return Measuring()
+    def waits_for(self) -> str:
+        return ""
 
     def restart(self, worker: str, reason: str) -> None:
         raise AssertionError(f"{worker} is said to hang: {reason}")
