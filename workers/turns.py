@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-FOLDER = Path("/tmp")  # noqa: S108 - of the machine, whatever a process's own temporary folder is
-MEASURING, COMPUTING = "vitsearch-measuring.lock", "vitsearch-computing.lock"
+FOLDER = Path("/tmp/vitsearch-turns")  # noqa: S108 - of the machine, whatever a process's own temporary folder is
+MEASURING, COMPUTING = "measuring.lock", "computing.lock"
 POLL_S = 0.02
 TURN_TIMEOUT_S = 60.0
 REST_TIMEOUT_S = 120.0
@@ -89,8 +89,11 @@ def machine_to_itself() -> Iterator[bool]:
 
 def _open(name: str) -> int:
     path = FOLDER / name
+    if not FOLDER.exists():
+        FOLDER.mkdir(exist_ok=True)
+        FOLDER.chmod(0o1777)  # for every user
     try:
-        return os.open(path, os.O_RDONLY)  # creating is refused in /tmp where the file is another user's
+        return os.open(path, os.O_RDONLY)  # creating is refused in such a folder where the file is another user's
     except FileNotFoundError:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         os.fchmod(file, 0o644)  # whatever the user's mask: others take their turns by it

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from tests.unit.deploy.factory import DEPLOY, compose, interpolated, strings, text
+from workers import turns
 
 STRING, STRINGS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 
@@ -154,10 +155,13 @@ def test_every_variable_has_a_default_and_stands_on_the_page() -> None:
         assert f"${{{name}:-" in text("compose.yaml")
 
 
-def test_head_and_workers_share_studies_token_and_host_name() -> None:
+def test_head_and_workers_share_studies_token_and_turns() -> None:
     head, worker = services()["head"], services()["worker"]
-    assert head["volumes"] == worker["volumes"] == ["studies:/studies"]
-    assert head["hostname"] == worker["hostname"]  # or trainers would not rest while this machine measures
+    shared = f"turns:{turns.FOLDER}"  # or trainers would not rest while this machine measures
+    assert head["volumes"] == worker["volumes"] == ["studies:/studies", shared]
+    assert str(turns.FOLDER) in text("Dockerfile"), "whose owner the volume takes"
+    assert "hostname" in head, "a study's lease trusts process ids under one host name"
+    assert "hostname" not in worker
     for service in (head, worker):
         assert service["environment"]["RAY_AUTH_MODE"] == "token"
         assert "ray_token" in service["secrets"]

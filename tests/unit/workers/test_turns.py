@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -27,11 +28,11 @@ with turns.{what}():
 
 @pytest.fixture(autouse=True)
 def machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "FOLDER", tmp_path)
+    monkeypatch.setattr(turns, "FOLDER", tmp_path / "turns")
 
 
 def holder(what: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
-    code = HOLDER.format(what=what, folder=str(folder), seconds=seconds)
+    code = HOLDER.format(what=what, folder=str(folder / "turns"), seconds=seconds)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -142,9 +143,16 @@ def test_a_killed_process_holds_nothing(what: str, tmp_path: Path) -> None:
 
 
 def test_another_users_lock_files_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "turns").mkdir()
     for name in (turns.MEASURING, turns.COMPUTING):
-        (tmp_path / name).touch(mode=0o444)
+        (tmp_path / "turns" / name).touch(mode=0o444)
     with machine_to_itself() as alone:
         assert alone
     with AtWork():
         pass
+
+
+def test_every_user_can_take_turns(tmp_path: Path) -> None:
+    AtWork()
+    assert stat.S_IMODE((tmp_path / "turns").stat().st_mode) == 0o1777
+    assert stat.S_IMODE((tmp_path / "turns" / turns.MEASURING).stat().st_mode) == 0o644
