@@ -113,6 +113,8 @@ def energy_meter(device: str) -> Meter | None:
         if folder.name.count(":") != 1:
             continue  # a part of a package, whose counter has it already
         try:
+            if not (folder / "name").read_text(encoding="ascii").startswith("package"):
+                continue  # psys: the whole board, with the packages in it
             counter = folder / "energy_uj"
             domains.append(_Domain(counter, _number(folder / "max_energy_range_uj")))
             _number(counter)

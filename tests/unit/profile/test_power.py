@@ -12,9 +12,10 @@ from vitsearch.profile.power import energy_meter, throttle_counter
 RANGE_UJ = 1_000_000
 
 
-def package(folder: Path, number: int, count_uj: int) -> Path:
+def package(folder: Path, number: int, count_uj: int, name: str = "") -> Path:
     domain = folder / f"intel-rapl:{number}"
     domain.mkdir()
+    (domain / "name").write_text(f"{name or f'package-{number}'}\n")
     (domain / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
     (domain / "energy_uj").write_text(f"{count_uj}\n")
     part = folder / f"intel-rapl:{number}:0"
@@ -40,6 +41,16 @@ def test_millijoules_of_all_packages_also_past_a_wrap(rapl: Path) -> None:
     assert meter.stop() == pytest.approx((20_000 + 5_000) / 1000)
     meter.start()
     assert meter.stop() == 0, "each measurement begins anew"
+
+
+def test_the_board_is_not_added_to_its_packages(rapl: Path) -> None:
+    counter, board = package(rapl, 0, 0), package(rapl, 1, 0, "psys")
+    meter = energy_meter("cpu")
+    assert meter is not None
+    meter.start()
+    counter.write_text("5000\n")
+    board.write_text("9000\n")
+    assert meter.stop() == 5
 
 
 def test_a_counter_that_wraps_in_between_is_followed(rapl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
