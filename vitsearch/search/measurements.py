@@ -84,7 +84,12 @@ class Measurements:
             if (version := _version(facts, name))
         ]
         found = self._study.store.measurements(keys)
-        return tuple(_under(profile, target.name) for profile in found.values())
+        counts_energy = target.device in facts.energy  # it may not have, when the figure was kept
+        return tuple(
+            _under(profile, target.name)
+            for profile in found.values()
+            if profile.energy_mj is not None or not counts_energy
+        )
 
     def _key(self, number: int, target: TargetSpec, machine: str, runtime: str) -> str:
         trial = self._study.trials[number]
