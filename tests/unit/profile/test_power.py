@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vitsearch.profile import power
 from vitsearch.profile.power import energy_meter, throttle_counter
@@ -92,7 +94,7 @@ def test_clocks_that_were_lowered_are_counted(tmp_path: Path, monkeypatch: pytes
 
 
 class Nvml:
-    """A management library with one GPU."""
+    """A management library that sees two GPUs, the second of which is PyTorch's first."""
 
     NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
     energy_mj = 100
@@ -101,19 +103,24 @@ class Nvml:
     def nvmlInit(self) -> None:
         pass
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return ("GPU-a", "GPU-b")[index]
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:
-        return self.energy_mj
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
 
-    def nvmlDeviceGetViolationStatus(self, gpu: int, kind: int) -> object:
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: str) -> int:
+        return self.energy_mj if gpu == "GPU-b" else 0
+
+    def nvmlDeviceGetViolationStatus(self, gpu: str, kind: int) -> object:
+        assert gpu == "GPU-b"
         return type("Status", (), {"violationTime": self.violations_ns[kind]})
 
 
 def test_a_gpu_tells_by_its_management_library(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml()
     monkeypatch.setattr(power, "_nvml", lambda: nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=("b", "a")[index]))
     meter, read = energy_meter("cuda"), throttle_counter("cuda")
     assert meter is not None
     assert read is not None
