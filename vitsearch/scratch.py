@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PREFIX = "vitsearch-work-"
 LOCK, WORK = "lock", "work"
 SPARE_S = 60.0
 """A folder this young may not be locked yet."""
@@ -24,7 +25,7 @@ SPARE_S = 60.0
 
 @contextmanager
 def scratch_folder(
-    prefix: str = "vitsearch-scratch-", parent: Path | None = None, *, spare_s: float = SPARE_S
+    prefix: str = PREFIX, parent: Path | None = None, *, spare_s: float = SPARE_S
 ) -> Iterator[Path]:
     """An empty folder, deleted afterwards.
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from vitsearch.scratch import scratch_folder
+from vitsearch.scratch import PREFIX, scratch_folder
+from vitsearch.search import scratch_prefix
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from vitsearch.scratch import scratch_folder
+from vitsearch.scratch import PREFIX, scratch_folder
+from vitsearch.search import scratch_prefix
 with scratch_folder("one-", Path(sys.argv[1])) as folder:
     (folder / "checkpoint").write_bytes(b"weights")
     print(folder, flush=True)
@@ -66,3 +68,8 @@ def test_a_link_is_not_followed_and_others_folders_are_left(
     monkeypatch.setattr(os, "getuid", lambda: -1)
     with scratch_folder("one-", tmp_path, spare_s=-1):
         assert (tmp_path / "one-b").is_dir()
+
+
+def test_folders_that_studies_are_worked_on_in_are_no_such_folders() -> None:
+    assert not scratch_prefix("work-").startswith(PREFIX)
+    assert not PREFIX.startswith(scratch_prefix(""))
