@@ -6,7 +6,6 @@ files are published one by one. Errors of any store are ``OSError``, as those of
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.errors import InputError, hide_passwords
+from vitsearch.scratch import scratch_folder
 
 
 def join(place: str, *names: str) -> str:
@@ -107,8 +107,7 @@ def workspace(place: str, fetch: Sequence[str] = ("*",)) -> Iterator[Workspace]:
     if is_folder(place):
         yield Workspace(place, Path(place))
         return
-    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
-        folder = Path(temporary)
+    with scratch_folder() as folder:
         with _store(place) as (store, root):
             for name in _names(store, root):
                 if any(fnmatch(name, pattern) for pattern in fetch):

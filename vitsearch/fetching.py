@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from vitsearch.artifacts import check_address
 from vitsearch.errors import InputError, hide_passwords
+from vitsearch.scratch import scratch_folder
 
 CACHE_VARIABLE = "VITSEARCH_CACHE"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -31,6 +31,7 @@ VERSION_KEYS = (
 )  # fmt: skip
 WEB = {"http", "https"}
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 20.0, 60.0
+DAY_S = 86400.0  # locks of other machines may not be seen where the cache lies on a network's disk
 HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what this machine's disk says, not the store
 
 
@@ -63,8 +64,8 @@ def fetched(place: str | Path, *, field: str, on_step: Callable[[str], None] = l
     if kept.is_dir():
         return result
     on_step(f"fetching {hide_passwords(place)}")
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=kept.parent) as temporary:
-        made = Path(temporary) / "made"
+    with scratch_folder(".partial-", kept.parent, spare_s=DAY_S) as temporary:
+        made = temporary / "made"
         for relative in files:
             target = made / name if relative == "" else _inside(made / name, relative, place, field)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,12 @@ def fetched(place: str | Path, *, field: str, on_step: Callable[[str], None] = l
             if not kept.is_dir():  # else another process was faster, with the same content
                 raise
     return result
+
+
+def kept_copies() -> tuple[Path, int]:
+    """Where copies lie, and how many bytes they have."""
+    folder = _cache_folder()
+    return folder, sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
 
 
 def only_folder(folder: Path) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vitsearch.messages import ProfileRequest
+from vitsearch.scratch import scratch_folder
 from workers.turns import machine_to_itself
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class Profiler:
         images = None
         if images_NHWC is not None and labels_N is not None:
             images = SampleImages(images_NHWC=images_NHWC, labels_N=labels_N, mean=mean, std=std)
-        with tempfile.TemporaryDirectory(prefix="vitsearch-") as folder:
-            files = {kind: Path(folder, name) for kind, (name, _) in exported.files.items()}
+        with scratch_folder() as folder:
+            files = {kind: folder / name for kind, (name, _) in exported.files.items()}
             for kind, (_, content) in exported.files.items():
                 content.tofile(files[kind])
             with machine_to_itself() as alone:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,24 @@ def test_only_what_is_needed_is_fetched(tmp_path: Path):
         assert [file.name for file in one.folder.iterdir()] == ["small.txt"]
         assert one.folder != tmp_path
     assert not one.folder.exists()
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A trainer that is stopped in the midst of a trial deletes nothing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    leave = """
+import os, signal
+from vitsearch.artifacts import workspace
+with workspace("memory://x") as one:
+    (one.folder / "epoch.pt").write_bytes(b"weights")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", leave], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+    with workspace("memory://x") as one:
+        assert not left.exists()
+        assert one.folder.is_relative_to(tmp_path)
 
 
 def test_whatever_a_store_raises_is_an_oserror_without_passwords(monkeypatch: pytest.MonkeyPatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -192,6 +194,17 @@ def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path, monke
     monkeypatch.setenv("VITSEARCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(InputError, match="VITSEARCH_CACHE: cannot be made"):
         fetched(f"file://{tmp_path}/file", field=FIELD)
+
+
+def test_what_killed_processes_left_is_deleted_after_a_day(tmp_path: Path, cache: Path):
+    for name, age_s in (("old", 90_000), ("new", 60_000)):
+        file = cache / f".partial-{name}" / "work" / "made" / "photos.zip"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"half")
+        os.utime(cache / f".partial-{name}", (0, time.time() - age_s))
+    (tmp_path / "x.npz").write_bytes(b"x")
+    kept = fetched(f"file://{tmp_path}/x.npz", field=FIELD)
+    assert {one.name for one in cache.iterdir()} == {".partial-new", kept.parent.name}
 
 
 def test_many_at_once_get_one_copy(tmp_path: Path, cache: Path):

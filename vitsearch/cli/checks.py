@@ -62,6 +62,9 @@ PROBES: dict[str, Probe] = {
         attempt=probes.database, remedy="keep runs on a local disk (SQLite needs its locks), or set storage.url"
     ),
     "memory and disk": Probe(attempt=probes.room, remedy="free some, or work in a folder on a larger disk"),
+    "fetched files": Probe(
+        attempt=probes.fetched_files, remedy="set VITSEARCH_CACHE to a folder that can be written", optional=True
+    ),
     "accelerator": Probe(
         attempt=probes.accelerator,
         remedy="nothing to do without a GPU: training runs on the processor",

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vitsearch.artifacts import workspace
+from vitsearch.artifacts import Workspace, join, workspace
 from vitsearch.cli.finding import FoundStudy
 from vitsearch.cli.session import load_data
-from vitsearch.errors import InputError
+from vitsearch.errors import InputError, hide_passwords
 from vitsearch.export import INT8_KINDS, Bundle, Int8Kind, Int8Request, export_bundle, facts_of, require_int8
 from vitsearch.messages import TrialResult
+from vitsearch.profile.choice import one_line
 from vitsearch.report import StudyReport, select_trial
 from vitsearch.search import SAMPLE_FILE
-from vitsearch.storage import TrialRecord
+from vitsearch.storage import DataSummary, TrialRecord
+from vitsearch.train.data.arrays import ImageArray
 from vitsearch.train.tensors import TensorData
 
 
@@ -28,8 +30,9 @@ def export_trial(
     job's images, to choose ranges and to be scored.
 
     Raises:
-        InputError: The selection names no exportable trial, ``out`` is taken, or there can be no file of 8-bit
-            integers: the model has other bits, or the images are gone or changed.
+        InputError: The selection names no exportable trial, ``out`` is taken, the study's sample of images is
+            damaged, or there can be no file of 8-bit integers: the model has other bits, or the images are gone or
+            changed.
         StudyError: The run has found nothing yet.
     """
     report = StudyReport.load(found.store)
@@ -44,11 +47,35 @@ def export_trial(
             weights_folder=place.folder,
             data=report.data,
             facts=facts_of(report.study, trial),
-            images_NHWC=np.load(beside.folder / SAMPLE_FILE, allow_pickle=False),
+            images_NHWC=_sample(beside, report.data),
             out=out,
             overwrite=overwrite,
             int8=integers,
         )
+
+
+def _sample(beside: Workspace, data: DataSummary) -> ImageArray:
+    """The validation images that lie beside a study."""
+    try:
+        with (beside.folder / SAMPLE_FILE).open("rb") as file:  # np.load would leave one open that is no archive
+            images: object = np.load(file, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header can raise anything
+        raise _damaged(beside, one_line(error)) from error
+    if not isinstance(images, np.ndarray):
+        raise _damaged(beside, "it is an archive")
+    wanted = (data.image_size, data.image_size, data.in_chans)
+    if images.dtype != np.uint8 or images.shape[1:] != wanted or not len(images):
+        raise _damaged(beside, f"it holds {images.dtype} of shape {images.shape}")
+    return images
+
+
+def _damaged(beside: Workspace, reason: str) -> InputError:
+    return InputError(
+        f"is damaged ({reason}), and exports are checked on the images in it",
+        where=hide_passwords(join(beside.place, SAMPLE_FILE)), remedy="restore it from a copy of the study",
+    )  # fmt: skip
 
 
 def _int8_request(word: str, trial: TrialRecord, report: StudyReport) -> Int8Request:

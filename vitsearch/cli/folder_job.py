@@ -16,6 +16,7 @@ from vitsearch.config import (
     SpaceSpec,
     TrainSpec,
 )
+from vitsearch.config.paths import files_below
 from vitsearch.config.train import RECIPES
 from vitsearch.errors import InputError
 
@@ -67,7 +68,7 @@ def _typical_side(folder: Path) -> float:
     from PIL import Image, UnidentifiedImageError
 
     sides = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    for path in sorted(p for p in files_below(folder) if p.is_file() and not p.name.startswith(".")):
         try:
             with Image.open(path) as image:
                 sides.append(min(image.size))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitsearch.artifacts import is_folder, join, workspace
 from vitsearch.config import JobSpec, Place
-from vitsearch.config.paths import from_folder, is_there, stays
+from vitsearch.config.paths import files_below, from_folder, is_there, stays
 from vitsearch.errors import InputError
 
 JOB_NAME = "job.yaml"
@@ -135,7 +135,7 @@ def _code() -> Iterator[tuple[Path, str]]:
 
 
 def _files(source: Path) -> list[Path]:
-    return [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
+    return [source] if source.is_file() else sorted(file for file in files_below(source) if file.is_file())
 
 
 def _check_size(brought: dict[Path, str], where: str) -> None:

@@ -161,6 +161,14 @@ def room() -> str:
     return f"{available / 1e9:.0f} GB memory, {free / 1e9:.0f} GB disk, {psutil.cpu_count()} processors"
 
 
+def fetched_files() -> str:
+    """The folder of fetched files is there."""
+    from vitsearch.fetching import kept_copies
+
+    folder, num_bytes = kept_copies()
+    return f"{num_bytes / 1e6:,.0f} MB in {folder}, which may be deleted at any time"
+
+
 def accelerator() -> str:
     """The graphics card multiplies."""
     import torch

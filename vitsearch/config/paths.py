@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,3 +29,15 @@ def is_there(path: Path, *, as_file: bool = False) -> bool:
         return path.is_file() if as_file else path.exists()
     except (OSError, ValueError):
         return False
+
+
+def files_below(folder: Path, _around: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All that is no folder below a folder, also through links; one back to a folder around it is not followed."""
+    real = Path(os.path.realpath(folder))
+    if real in _around or not real.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from files_below(path, _around | {real, *real.parents})
+        else:
+            yield path

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from vitsearch.candidate import Candidate, Sparsity
+from vitsearch.config import DistillSpec, NetworkSpec, Place
 from vitsearch.cost.eer import reference_value
 from vitsearch.export.contents import (
     CARD_FILE,
@@ -116,13 +117,40 @@ def _intended(preprocess: Preprocess) -> str:
 def _training(metrics: BundleMetrics) -> str:
     skipped = f" {metrics.num_skipped} broken files were left out." if metrics.num_skipped else ""
     recipe = metrics.train
+    start = "random initialisation"
+    if recipe.init == "pretrained" and recipe.pretrained is not None:
+        start = f"the weights of {_network(recipe.pretrained)}"
     return (
         f"{metrics.num_train} training, {metrics.num_val} validation and {metrics.num_test} test images; "
         f"fingerprint of images, labels and split: `{metrics.data_fingerprint}`.{skipped}\n\n"
-        f"{metrics.epochs} epochs from random initialisation with recipe `{recipe.recipe}` ({recipe.optimizer}, "
-        f"peak learning rate {recipe.lr:g}, batch {recipe.batch_size}), study seed {metrics.seed}. "
-        f"`{METRICS_FILE}` holds the whole recipe."
+        f"{metrics.epochs} epochs from {start} with recipe `{recipe.recipe}` ({recipe.optimizer}, "
+        f"peak learning rate {recipe.lr:g}, batch {recipe.batch_size}), study seed {metrics.seed}."
+        f"{_teaching(recipe.distill)} `{METRICS_FILE}` holds the whole recipe."
     )
+
+
+def _teaching(distill: DistillSpec) -> str:
+    text = ""
+    if distill.is_active or distill.inner_weights:
+        teachers = [_network(one) for one in (distill.teacher, distill.second_teacher) if one is not None]
+        ways = dict.fromkeys([distill.method, *distill.inner_weights])
+        named = ", ".join(_code(way) for way in ways if way != "none")
+        text += f" It was taught by {' and '.join(teachers)} ({named})."
+    if distill.self_weight:
+        text += " It was taught by the moving average of its own weights (`smkd`)."
+    return text
+
+
+def _network(network: NetworkSpec) -> str:
+    """What people call it, without folders and servers of whoever trained."""
+    if network.bundle is not None:
+        return f"the bundle {_code(_last_name(network.bundle))}"
+    own = "" if network.checkpoint is None else f" with the checkpoint {_code(_last_name(network.checkpoint))}"
+    return f"timm's {_code(str(network.timm))}{own}"
+
+
+def _last_name(place: Place) -> str:
+    return str(place).partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _accuracy(metrics: BundleMetrics) -> str:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from vitsearch.errors import ExportError
 
+GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
 
 class OnnxModel:
     """An ONNX file in ONNX Runtime.
@@ -22,7 +24,7 @@ class OnnxModel:
         device: ``cpu``, or ``cuda`` with the package onnxruntime-gpu.
 
     Raises:
-        ExportError: ONNX Runtime does not take the file, or at a call the images.
+        ExportError: ONNX Runtime does not take the file, or at a call the images; or it cannot use the GPU.
     """
 
     def __init__(self, path: Path, *, threads: int = 1, device: str = "cpu") -> None:
@@ -32,10 +34,17 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        providers = [*(["CUDAExecutionProvider"] if device == "cuda" else []), "CPUExecutionProvider"]
+        providers: list[Any] = [*([(GPU, {"use_tf32": 0})] if device == "cuda" else []), CPU]
         self._path = path
         with self._telling("load"):
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=providers, enable_fallback=0
+            )
+        if device == "cuda" and self._session.get_providers()[0] != GPU:  # left out with no more than a log line
+            raise ExportError(
+                "ONNX Runtime cannot use the GPU and would compute on the CPU; install the CUDA and cuDNN "
+                f"libraries that onnxruntime-gpu {onnxruntime.__version__} was built for, where it finds them"
+            )
 
     def __call__(self, images_BCHW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (B, classes)."""

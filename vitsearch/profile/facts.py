@@ -16,6 +16,7 @@ from vitsearch.profile.power import energy_meter
 
 PROCESSORS = Path("/proc/cpuinfo")
 BOARD = Path("/proc/device-tree/model")
+ARM_NUMBERS = ("CPU implementer", "CPU variant", "CPU part")
 
 
 @cache
@@ -55,13 +56,27 @@ def device_name(device: str) -> str:
 
 def processor_name() -> str:
     """What the operating system calls the processor."""
+    name = platform.processor() or platform.machine()
     if sys.platform == "linux":
-        for line in PROCESSORS.read_text(encoding="utf-8").splitlines():
+        lines = PROCESSORS.read_text(encoding="utf-8").splitlines()
+        for line in lines:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
         if BOARD.is_file():  # processors of other architectures have no names of their own there
             return BOARD.read_text(encoding="utf-8", errors="replace").strip("\x00\n ")
-    return platform.processor() or platform.machine()
+        name = " ".join([name, *_kinds_of_cores(lines)])  # servers have no such file either
+    return name
+
+
+def _kinds_of_cores(lines: list[str]) -> list[str]:
+    """The numbers that ARM gives to makers and kinds of the cores listed, each kind once: ``0x41/0x3/0xd0c``."""
+    kinds, core = set(), dict[str, str]()
+    for line in lines:
+        key, _, value = line.partition(":")
+        core[key.strip()] = value.strip()
+        if key.strip() == "CPU part":  # the last of the three
+            kinds.add("/".join(core.get(name, "?") for name in ARM_NUMBERS))
+    return sorted(kinds)
 
 
 def _facts(kind: LibraryKind) -> RuntimeFacts | None:

@@ -51,6 +51,12 @@ def measure_latency(call: Callable[[], object], *, repeats: int) -> Latency:
     return replace(min(rounds, key=lambda one: one.spread), rounds=len(rounds))
 
 
+def call_for(call: Callable[[], object], seconds: float, *, since: float) -> None:
+    """Call until so much time has passed since a moment of ``time.perf_counter``."""
+    while time.perf_counter() - since < seconds:
+        call()
+
+
 def _round(call: Callable[[], object], repeats: int) -> Latency:
     seconds = np.empty(repeats)
     for i in range(repeats):
@@ -99,13 +105,20 @@ def peak_memory() -> Iterator[PeakMemory]:
 
 
 def used_gpu_mb() -> float:
-    """Memory in use on the first GPU, by all processes."""
+    """Memory in use on the first GPU, by all processes, with what PyTorch keeps for activations."""
     import torch
 
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(0)
     return (total - free) / MB
+
+
+def release_gpu_memory() -> None:
+    """Give back what PyTorch keeps of models that are gone."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _return_free_memory() -> None:

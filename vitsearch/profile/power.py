@@ -77,7 +77,7 @@ class RaplMeter:
 
 
 class NvmlMeter:
-    """The first GPU's own counter, by NVIDIA's management library.
+    """The own counter of the first GPU that this process sees, by NVIDIA's management library.
 
     Args:
         nvml: The library, initialised.
@@ -86,7 +86,7 @@ class NvmlMeter:
     name = "nvml"
 
     def __init__(self, nvml: Any) -> None:
-        self._nvml, self._gpu = nvml, nvml.nvmlDeviceGetHandleByIndex(0)
+        self._nvml, self._gpu = nvml, _gpu(nvml)
         self._before = 0.0
         self._read()  # older GPUs have no counter
 
@@ -113,6 +113,8 @@ def energy_meter(device: str) -> Meter | None:
         if folder.name.count(":") != 1:
             continue  # a part of a package, whose counter has it already
         try:
+            if not (folder / "name").read_text(encoding="ascii").startswith("package"):
+                continue  # psys: the whole board, with the packages in it
             counter = folder / "energy_uj"
             domains.append(_Domain(counter, _number(folder / "max_energy_range_uj")))
             _number(counter)
@@ -129,7 +131,7 @@ def throttle_counter(device: str) -> Callable[[], int] | None:
     if device == "cuda":
         try:
             nvml = _nvml()
-            gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+            gpu = _gpu(nvml)
             kinds = (nvml.NVML_PERF_POLICY_POWER, nvml.NVML_PERF_POLICY_THERMAL)
             read: Callable[[], int] = lambda: sum(  # noqa: E731
                 int(nvml.nvmlDeviceGetViolationStatus(gpu, kind).violationTime) for kind in kinds
@@ -147,6 +149,13 @@ def _nvml() -> Any:
 
     pynvml.nvmlInit()
     return pynvml
+
+
+def _gpu(nvml: Any) -> Any:
+    """PyTorch's first GPU: the library counts those that CUDA_VISIBLE_DEVICES hides, and in another order."""
+    import torch
+
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
 
 
 def _number(file: Path) -> int:

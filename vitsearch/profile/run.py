@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +17,21 @@ from vitsearch.errors import MeasurementError
 from vitsearch.messages import Conditions, Profile, ProfileRequest
 from vitsearch.profile.choice import able_runtimes, fastest_of, one_line, runtime_of
 from vitsearch.profile.facts import device_name, is_installed, machine_facts, runtime_name
-from vitsearch.profile.measure import MB, measure_latency, peak_memory, used_gpu_mb
+from vitsearch.profile.measure import (
+    MB,
+    call_for,
+    measure_latency,
+    peak_memory,
+    release_gpu_memory,
+    used_gpu_mb,
+)
 from vitsearch.profile.power import energy_meter, throttle_counter
 from vitsearch.profile.runnable import Images, Model, Runnable, Runtime, SampleImages
 
 RUNTIMES: Mapping[str, Runtime] = Imported(TABLE, path=lambda kind: kind.load)
 ACCURACY_BATCH = 64
+ENERGY_S = 1.0
+"""Least time that energy is counted over: a GPU's counter moves only every few tens of milliseconds."""
 
 
 def run_profile(
@@ -88,10 +98,13 @@ def _measure(
         for _ in range(target.warmup):
             runnable.run(next(inputs))
         before = throttled() if throttled else 0
+        began, energy_mj = time.perf_counter(), None
         if meter is not None:
             meter.start()
         latency = measure_latency(call, repeats=target.repeats)
-        energy_mj = None if meter is None else meter.stop() / (next(calls) * target.batch_size)
+        if meter is not None:
+            call_for(call, ENERGY_S, since=began)
+            energy_mj = meter.stop() / (next(calls) * target.batch_size) or None  # 0: it did not move
         after = throttled() if throttled else 0
         accuracy = _accuracy(runnable, images) if TABLE[runtime].own_arithmetic else None
     return Profile(
@@ -139,6 +152,9 @@ def _loaded(
             return runnable
 
         if target.device == "cuda":
+            ready()
+            stack.close()
+            release_gpu_memory()
             before = used_gpu_mb()
             runnable = ready()
             yield runnable, used_gpu_mb() - before

@@ -33,6 +33,7 @@ class Study:
     def __init__(self, store: StudyStore, job: JobSpec, space: SearchSpace, data: DataSummary) -> None:
         self.store, self.job, self.space, self.data = store, job, space, data
         self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in store.trials()}
+        self._needed = dict.fromkeys([*job.objectives, *(constraint.metric for constraint in job.constraints)])
         self._fates = {number: fate(trial, job) for number, trial in self.trials.items()}
         self._counts = Counter(self._fates.values())
         self._by_hash: dict[str, int] = {}
@@ -86,13 +87,23 @@ class Study:
         return True
 
     def store_profile(self, number: int, profile: Profile) -> None:
-        """Persist a measurement and the figures that follow from it."""
+        """Persist a measurement and the figures that follow from it.
+
+        Where one that an objective or a constraint needs is still missing, the trial counts as unmeasured.
+        """
         trial = self.trials[number]
         profiles = {**trial.profiles, profile.conditions.target: profile}
         trial = trial.model_copy(update={"profiles": profiles})
         figures = self.figures_of(trial, trial.outcome)
         self.store.add_profiles(number, [profile], figures)
         self._consider(self.update(number, profiles=profiles, figures=figures))
+        missing = [name for name in self._needed if METRICS[name].key not in figures]
+        if missing:  # energy is all that a measurement may lack
+            self.store_unmeasured(
+                number,
+                f"{profile.conditions.target} told no {' and no '.join(missing)}: "
+                "it has no energy counter that can be read, or one that did not move",
+            )
 
     def store_unmeasured(self, number: int, reason: str) -> None:
         """Persist that a needed measurement has failed; the trial counts as failed, its candidate is innocent."""

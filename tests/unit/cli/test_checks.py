@@ -52,6 +52,20 @@ def test_something_optional_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> N
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 
 
+def test_the_copies_of_fetched_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITSEARCH_CACHE", str(tmp_path))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "x.npz").write_bytes(bytes(3_000_000))
+    assert probes.fetched_files() == f"3 MB in {tmp_path.resolve()}, which may be deleted at any time"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VITSEARCH_CACHE", str(tmp_path / "file" / "x"))
+    only(monkeypatch, one=PROBES["fetched files"])
+    (check,) = run_checks()
+    assert not check.ok
+    assert check.optional
+    assert "cannot be made" in check.detail
+
+
 def test_every_probe_has_a_remedy() -> None:
     assert all(probe.remedy for probe in PROBES.values())
 

@@ -22,3 +22,12 @@ def test_eer_compares_with_the_costliest_member_of_the_space(tmp_path: Path):
     ends = eer_range(space, job.eer)
     assert ends.high_pct == 100
     assert ends.low_pct < 20
+
+
+def test_images_behind_links_are_looked_at(tmp_path: Path):
+    for name in ("cats", "dogs"):
+        (tmp_path / "store" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save(tmp_path / "store" / name / "a.png")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / name).symlink_to(tmp_path / "store" / name)
+    assert job_of_folder(tmp_path / "images").space.preset == "vit_micro_8"

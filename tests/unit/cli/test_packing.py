@@ -47,6 +47,17 @@ def test_relative_files_travel_and_absolute_ones_stay(tmp_path: Path):
     assert not [name for name in package.namelist() if name.startswith("files/")]
 
 
+def test_linked_folders_travel_as_folders(tmp_path: Path):
+    (tmp_path / "store" / "cats").mkdir(parents=True)
+    (tmp_path / "store" / "cats" / "1.png").write_bytes(b"picture")
+    (tmp_path / "store" / "cats" / "back").symlink_to(tmp_path / "store")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "cats").symlink_to(tmp_path / "store" / "cats")
+    package = packed(tmp_path, dataset={"kind": "imagefolder", "path": "images"})
+    found = [name for name in package.namelist() if name.startswith("files/")]
+    assert found == ["files/0-images/cats/1.png"]
+
+
 def test_files_of_one_name_do_not_meet(tmp_path: Path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

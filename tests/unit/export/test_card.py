@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.unit.export.factory import CANDIDATES, PROFILE
 from vitsearch.candidate import Sparsity
-from vitsearch.config import EerSpec
+from vitsearch.config import EerSpec, TrainSpec
 from vitsearch.export.card import model_card
 
 
@@ -149,3 +149,40 @@ def test_many_classes_are_cut_and_notes_end_the_card(bundle_of):
     card = card_of(bundle_of("dense"), class_names=tuple(f"c{i}" for i in range(60)), notes="Made for a test.\n")
     assert "`c49`, and 10 more" in card
     assert card.endswith("## Notes\n\nMade for a test.\n")
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({}, "epochs from random initialisation with recipe `plain` (adamw, "),
+        ({}, "study seed 3. `metrics.json` holds the whole recipe."),
+        (
+            {"init": "pretrained", "pretrained": {"timm": "vit_tiny_patch16_224"}},
+            "epochs from the weights of timm's `vit_tiny_patch16_224` with recipe",
+        ),
+        (
+            {"init": "pretrained", "pretrained": {"bundle": "/home/me/flowers/"}},
+            "epochs from the weights of the bundle `flowers` with recipe",
+        ),
+        (
+            {"distill": {"method": "soft", "inner": "tokens", "teacher": {
+                "timm": "resnet18", "checkpoint": "https://HOST/a/r18.pth?token=geheim"}}},
+            " It was taught by timm's `resnet18` with the checkpoint `r18.pth` (`soft`, `tokens`). `metrics",
+        ),
+        (
+            {"distill": {"method": "co_advise", "teacher": {"timm": "a"}, "second_teacher": {"timm": "b"}}},
+            " It was taught by timm's `a` and timm's `b` (`co_advise`). ",
+        ),
+        (
+            {"distill": {"inner": "smkd"}},
+            " It was taught by the moving average of its own weights (`smkd`). ",
+        ),
+        ({"pretrained": {"timm": "a"}, "distill": {"teacher": {"timm": "b"}}}, "random initialisation"),
+    ],
+)  # fmt: skip
+def test_the_start_and_the_teachers_are_named(bundle_of, train, said):
+    card = card_of(bundle_of("dense"), train=TrainSpec.model_validate(train))
+    assert said in card, re.findall(r".* epochs from .*", card)
+    assert "/home/me" not in card
+    assert "geheim" not in card
+    assert ("taught" in card) == ("taught" in said)

@@ -1,6 +1,8 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.unit.compress.factory import images
@@ -37,3 +39,27 @@ def test_a_broken_file_is_refused(tmp_path: Path):
 def test_images_of_another_shape_are_refused(file: Path):
     with pytest.raises(ExportError, match=r"cannot run .*model\.onnx"):
         OnnxModel(file)(np.zeros((1, 2, 8, 8), dtype=np.float32))
+
+
+def test_a_gpu_computes_or_there_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch):
+    """A wheel for GPUs whose libraries do not load goes on with the CPU, at loading and at a call."""
+    given: dict[str, Any] = {}
+
+    class Session:
+        usable = ["CPUExecutionProvider"]
+
+        def __init__(self, *_: object, **settings: Any) -> None:
+            given.update(settings)
+
+        def get_providers(self) -> list[str]:
+            return self.usable
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(ExportError, match=r"cannot use the GPU .* install the CUDA and cuDNN libraries"):
+        OnnxModel(file, device="cuda")
+    Session.usable = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    OnnxModel(file, device="cuda")
+    assert given == {
+        "providers": [("CUDAExecutionProvider", {"use_tf32": 0}), "CPUExecutionProvider"],
+        "enable_fallback": 0,
+    }

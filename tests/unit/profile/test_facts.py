@@ -49,3 +49,22 @@ def test_boards_without_a_name_of_their_processor_are_told_apart(tmp_path: Path,
     listed.write_text("processor : 0\nCPU part : 0xd42\n")
     monkeypatch.setattr(facts, "PROCESSORS", listed)
     assert processor_name() == "NVIDIA Jetson Orin Nano"
+
+
+def test_servers_without_a_name_of_their_processor_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As 64-bit ARM in a data centre, where nothing names the board either."""
+    monkeypatch.setattr(facts, "BOARD", tmp_path / "absent")
+    monkeypatch.setattr(facts.sys, "platform", "linux")
+    monkeypatch.setattr(facts.platform, "processor", lambda: "aarch64")
+    core = (
+        "processor\t: {}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x{}\nCPU part\t: 0x{}\n\n"
+    )
+    listed = tmp_path / "cpuinfo"
+    monkeypatch.setattr(facts, "PROCESSORS", listed)
+    names = []
+    for cores in ([("3", "d0c")] * 2, [("1", "d40")] * 2, [("1", "d40"), ("0", "d46")]):
+        listed.write_text("".join(core.format(i, *kind) for i, kind in enumerate(cores)))
+        names.append(processor_name())
+    assert names == ["aarch64 0x41/0x3/0xd0c", "aarch64 0x41/0x1/0xd40", "aarch64 0x41/0x0/0xd46 0x41/0x1/0xd40"]
+    listed.write_text("processor : 0\n")
+    assert processor_name() == "aarch64"

@@ -5,9 +5,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from vitsearch.profile import measure
-from vitsearch.profile.measure import measure_latency, peak_memory
+from vitsearch.profile.measure import (
+    call_for,
+    measure_latency,
+    peak_memory,
+    release_gpu_memory,
+    used_gpu_mb,
+)
 
 MB = 1_000_000
 
@@ -52,6 +59,24 @@ def test_calls_that_never_settle_are_given_up_on(monkeypatch: pytest.MonkeyPatch
     assert found.rounds == 3
     assert found.p50_s == pytest.approx(0.055), "the second round varies least"
     assert found.spread > measure.WIDE_SPREAD
+
+
+def test_calls_go_on_until_time_has_passed(monkeypatch: pytest.MonkeyPatch):
+    call, calls = clocked(monkeypatch, [0.3])
+    call_for(call, 1.0, since=0.0)
+    assert calls == [4]
+    call_for(call, 1.0, since=0.0)
+    assert calls == [4]
+
+
+def test_memory_that_a_gpu_keeps_for_activations_is_in_use(monkeypatch: pytest.MonkeyPatch):
+    kept = [100 * MB]
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.__setitem__(0, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000 * MB - 50 * MB - kept[0], 1000 * MB))
+    assert used_gpu_mb() == 150
+    release_gpu_memory()
+    assert used_gpu_mb() == 50
 
 
 def test_a_slow_call_is_as_slow_as_it_is():

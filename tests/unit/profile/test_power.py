@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vitsearch.profile import power
 from vitsearch.profile.power import energy_meter, throttle_counter
@@ -12,9 +14,10 @@ from vitsearch.profile.power import energy_meter, throttle_counter
 RANGE_UJ = 1_000_000
 
 
-def package(folder: Path, number: int, count_uj: int) -> Path:
+def package(folder: Path, number: int, count_uj: int, name: str = "") -> Path:
     domain = folder / f"intel-rapl:{number}"
     domain.mkdir()
+    (domain / "name").write_text(f"{name or f'package-{number}'}\n")
     (domain / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
     (domain / "energy_uj").write_text(f"{count_uj}\n")
     part = folder / f"intel-rapl:{number}:0"
@@ -40,6 +43,16 @@ def test_millijoules_of_all_packages_also_past_a_wrap(rapl: Path) -> None:
     assert meter.stop() == pytest.approx((20_000 + 5_000) / 1000)
     meter.start()
     assert meter.stop() == 0, "each measurement begins anew"
+
+
+def test_the_board_is_not_added_to_its_packages(rapl: Path) -> None:
+    counter, board = package(rapl, 0, 0), package(rapl, 1, 0, "psys")
+    meter = energy_meter("cpu")
+    assert meter is not None
+    meter.start()
+    counter.write_text("5000\n")
+    board.write_text("9000\n")
+    assert meter.stop() == 5
 
 
 def test_a_counter_that_wraps_in_between_is_followed(rapl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +94,7 @@ def test_clocks_that_were_lowered_are_counted(tmp_path: Path, monkeypatch: pytes
 
 
 class Nvml:
-    """A management library with one GPU."""
+    """A management library that sees two GPUs, the second of which is PyTorch's first."""
 
     NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
     energy_mj = 100
@@ -90,19 +103,24 @@ class Nvml:
     def nvmlInit(self) -> None:
         pass
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return ("GPU-a", "GPU-b")[index]
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:
-        return self.energy_mj
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
 
-    def nvmlDeviceGetViolationStatus(self, gpu: int, kind: int) -> object:
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: str) -> int:
+        return self.energy_mj if gpu == "GPU-b" else 0
+
+    def nvmlDeviceGetViolationStatus(self, gpu: str, kind: int) -> object:
+        assert gpu == "GPU-b"
         return type("Status", (), {"violationTime": self.violations_ns[kind]})
 
 
 def test_a_gpu_tells_by_its_management_library(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml()
     monkeypatch.setattr(power, "_nvml", lambda: nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=("b", "a")[index]))
     meter, read = energy_meter("cuda"), throttle_counter("cuda")
     assert meter is not None
     assert read is not None

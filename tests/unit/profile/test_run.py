@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,51 @@ def test_memory_of_the_first_load_is_not_memory_of_the_model(tmp_path: Path, mon
     assert found.peak_memory_mb == pytest.approx(50, rel=0.2)
 
 
+def test_memory_on_a_gpu_is_of_weights_and_activations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Kernels that the first model loads stay; what PyTorch keeps of a model that is gone is not the next's."""
+    used = {"kernels": 0, "weights": 0, "activations": 0}
+
+    def load(model: Model, target: TargetSpec) -> Runnable:
+        used.update(kernels=300, weights=20)
+        return Runnable(lambda _: used.update(activations=5), close=lambda: used.update(weights=0))  # type: ignore[arg-type,return-value]
+
+    monkeypatch.setattr(module, "RUNTIMES", {"pytorch": load})
+    monkeypatch.setattr(module, "used_gpu_mb", lambda: float(sum(used.values())))
+    monkeypatch.setattr(module, "release_gpu_memory", lambda: used.update(activations=0))
+    for _ in range(2):
+        model, inputs = Model(file=tmp_path, candidate=candidate()), itertools.repeat(np.zeros(1, np.float32))
+        with module._loaded("pytorch", model, TargetSpec(device="cuda"), inputs) as (_, memory_mb):
+            assert memory_mb == 25
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_energy_is_counted_over_a_second_of_calls(
+    moves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that moves seldom tells nothing of a few quick calls, and 0 would win an objective."""
+    calls, now = [0], [0.0]
+
+    class Meter:
+        name = "nvml"
+
+        def start(self) -> None:
+            self.before = calls[0]
+
+        def stop(self) -> float:
+            return 6.0 * (calls[0] - self.before) * moves
+
+    def run(images_BCHW: object) -> None:
+        calls[0] += 1
+        now[0] += 0.01
+
+    monkeypatch.setattr(module, "energy_meter", lambda _: Meter())
+    monkeypatch.setattr(module, "RUNTIMES", {"pytorch": lambda *_: Runnable(run)})  # type: ignore[arg-type]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    found = profiled(tmp_path, candidate(), batch_size=2)
+    assert found.energy_mj == (3 if moves else None)
+    assert calls[0] >= 100
+
+
 def test_memory_does_not_depend_on_what_was_measured_before(tmp_path: Path):
     """A library sets itself up at its first call; in a fresh process the first model would pay for it."""
     small, large = candidate(), candidate({"width": 96, "heads": 4})
@@ -272,7 +318,7 @@ def test_other_bits_are_left_out_and_the_fastest_is_named(tmp_path: Path, monkey
     seconds = {"pytorch": 3.0, "onnxruntime": 1.0, "pytorch_bf16": 2.0}
     monkeypatch.setattr(
         module, "_measure",
-        lambda request, runtime, *_: profile_of(request, runtime, seconds[runtime]),
+        lambda request, runtime, *_, **__: profile_of(request, runtime, seconds[runtime]),
     )  # fmt: skip
     c = candidate()
     save_model(assemble(c), c, tmp_path)
@@ -310,7 +356,7 @@ def test_a_trained_model_keeps_its_accuracy_in_integers(tmp_path: Path):
 
 
 def test_a_runtime_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def measure(request: ProfileRequest, runtime: str, *_: object) -> Profile:
+    def measure(request: ProfileRequest, runtime: str, *_: object, **__: object) -> Profile:
         if runtime in broken:
             raise RuntimeError(f"no kernel for {runtime}\nand a long trace")
         return profile_of(request, runtime, 1.0)

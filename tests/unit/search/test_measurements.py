@@ -32,6 +32,7 @@ class Bench(InlineExecutor):
         super().__init__(noop_result, self.measure)
         self.facts, self.conditions = facts, conditions
         self.measured: list[tuple[int, str]] = []
+        self.energy_mj: float | None = None
 
     def facts_of(self, target: str, wait_s: float = 0.0) -> MachineFacts | None:
         return self.facts
@@ -54,7 +55,7 @@ class Bench(InlineExecutor):
         ms = 1.0 + len(self.measured)
         return Profile(
             latency_ms_p50=ms, latency_ms_p95=ms, latency_ms_spread=0.0, images_per_s=1000 / ms,
-            peak_memory_mb=1.0, file_size_mb=1.0, conditions=conditions,
+            peak_memory_mb=1.0, file_size_mb=1.0, conditions=conditions, energy_mj=self.energy_mj,
         )  # fmt: skip
 
 
@@ -181,3 +182,31 @@ def test_a_figure_that_cannot_be_read_is_measured_again(tmp_path: Path) -> None:
     again = Bench()
     search(tmp_path, "b", again, **target())
     assert len(again.measured) == len(study.trials)
+
+
+def test_a_figure_without_energy_is_measured_again_where_energy_is_counted_by_now(tmp_path: Path) -> None:
+    search(tmp_path, "a", Bench(), **target())
+    counting = FACTS.model_copy(update={"energy": {"cpu": "rapl"}})
+    second, third = Bench(counting), Bench(counting)
+    second.energy_mj = 2.0
+    job = target() | {"objectives": ["accuracy", "energy"]}
+    study = search(tmp_path, "b", second, **job)
+    assert len(second.measured) == 10
+    assert study.front
+    assert search(tmp_path, "c", third, **job).front
+    assert third.measured == []
+
+
+@pytest.mark.parametrize(
+    "needing",
+    [{"objectives": ["accuracy", "energy"]}, {"constraints": [{"metric": "energy", "max": 5}]}],
+    ids=["objective", "constraint"],
+)
+def test_a_trial_without_the_energy_that_is_needed_says_why(needing: dict[str, Any], tmp_path: Path) -> None:
+    study = search(tmp_path, "a", Bench(), **target(), **needing)
+    reused = search(tmp_path, "b", Bench(), **target(), **needing)
+    for one in (study, reused):
+        assert one.front == []
+        assert one.counts()["failed"] == 10
+        why = "local told no energy: it has no energy counter that can be read, or one that did not move"
+        assert {trial.unmeasured for trial in one.store.trials() if trial.succeeded} == {why}

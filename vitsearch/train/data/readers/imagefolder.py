@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.config.dataset import DatasetSpec
+from vitsearch.config.paths import files_below
 from vitsearch.errors import InputError
 from vitsearch.train.data.readers.decoding import Encoded, decode_all
 from vitsearch.train.data.readers.raw import RawImages, RawPart
@@ -118,8 +119,6 @@ def _read_part(
 def _image_files(folder: Path) -> list[Path]:
     """Sorted by relative path; a dangling link counts as a (broken) file."""
     found = [
-        (path.relative_to(folder).parts, path)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.is_dir()
+        (path.relative_to(folder).parts, path) for path in files_below(folder) if path.suffix.lower() in EXTENSIONS
     ]
     return [path for parts, path in sorted(found) if not any(part.startswith(".") for part in parts)]

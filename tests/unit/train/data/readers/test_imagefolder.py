@@ -31,6 +31,14 @@ def read(root: Path, **settings: Any) -> RawImages:
     return read_imagefolder(DatasetSpec(kind="imagefolder", path=root, **settings), 8)
 
 
+def test_linked_folders_are_read_like_others(tmp_path: Path) -> None:
+    fill(tmp_path / "root", "cat", "dog")
+    draw(tmp_path / "more" / "4.png")
+    (tmp_path / "root" / "cat" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "root" / "cat" / "back").symlink_to(tmp_path / "root")
+    assert read(tmp_path / "root").train.labels_N.tolist() == [0] * 5 + [1] * 4
+
+
 def test_classes_are_the_sorted_folders(tmp_path: Path) -> None:
     fill(tmp_path, "dog", "cat")
     raw = read(tmp_path)
