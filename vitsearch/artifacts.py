@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, hide_password, hide_passwords
 
 
 def join(place: str, *names: str) -> str:
@@ -58,7 +58,7 @@ def check_address(place: str, *, field: str) -> None:
     except (ImportError, ValueError) as error:
         raise InputError(
             f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field=field,
-            value=hide_passwords(place), remedy="install the package named, wherever drivers and workers run",
+            value=hide_password(place), remedy="install the package named, wherever drivers and workers run",
         ) from error  # fmt: skip
 
 
@@ -155,4 +155,4 @@ def _store(place: str) -> Iterator[tuple[Any, str]]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{hide_passwords(place)}: {type(error).__name__}: {hide_passwords(str(error))}") from error
+        raise OSError(f"{hide_password(place)}: {type(error).__name__}: {hide_passwords(str(error))}") from error

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vitsearch.artifacts import check_address
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, hide_password, hide_passwords
 
 CACHE_VARIABLE = "VITSEARCH_CACHE"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -62,7 +62,7 @@ def fetched(place: str | Path, *, field: str, on_step: Callable[[str], None] = l
     result = kept / (_stem(name) if "" in files and _is_archive(name) else name)
     if kept.is_dir():
         return result
-    on_step(f"fetching {hide_passwords(place)}")
+    on_step(f"fetching {hide_password(place)}")
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=kept.parent) as temporary:
         made = Path(temporary) / "made"
         for relative in files:
@@ -170,7 +170,7 @@ def _unpack(archive: Path, folder: Path, place: str, field: str) -> None:
         if isinstance(error, OSError) and error.errno in HERE:
             raise
         raise InputError(f"must be an archive that can be unpacked ({_short(error)})", field=field,
-                         value=hide_passwords(place), remedy="make it again") from error  # fmt: skip
+                         value=hide_password(place), remedy="make it again") from error  # fmt: skip
 
 
 def _short(error: Exception) -> str:
@@ -188,7 +188,7 @@ def _inside(folder: Path, relative: str, place: str, field: str) -> Path:
     parts = PurePosixPath(relative.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (parts.parts and ":" in parts.parts[0][1:2]):
         raise InputError(f"holds {relative!r}, which would land outside its folder", field=field,
-                         value=hide_passwords(place), remedy="name its members relative to it")  # fmt: skip
+                         value=hide_password(place), remedy="name its members relative to it")  # fmt: skip
     return folder / parts
 
 
@@ -209,5 +209,5 @@ def _told(place: str, field: str) -> Iterator[None]:
         cause = error.__cause__ or error
         words = (str(cause).strip() or "no reason given").splitlines()[0]
         reason = hide_passwords(f"{type(cause).__name__}: {words}")
-        raise InputError(f"cannot be read ({reason})", field=field, value=hide_passwords(place),
+        raise InputError(f"cannot be read ({reason})", field=field, value=hide_password(place),
                          remedy="check the address, the network and the credentials") from error  # fmt: skip

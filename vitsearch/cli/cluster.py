@@ -339,14 +339,14 @@ def _step(*, quiet: bool) -> Any:
 
 
 def _page(state: LiveState | None, uri: str | None) -> str:
-    from vitsearch.errors import hide_passwords
+    from vitsearch.errors import hide_password
     from vitsearch.tracking import experiments_url
 
     if state is not None and state.browse_url:
         return state.browse_url
     if uri is None:
         return ""
-    return experiments_url(uri) if uri.startswith(("http://", "https://")) else hide_passwords(uri)
+    return experiments_url(uri) if uri.startswith(("http://", "https://")) else hide_password(uri)
 
 
 def _hints(cluster: Cluster, job: Submitted) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitsearch.cli.options import ADDRESS_VARIABLE, DATABASE_VARIABLE, DEFAULT_ADDRESS
-from vitsearch.errors import InputError, StudyError, hide_passwords, holds_password
+from vitsearch.errors import InputError, StudyError, hide_password, holds_password
 
 if TYPE_CHECKING:
     from vitsearch.search import Places
@@ -119,7 +119,7 @@ def in_database(url: str, name: str, words: str = "") -> FoundStudy:
     try:
         store = StudyStore.find(engine, name)
     except StudyError as error:
-        raise InputError(str(error), where=hide_passwords(url), field="--study") from error
+        raise InputError(str(error), where=hide_password(url), field="--study") from error
     return FoundStudy(store=store, folder=None, words=words or f"--study {shlex.quote(name)}")
 
 
