@@ -129,7 +129,7 @@ _HIDDEN_FIELDS = (
     r"(?:[\w.-]*(?:password|passwd|pwd|token|secret|signature|credentials?|(?:secret|api|access|account)[_-]?key)"
     r"(?:[_-]?id)?|sig|pass)"
 )
-_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}"
+_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}|\*{{3}}"
 
 
 def holds_password(address: str) -> bool:
@@ -147,16 +147,16 @@ def hide_passwords(text: str) -> str:
 
 def hide_password(address: str) -> str:
     """The same of an address that stands alone, in whose secrets may be blanks and quotes."""
-    return _hidden(address, ".")
+    return _hidden(address, ".", begin=":/+")  # a slash short it is a mistake, and shown as one
 
 
-def _hidden(text: str, character: str) -> str:
+def _hidden(text: str, character: str, begin: str = "://") -> str:
     def hidden(secret: str) -> str:
         return secret if re.fullmatch(_ELSEWHERE, secret) else "***"
 
     # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-    user_info = f"://({character}*)@"
-    text = re.sub(user_info, lambda match: f"://{hidden(match[1])}@", text, flags=re.DOTALL)
+    user_info = f"({begin})({character}*)@"
+    text = re.sub(user_info, lambda match: f"{match[1]}{hidden(match[2])}@", text, flags=re.DOTALL)
     return re.sub(_in_query(character), lambda match: match[1] + hidden(match[2]), text, flags=re.DOTALL)
 
 

@@ -158,8 +158,10 @@ def found_study(
 
 
 def _check_option(url: str) -> None:
+    from vitsearch.config.addresses import check_address_text
     from vitsearch.storage import check_url
 
+    check_address_text(url, field="--database")
     with _told_of("--database"):
         check_url(url)
     if holds_password(url):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.config import JobSpec, load_job
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, hide_password, hide_passwords
 
 # What may change under way: budgets, machines and addresses, but nothing that makes trials incomparable.
 CHANGEABLE = (
@@ -77,4 +77,5 @@ def _flat(job: JobSpec) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "absent" if value is None else hide_passwords(json.dumps(value, ensure_ascii=False))
+    shown = hide_password(value) if isinstance(value, str) else value
+    return "absent" if shown is None else hide_passwords(json.dumps(shown, ensure_ascii=False))

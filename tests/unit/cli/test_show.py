@@ -77,6 +77,7 @@ def test_what_is_wrong_with_a_database_is_told(out: Path, tmp_path: Path) -> Non
         (["show", "--study", "other", "--database", url], "none is named 'other'; the database holds: digits"),
         (["show", "--study", "digits", "--database", "nonsense"], "must be the address of a database"),
         (["show", "--study", "digits", "--database", "postgresql+psycopg://u:pw@h/d"], "must hold no password"),
+        (["show", "--study", "digits", "--database", "postgresql+psycopg://u:pw'x@h/d"], "must have no blanks"),
         (["export", "--out", "b", "--study", "digits", "--database", url], "weights lie in its run's folder"),
     ):
         error = CliRunner().invoke(app, arguments).exception
