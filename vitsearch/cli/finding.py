@@ -59,17 +59,20 @@ class StudyName:
         name: ``--study``.
         address: Of the cluster to ask; None to read the database here.
         database: Address of the database; None where nobody has named one.
+        withheld: Whether the environment names one that a cluster is not told, since a password is in it.
     """
 
     name: str
     address: str | None
     database: str | None
+    withheld: bool = False
 
     @classmethod
     def of(cls, name: str, address: str | None, database: str | None) -> StudyName:
         """What the options say, and the environment where they say nothing.
 
-        An option counts more than a variable, and a cluster more than a database, which it is told of.
+        An option counts more than a variable, and a cluster more than a database, which it is told of; but a
+        variable's password stays on this machine.
 
         Raises:
             InputError: ``--database`` is no database's address, or would show its password to everybody.
@@ -80,6 +83,8 @@ class StudyName:
         known = database or os.environ.get(DATABASE_VARIABLE) or None
         if elsewhere is None and known is None:
             elsewhere = DEFAULT_ADDRESS
+        if elsewhere is not None and known is not None and holds_password(known):
+            return cls(name=name, address=elsewhere, database=None, withheld=True)
         return cls(name=name, address=elsewhere, database=known)
 
     @property

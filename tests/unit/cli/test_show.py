@@ -111,3 +111,17 @@ def test_options_count_more_than_variables_and_a_cluster_more_than_a_database(
             monkeypatch.setenv(name, value)
     found = StudyName.of("x", *options)
     assert (found.address, found.database) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [("postgresql://me@h/db", True), ("postgresql://me:${PW}@h/db", True), ("postgresql://me:pw@h/db", False)],
+)
+def test_a_variable_s_password_is_not_told_to_a_cluster(
+    url: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("VITSEARCH_DATABASE_URL", url)
+    found = StudyName.of("x", "http://h", None)
+    assert (found.database, found.withheld) == ((url, False) if sent else (None, True))
+    assert StudyName.of("x", None, None).database == url  # read from here
