@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -29,6 +30,13 @@ VERSION_KEYS = (
     "etag", "md5hash", "content-md5", "digest", "mtime", "lastmodified", "last-modified", "last_modified",
     "updated", "modified", "created", "size",
 )  # fmt: skip
+# what each new signature of an address changes: Amazon's and Google's, CloudFront's, Azure's
+SIGNATURES = {"x-amz-signature", "x-goog-signature", "signature", "sig"}
+SIGNED = re.compile(
+    r"(x-(amz|goog)-(algorithm|credential|date|expires|signedheaders|security-token|signature)|signature|expires"
+    r"|awsaccesskeyid|googleaccessid|key-pair-id|policy|sig|s[etvpr]|sip|spr|sdd|sk[etsv]|skoid|sktid)",
+    re.IGNORECASE,
+)
 WEB = {"http", "https"}
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 20.0, 60.0
 HERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # what this machine's disk says, not the store
@@ -57,7 +65,7 @@ def fetched(place: str | Path, *, field: str, on_step: Callable[[str], None] = l
         store, root = _open(place)
         files = _files(store, root, place)
         version = {name: _version(info) for name, info in files.items()}
-    key = hashlib.sha256(json.dumps([place, version], sort_keys=True).encode()).hexdigest()[:20]
+    key = hashlib.sha256(json.dumps([_unsigned(place), version], sort_keys=True).encode()).hexdigest()[:20]
     kept, name = _cache_folder() / key, _name_of(place)
     result = kept / (_stem(name) if "" in files and _is_archive(name) else name)
     if kept.is_dir():
@@ -135,6 +143,17 @@ def _files(store: Any, root: str, place: str) -> dict[str, Mapping[str, Any]]:
 def _version(info: Mapping[str, Any]) -> dict[str, str]:
     """What a store says of a file's version, under whatever names it has for that."""
     return {key: str(value) for key, value in info.items() if key.lower() in VERSION_KEYS}
+
+
+def _unsigned(place: str) -> str:
+    """The address without its signature, which is another one each time that a store signs it."""
+    address, mark, query = place.partition("?")
+    fields = query.split("&")
+    names = [field.partition("=")[0] for field in fields]
+    if SIGNATURES.isdisjoint(name.lower() for name in names):
+        return place
+    kept = [field for field, name in zip(fields, names, strict=True) if not SIGNED.fullmatch(name)]
+    return address + mark + "&".join(kept)
 
 
 def _name_of(place: str) -> str:
