@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,13 +47,20 @@ def check_address_text(address: str, *, field: str) -> None:
         )  # fmt: skip
 
 
-def check_addresses(spec: Spec, *, where: str) -> None:
+def check_addresses(spec: Spec, *, where: str, fields: Container[str] | None = None) -> None:
     """The same of every address of a job, and of what became a path because it is no whole address.
+
+    Args:
+        spec: The job.
+        where: Its file, for messages.
+        fields: The only ones to look at.
 
     Raises:
         InputError: The message names file and field, and shows no value.
     """
     for field, value in _leaves(spec.model_dump()):
+        if fields is not None and field not in fields:
+            continue
         if isinstance(value, Path) and _LIKE_AN_ADDRESS.search(value.as_posix()):
             raise InputError("must be a path, or an address like https://HOST/FILE without blanks", where=where,
                              field=field, remedy="write it with ://, and %20 for a blank")  # fmt: skip
