@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from vitsearch.errors import InputError, hide_password, hide_passwords
+from vitsearch.errors import InputError, first_line, hide_password, hide_passwords
 
 
 def join(place: str, *names: str) -> str:
@@ -57,7 +57,7 @@ def check_address(place: str, *, field: str) -> None:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field=field,
+            f"names a store that nothing here reaches ({first_line(error)})", field=field,
             value=hide_password(place), remedy="install the package named, wherever drivers and workers run",
         ) from error  # fmt: skip
 

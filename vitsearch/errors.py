@@ -150,6 +150,11 @@ def hide_password(address: str) -> str:
     return _hidden(address, ".", begin=":/+")  # a slash short it is a mistake, and shown as one
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without passwords; its kind where it says nothing."""
+    return hide_passwords(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
 def _hidden(text: str, character: str, begin: str = "://") -> str:
     def hidden(secret: str) -> str:
         return secret if re.fullmatch(_ELSEWHERE, secret) else "***"

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vitsearch.artifacts import check_address
-from vitsearch.errors import InputError, hide_password, hide_passwords
+from vitsearch.errors import InputError, first_line, hide_password, hide_passwords
 
 CACHE_VARIABLE = "VITSEARCH_CACHE"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -195,7 +195,7 @@ def _unpack(archive: Path, folder: Path, place: str, field: str) -> None:
 def _short(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the path, which may be a name made to be long
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return first_line(error)[:200]
 
 
 def _inside(folder: Path, relative: str, place: str, field: str) -> Path:

@@ -8,6 +8,7 @@ from vitsearch.errors import (
     StudyLockedError,
     TrialError,
     VitsearchError,
+    first_line,
     hide_password,
     hide_passwords,
     holds_password,
@@ -87,6 +88,17 @@ def test_a_password_may_hold_anything_where_an_address_stands_alone(secret: str)
         told = str(InputError("is wrong", value=address))
         assert not [part for part in ("SEC", "RET") if part in told]
     assert not holds_password("postgresql://me@h/db?sslmode=require")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n one: a://me:geheim@h\ntwo"), "one: a://***@h"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_the_first_line_of_an_error(error: Exception, line: str):
+    assert first_line(error) == line
 
 
 def test_an_error_shows_no_password():

@@ -17,7 +17,7 @@ from vitsearch.artifacts import names_in, workspace
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
 from vitsearch.config.addresses import fields_with_password
-from vitsearch.errors import InputError, StudyError, hide_passwords
+from vitsearch.errors import InputError, StudyError, first_line
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
@@ -314,10 +314,10 @@ def failures_explained(out: Path) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        reason = hide_passwords(str(getattr(error, "orig", None) or error).splitlines()[0])
+        reason = first_line(getattr(error, "orig", None) or error)
         raise StudyError(f"the study's database failed ({reason}); nothing stored is lost; {again}") from error
     except RayError as error:
-        raise StudyError(f"Ray failed ({str(error).strip().splitlines()[0]}); {again}") from error
+        raise StudyError(f"Ray failed ({first_line(error)}); {again}") from error
     except OSError as error:
         raise StudyError(f"{error.filename or out}: {error.strerror or error}; {again}") from error
 

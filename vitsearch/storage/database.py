@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from vitsearch.config.placeholders import filled_in, is_placeholder, sample_of
-from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_password, hide_passwords
+from vitsearch.errors import InputError, MissingExtraError, StudyError, first_line, hide_password
 
 DATABASE_FILE = "study.db"
 FIELD = "storage.url"
@@ -90,7 +90,7 @@ def check_url(url: str, *, here: bool = True) -> None:
 
 
 def _unreachable(url: str, error: DBAPIError) -> StudyError:
-    reason = hide_passwords(str(error.orig).strip().splitlines()[0])
+    reason = first_line(error.orig or error)
     return StudyError(f"cannot open the database {hide_password(url)}: {reason}")
 
 
