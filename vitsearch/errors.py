@@ -159,10 +159,15 @@ def _hidden(text: str, character: str, begin: str = "://") -> str:
     def hidden(secret: str) -> str:
         return secret if re.fullmatch(_ELSEWHERE, secret) else "***"
 
+    def shown(match: re.Match[str]) -> str:
+        if re.search(in_query, match[2], re.DOTALL):  # the last @ is a query's: nobody knows where its secret ends
+            return f"{match[1]}***"
+        return f"{match[1]}{hidden(match[2])}@{match[3]}"
+
+    in_query = _in_query(character)
     # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-    user_info = f"({begin})({character}*)@"
-    text = re.sub(user_info, lambda match: f"{match[1]}{hidden(match[2])}@", text, flags=re.DOTALL)
-    return re.sub(_in_query(character), lambda match: match[1] + hidden(match[2]), text, flags=re.DOTALL)
+    text = re.sub(f"({begin})({character}*)@({character}*)", shown, text, flags=re.DOTALL)
+    return re.sub(in_query, lambda match: match[1] + hidden(match[2]), text, flags=re.DOTALL)
 
 
 def _in_query(character: str) -> str:

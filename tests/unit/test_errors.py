@@ -68,6 +68,7 @@ def test_errors_survive_the_way_to_another_process(error: VitsearchError):
             "s3://h/x?X-Amz-Credential=AK%2F1&X-Amz-Date=1&X-Amz-Security-Token=t&X-Amz-Signature=s",
             "s3://h/x?X-Amz-Credential=***&X-Amz-Date=1&X-Amz-Security-Token=***&X-Amz-Signature=***",
         ),
+        ("see x://me@h/db?password=SEC@RET and y", "see x://*** and y"),
         ("https://h/x?sv=1&sig=a%2Bb", "https://h/x?sv=1&sig=***"),
         (
             "x://h?access-token=a&api-key=b&secret_access_key=c",
@@ -80,7 +81,7 @@ def test_passwords_are_hidden(text: str, hidden: str):
     assert hide_passwords(text) == hidden
 
 
-@pytest.mark.parametrize("secret", ["SEC'RET", 'SEC"RET', "SEC RET", "SEC\nRET", "S', 'EC/RET"])
+@pytest.mark.parametrize("secret", ["SEC'RET", 'SEC"RET', "SEC RET", "SEC\nRET", "S', 'E@C/RET", "SEC@RET"])
 def test_a_password_may_hold_anything_where_an_address_stands_alone(secret: str):
     for address in (f"postgresql://me:{secret}@h/db", f"postgresql://me@h/db?password={secret}"):
         assert holds_password(address)
