@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, first_line, hide_password, hide_passwords
 from vitsearch.scratch import scratch_folder
 
 
@@ -57,8 +57,8 @@ def check_address(place: str, *, field: str) -> None:
         fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"names a store that nothing here reaches ({str(error).splitlines()[0]})", field=field,
-            value=hide_passwords(place), remedy="install the package named, wherever drivers and workers run",
+            f"names a store that nothing here reaches ({first_line(error)})", field=field,
+            value=hide_password(place), remedy="install the package named, wherever drivers and workers run",
         ) from error  # fmt: skip
 
 
@@ -154,4 +154,4 @@ def _store(place: str) -> Iterator[tuple[Any, str]]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{hide_passwords(place)}: {type(error).__name__}: {hide_passwords(str(error))}") from error
+        raise OSError(f"{hide_password(place)}: {type(error).__name__}: {hide_passwords(str(error))}") from error

@@ -123,31 +123,60 @@ class WorkerError(VitsearchError):
 
 PLACEHOLDER = r"\$\{[^\s'\"{}]+\}"
 """Names where a part of an address stands; see ``vitsearch.config.placeholders``."""
-# greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
-_USER_INFO = r"://([^\s'\"]*)@"
-_USER_AND_MORE = r"://(?=([^\s'\"]*)@)[^\s'\"@/]*:"
-_IN_QUERY = r"(?i)([?&](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret|api_?key)=)([^&\s'\"]+)"
-_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}"
+# in a sentence or a file an address ends at a blank, or at a quote behind which no address could go on
+_ADDRESS = r"(?:[^\s'\"]|['\"](?![\s,:;)\]}]|$))"
+_HIDDEN_FIELDS = (
+    r"(?:[\w.-]*(?:password|passwd|pwd|token|secret|signature|credentials?|(?:secret|api|access|account)[_-]?key)"
+    r"(?:[_-]?id)?|sig|pass)"
+)
+_ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}|\*{{3}}"
 
 
-def holds_password(text: str) -> bool:
-    """Whether some address in a text has a password in it, rather than a user's name or a placeholder alone."""
-    secrets = [match[1] for match in re.finditer(_USER_AND_MORE, text)]
-    secrets += [match[2] for match in re.finditer(_IN_QUERY, text)]
+def holds_password(address: str) -> bool:
+    """Whether an address has a password in it, rather than a user's name or a placeholder alone."""
+    user_and_more = re.match(r"[^:/]*://(?=(.*)@)[^@/]*:", address, re.DOTALL)
+    secrets = [] if user_and_more is None else [user_and_more[1]]
+    secrets += [match[2] for match in re.finditer(_in_query("."), address, re.DOTALL)]
     return any(not re.fullmatch(_ELSEWHERE, secret) for secret in secrets)
 
 
 def hide_passwords(text: str) -> str:
     """The text with the secrets of any address in it replaced by ``***``; a placeholder is none and stays."""
+    return _hidden(text, _ADDRESS)
 
+
+def hide_password(address: str) -> str:
+    """The same of an address that stands alone, in whose secrets may be blanks and quotes."""
+    return _hidden(address, ".", begin=":/+")  # a slash short it is a mistake, and shown as one
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without passwords; its kind where it says nothing."""
+    return hide_passwords(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
+def _hidden(text: str, character: str, begin: str = "://") -> str:
     def hidden(secret: str) -> str:
         return secret if re.fullmatch(_ELSEWHERE, secret) else "***"
 
-    text = re.sub(_USER_INFO, lambda match: f"://{hidden(match[1])}@", text)
-    return re.sub(_IN_QUERY, lambda match: match[1] + hidden(match[2]), text)
+    def shown(match: re.Match[str]) -> str:
+        if re.search(in_query, match[2], re.DOTALL):  # the last @ is a query's: nobody knows where its secret ends
+            return f"{match[1]}***"
+        return f"{match[1]}{hidden(match[2])}@{match[3]}"
+
+    in_query = _in_query(character)
+    # greedy up to the last @: SQLAlchemy takes passwords with a bare @ or / in them
+    text = re.sub(f"({begin})({character}*)@({character}*)", shown, text, flags=re.DOTALL)
+    return re.sub(in_query, lambda match: match[1] + hidden(match[2]), text, flags=re.DOTALL)
+
+
+def _in_query(character: str) -> str:
+    return rf"(?i)([?&]{_HIDDEN_FIELDS}=)((?:(?!&){character})+)"
 
 
 def _short(value: object, limit: int = 80) -> str:
+    if isinstance(value, str) and re.match(r"[\w.+-]+:/", value):
+        value = hide_password(value)  # before the quotes are in it
     text = hide_passwords(repr(value)) if _is_small(value) else f"a very large {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import sys
 import tarfile
 import zipfile
@@ -20,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vitsearch.artifacts import check_address
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, first_line, hide_password, hide_passwords
 from vitsearch.scratch import scratch_folder
 
 CACHE_VARIABLE = "VITSEARCH_CACHE"
@@ -29,6 +30,13 @@ VERSION_KEYS = (
     "etag", "md5hash", "content-md5", "digest", "mtime", "lastmodified", "last-modified", "last_modified",
     "updated", "modified", "created", "size",
 )  # fmt: skip
+# what each new signature of an address changes: Amazon's and Google's, CloudFront's, Azure's
+SIGNATURES = {"x-amz-signature", "x-goog-signature", "signature", "sig"}
+SIGNED = re.compile(
+    r"(x-(amz|goog)-(algorithm|credential|date|expires|signedheaders|security-token|signature)|signature|expires"
+    r"|awsaccesskeyid|googleaccessid|key-pair-id|policy|sig|s[etvpr]|sip|spr|sdd|sk[etsv]|skoid|sktid)",
+    re.IGNORECASE,
+)
 WEB = {"http", "https"}
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 20.0, 60.0
 DAY_S = 86400.0  # locks of other machines may not be seen where the cache lies on a network's disk
@@ -58,12 +66,12 @@ def fetched(place: str | Path, *, field: str, on_step: Callable[[str], None] = l
         store, root = _open(place)
         files = _files(store, root, place)
         version = {name: _version(info) for name, info in files.items()}
-    key = hashlib.sha256(json.dumps([place, version], sort_keys=True).encode()).hexdigest()[:20]
+    key = hashlib.sha256(json.dumps([_unsigned(place), version], sort_keys=True).encode()).hexdigest()[:20]
     kept, name = _cache_folder() / key, _name_of(place)
     result = kept / (_stem(name) if "" in files and _is_archive(name) else name)
     if kept.is_dir():
         return result
-    on_step(f"fetching {hide_passwords(place)}")
+    on_step(f"fetching {hide_password(place)}")
     with scratch_folder(".partial-", kept.parent, spare_s=DAY_S) as temporary:
         made = temporary / "made"
         for relative in files:
@@ -144,6 +152,17 @@ def _version(info: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in info.items() if key.lower() in VERSION_KEYS}
 
 
+def _unsigned(place: str) -> str:
+    """The address without its signature, which is another one each time that a store signs it."""
+    address, mark, query = place.partition("?")
+    fields = query.split("&")
+    names = [field.partition("=")[0] for field in fields]
+    if SIGNATURES.isdisjoint(name.lower() for name in names):
+        return place
+    kept = [field for field, name in zip(fields, names, strict=True) if not SIGNED.fullmatch(name)]
+    return address + mark + "&".join(kept)
+
+
 def _name_of(place: str) -> str:
     parts = urlsplit(place)
     path = parts.path.rstrip("/") or parts.netloc
@@ -177,13 +196,13 @@ def _unpack(archive: Path, folder: Path, place: str, field: str) -> None:
         if isinstance(error, OSError) and error.errno in HERE:
             raise
         raise InputError(f"must be an archive that can be unpacked ({_short(error)})", field=field,
-                         value=hide_passwords(place), remedy="make it again") from error  # fmt: skip
+                         value=hide_password(place), remedy="make it again") from error  # fmt: skip
 
 
 def _short(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the path, which may be a name made to be long
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return first_line(error)[:200]
 
 
 def _inside(folder: Path, relative: str, place: str, field: str) -> Path:
@@ -195,7 +214,7 @@ def _inside(folder: Path, relative: str, place: str, field: str) -> Path:
     parts = PurePosixPath(relative.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (parts.parts and ":" in parts.parts[0][1:2]):
         raise InputError(f"holds {relative!r}, which would land outside its folder", field=field,
-                         value=hide_passwords(place), remedy="name its members relative to it")  # fmt: skip
+                         value=hide_password(place), remedy="name its members relative to it")  # fmt: skip
     return folder / parts
 
 
@@ -216,5 +235,5 @@ def _told(place: str, field: str) -> Iterator[None]:
         cause = error.__cause__ or error
         words = (str(cause).strip() or "no reason given").splitlines()[0]
         reason = hide_passwords(f"{type(cause).__name__}: {words}")
-        raise InputError(f"cannot be read ({reason})", field=field, value=hide_passwords(place),
+        raise InputError(f"cannot be read ({reason})", field=field, value=hide_password(place),
                          remedy="check the address, the network and the credentials") from error  # fmt: skip

@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vitsearch.candidate import Candidate
 from vitsearch.config import EvaluateSpec, Spec, TargetSpec, TrainSpec
+from vitsearch.errors import hide_passwords
 
 WIDE_SPREAD = 0.2  # of an interquartile range relative to its median: calls were disturbed
 Stage = Literal["data", "build", "train", "compress", "evaluate", "profile", "worker"]
@@ -255,7 +256,7 @@ class TrialFailure(Spec):
         trial: Number of the trial.
         stage: Where it failed.
         failure: A short stable word: ``nan_loss``, ``out_of_memory``, ``worker_lost``.
-        message: A sentence for people.
+        message: A sentence for people; passwords in it are hidden, as it is kept, copied and shown.
         retryable: Whether the candidate itself is innocent.
     """
 
@@ -265,6 +266,11 @@ class TrialFailure(Spec):
     failure: str
     message: str
     retryable: bool = False
+
+    @field_validator("message")
+    @classmethod
+    def _without_passwords(cls, value: str) -> str:
+        return hide_passwords(value)
 
 
 Outcome = Annotated[TrialResult | TrialFailure, Field(discriminator="kind")]

@@ -22,7 +22,7 @@ from packaging.version import Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from vitsearch.errors import InputError, StudyError, hide_passwords
+from vitsearch.errors import InputError, StudyError, first_line, hide_passwords, holds_password
 
 DEFAULT_PORT = 8265
 CONNECT_TIMEOUT_S = 5.0
@@ -269,7 +269,7 @@ class Cluster:
                 f"what answers at {self.address} is not the dashboard of a Ray cluster; give http://HEAD:{DEFAULT_PORT}"
             ) from error
         except (ConnectionError, requests.exceptions.RequestException) as error:
-            reason = hide_passwords(str(error).splitlines()[0])[:200]
+            reason = first_line(error)[:200]
             raise StudyError(
                 f"the Ray cluster at {self.address} does not answer ({reason}); give the address of its "
                 f"dashboard, http://HEAD:{DEFAULT_PORT}"
@@ -303,6 +303,11 @@ def _address_as_given() -> Iterator[None]:
 
 def _as_url(address: str) -> str:
     url = address if "://" in address else f"http://{address}"
+    if holds_password(url):
+        raise InputError(
+            "must hold no password, which the list of processes and each hint would show", field="--address",
+            value=url, remedy="write http://HEAD:8265, and set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
+        )  # fmt: skip
     parts = urlsplit(url.rstrip("/"))
     try:
         port = parts.port

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import ray
 
-from vitsearch.errors import InputError, StudyError
+from vitsearch.errors import InputError, StudyError, first_line
 
 MAX_WORKERS_PER_PROCESSOR = 4
 TARGET_SHARE = 0.001
@@ -139,7 +139,7 @@ def _join(address: str) -> None:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
         raise StudyError(
-            f"the Ray cluster at {address} (RAY_ADDRESS) does not let us in: {str(error).splitlines()[0]}; "
+            f"the Ray cluster at {address} (RAY_ADDRESS) does not let us in: {first_line(error)}; "
             f"check that it is up and that `ray --version` is {ray.__version__} there too; a cluster with token "
             f"authentication needs RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here"
         ) from error

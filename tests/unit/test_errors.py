@@ -8,7 +8,10 @@ from vitsearch.errors import (
     StudyLockedError,
     TrialError,
     VitsearchError,
+    first_line,
+    hide_password,
     hide_passwords,
+    holds_password,
 )
 
 
@@ -58,10 +61,45 @@ def test_errors_survive_the_way_to_another_process(error: VitsearchError):
         ("https://h/?access_token=geheim", "https://h/?access_token=***"),
         ("url: a://u:geheim@h\nuri: b://u:geheim@h", "url: a://***@h\nuri: b://***@h"),
         ("mail me@example.org", "mail me@example.org"),
+        ('got "a://u:SEC\'RET@h/db", not it', 'got "a://***@h/db", not it'),
+        ("x://h/db?password=a'b&c=d", "x://h/db?password=***&c=d"),
+        ("['http://h/x', 'me@h'] \"http://h\": 'a@b'", "['http://h/x', 'me@h'] \"http://h\": 'a@b'"),
+        (
+            "s3://h/x?X-Amz-Credential=AK%2F1&X-Amz-Date=1&X-Amz-Security-Token=t&X-Amz-Signature=s",
+            "s3://h/x?X-Amz-Credential=***&X-Amz-Date=1&X-Amz-Security-Token=***&X-Amz-Signature=***",
+        ),
+        ("see x://me@h/db?password=SEC@RET and y", "see x://*** and y"),
+        ("https://h/x?sv=1&sig=a%2Bb", "https://h/x?sv=1&sig=***"),
+        (
+            "x://h?access-token=a&api-key=b&secret_access_key=c",
+            "x://h?access-token=***&api-key=***&secret_access_key=***",
+        ),
+        ("x://h?passwd=a&AWSAccessKeyId=b", "x://h?passwd=***&AWSAccessKeyId=***"),
     ],
 )
 def test_passwords_are_hidden(text: str, hidden: str):
     assert hide_passwords(text) == hidden
+
+
+@pytest.mark.parametrize("secret", ["SEC'RET", 'SEC"RET', "SEC RET", "SEC\nRET", "S', 'E@C/RET", "SEC@RET"])
+def test_a_password_may_hold_anything_where_an_address_stands_alone(secret: str):
+    for address in (f"postgresql://me:{secret}@h/db", f"postgresql://me@h/db?password={secret}"):
+        assert holds_password(address)
+        assert secret not in hide_password(address)
+        told = str(InputError("is wrong", value=address))
+        assert not [part for part in ("SEC", "RET") if part in told]
+    assert not holds_password("postgresql://me@h/db?sslmode=require")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n one: a://me:geheim@h\ntwo"), "one: a://***@h"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_the_first_line_of_an_error(error: Exception, line: str):
+    assert first_line(error) == line
 
 
 def test_an_error_shows_no_password():

@@ -101,6 +101,24 @@ def test_a_file_of_the_web(tmp_path: Path, web: str, asked: list[str]):
     assert not [one for one in asked if one.startswith("GET")]
 
 
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "X-Amz-Algorithm=A&X-Amz-Credential=c&X-Amz-Date=2{}&X-Amz-Expires=9&X-Amz-Signature=s{}",
+        "sv=2022&st=1{}&se=2{}&sr=b&sp=r&sig=s{}",
+        "Expires=1{}&Signature=s{}&Key-Pair-Id=k",
+    ],
+)
+def test_another_signature_is_the_same_file(tmp_path: Path, web: str, asked: list[str], signature: str):
+    (tmp_path / "web" / "a.npz").write_bytes(b"x")
+    found = [
+        fetched(f"{web}/a.npz?part={part}&{signature.replace('{}', str(day))}", field=FIELD)
+        for part, day in ((1, 1), (1, 2), (2, 2))
+    ]
+    assert found[0] == found[1] != found[2]
+    assert len([one for one in asked if one.startswith("GET")]) == 2
+
+
 def test_a_folder_of_a_store_comes_with_all_below_it():
     store = fsspec.filesystem("memory")
     store.pipe({"/photos/cat/1.png": b"1", "/photos/dog/old/2.png": b"2"})

@@ -65,24 +65,22 @@ def submit(
 
     Files that the job names by relative paths travel too; absolute ones are looked for on the cluster.
     """
-    from vitsearch.cli.job_checks import check_lasting, check_space, fields_with_password
+    from vitsearch.cli.job_checks import check_lasting, check_space, passwords_that_travel
     from vitsearch.cli.remote import begin, connect, wait_until_begun
     from vitsearch.config import read_job
+    from vitsearch.config.addresses import check_addresses
     from vitsearch.errors import InputError
 
     if out is not None and not out.startswith("/"):
         raise InputError("must be an absolute folder on the cluster", field="--out", value=out,
                          remedy="write it from the root on, such as /data/studies/NAME")  # fmt: skip
     spec = read_job(job)
+    check_addresses(spec, where=str(job))
     if out is None:
         check_lasting(spec, str(job), on_cluster=True)
     check_space(spec, job)
-    for field in fields_with_password(spec):
-        typer.echo(
-            f"note: {field} holds a password, which travels with the job and is kept with the study; write "
-            f"${{NAME}} or ${{file:/FOLDER/FILE}} in its place, which the cluster's head looks up",
-            err=True,
-        )
+    for note in passwords_that_travel(spec):
+        typer.echo(f"note: {note}", err=True)
     spec = spec.with_overrides(trials=trials, workers=workers, seed=seed)
     cluster = connect(address)
     found = begin(cluster, spec, out, folder=job.resolve().parent, where=str(job))
@@ -339,14 +337,14 @@ def _step(*, quiet: bool) -> Any:
 
 
 def _page(state: LiveState | None, uri: str | None) -> str:
-    from vitsearch.errors import hide_passwords
+    from vitsearch.errors import hide_password
     from vitsearch.tracking import experiments_url
 
     if state is not None and state.browse_url:
         return state.browse_url
     if uri is None:
         return ""
-    return experiments_url(uri) if uri.startswith(("http://", "https://")) else hide_passwords(uri)
+    return experiments_url(uri) if uri.startswith(("http://", "https://")) else hide_password(uri)
 
 
 def _hints(cluster: Cluster, job: Submitted) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitsearch.cli.options import ADDRESS_VARIABLE, DATABASE_VARIABLE, DEFAULT_ADDRESS
-from vitsearch.errors import InputError, StudyError, hide_passwords, holds_password
+from vitsearch.errors import InputError, StudyError, hide_password, holds_password
 
 if TYPE_CHECKING:
     from vitsearch.search import Places
@@ -59,17 +59,20 @@ class StudyName:
         name: ``--study``.
         address: Of the cluster to ask; None to read the database here.
         database: Address of the database; None where nobody has named one.
+        withheld: Whether the environment names one that a cluster is not told, since a password is in it.
     """
 
     name: str
     address: str | None
     database: str | None
+    withheld: bool = False
 
     @classmethod
     def of(cls, name: str, address: str | None, database: str | None) -> StudyName:
         """What the options say, and the environment where they say nothing.
 
-        An option counts more than a variable, and a cluster more than a database, which it is told of.
+        An option counts more than a variable, and a cluster more than a database, which it is told of; but a
+        variable's password stays on this machine.
 
         Raises:
             InputError: ``--database`` is no database's address, or would show its password to everybody.
@@ -80,6 +83,8 @@ class StudyName:
         known = database or os.environ.get(DATABASE_VARIABLE) or None
         if elsewhere is None and known is None:
             elsewhere = DEFAULT_ADDRESS
+        if elsewhere is not None and known is not None and holds_password(known):
+            return cls(name=name, address=elsewhere, database=None, withheld=True)
         return cls(name=name, address=elsewhere, database=known)
 
     @property
@@ -119,7 +124,7 @@ def in_database(url: str, name: str, words: str = "") -> FoundStudy:
     try:
         store = StudyStore.find(engine, name)
     except StudyError as error:
-        raise InputError(str(error), where=hide_passwords(url), field="--study") from error
+        raise InputError(str(error), where=hide_password(url), field="--study") from error
     return FoundStudy(store=store, folder=None, words=words or f"--study {shlex.quote(name)}")
 
 
@@ -158,8 +163,10 @@ def found_study(
 
 
 def _check_option(url: str) -> None:
+    from vitsearch.config.addresses import check_address_text
     from vitsearch.storage import check_url
 
+    check_address_text(url, field="--database")
     with _told_of("--database"):
         check_url(url)
     if holds_password(url):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ def check_written(job: JobSpec, where: Path, *, here: bool = True) -> SearchSpac
         MissingExtraError: The job's database needs an extra.
     """
     from vitsearch.cli.teaching import check_named
+    from vitsearch.config.addresses import check_addresses
 
+    check_addresses(job, where=str(where))
     space = check_space(job, where)
     check_storage(job, where, here=here)
     if here:
@@ -151,12 +153,15 @@ def check_tracking(job: JobSpec, where: Path) -> None:
         raise
 
 
-def fields_with_password(job: JobSpec) -> list[str]:
-    """The addresses of a job in which a password is written out."""
-    from vitsearch.errors import holds_password
+def passwords_that_travel(job: JobSpec) -> Iterator[str]:
+    """A sentence for each address of a job in which a password is written out."""
+    from vitsearch.config.addresses import fields_with_password
 
-    addresses = {"storage.url": job.storage.url, "tracking.uri": job.tracking.uri}
-    return [field for field, address in addresses.items() if address is not None and holds_password(address)]
+    for field in fields_with_password(job):
+        remedy = "leave it to the environment of the cluster's machines, as the store's own client reads it there"
+        if field in {"storage.url", "tracking.uri"}:
+            remedy = "write ${NAME} or ${file:/FOLDER/FILE} in its place, which the cluster's head looks up"
+        yield f"{field} holds a password, which travels with the job and is kept with the study; {remedy}"
 
 
 def check_lasting(job: JobSpec, where: str, *, on_cluster: bool = False) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import typer
 
@@ -69,8 +70,18 @@ def run_app(commands: typer.Typer) -> None:
     except OSError as error:
         if os.environ.get("VITSEARCH_DEBUG"):
             raise
-        place = error.filename or "the output cannot be written"
-        typer.echo(f"error: {place}: {error.strerror or error}", err=True)
+        place = error.filename or ("the output cannot be written" if _is_stuck(sys.stdout) else "")
+        reason = hide_passwords(f"{place}: {error.strerror or error}" if place else str(error.strerror or error))
+        typer.echo(f"error: {reason}", err=True)
         with suppress(OSError):  # what is still buffered can be written nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether what a stream has been given can be written nowhere; a network's errors name no file either."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False

@@ -20,6 +20,7 @@ FILES = "files"
 DATABASE_NAME = "database.txt"
 REQUIREMENTS = "requirements.json"
 MAX_MB = 400  # Ray's head takes no more than 500 in one piece
+PRIVATE = 0o600
 MTIME = (2020, 1, 1, 0, 0, 0)  # the same content is the same package, which the cluster then has already
 
 
@@ -38,7 +39,8 @@ def write_package(
         job: The job with paths as written; None for a package without one.
         folder: Where its relative paths begin.
         where: The job's file, for messages.
-        database: Address of the database that holds a study; in a file, since command lines are seen by all.
+        database: Address of the database that holds a study; in a file, since command lines are seen by all. It
+            and the job are unpacked there for the user alone that Ray runs as.
 
     Raises:
         InputError: A file that the job names is missing, or they are too large together.
@@ -58,9 +60,9 @@ def write_package(
             _add(package, source, name)
         package.writestr(_entry(REQUIREMENTS), json.dumps(metadata.requires("vitsearch") or []))
         if database is not None:
-            package.writestr(_entry(DATABASE_NAME), database)
+            package.writestr(_entry(DATABASE_NAME, PRIVATE), database)
         if job is not None:
-            package.writestr(_entry(JOB_NAME), job_yaml(job.with_paths(travel)))
+            package.writestr(_entry(JOB_NAME, PRIVATE), job_yaml(job.with_paths(travel)))
             _check_size(brought, where)
             for source, name in brought.items():
                 for file in _files(source):
@@ -158,8 +160,8 @@ def _add(package: zipfile.ZipFile, source: Path, name: str) -> None:
         shutil.copyfileobj(file, entry)
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _entry(name: str, mode: int = 0o644) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, MTIME)
     entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
+    entry.external_attr = mode << 16
     return entry

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitsearch import __version__
 from vitsearch.cli.copying import require_alone, unpack_study
+from vitsearch.cli.options import DATABASE_VARIABLE
 from vitsearch.cli.packing import write_package
 from vitsearch.config import Spec
 from vitsearch.errors import InputError, StudyError, VitsearchError
@@ -332,6 +333,11 @@ def job_or_stored(cluster: Cluster, named: StudyName) -> Submitted | Stored:
             "; a cluster that was restarted forgets names, and takes --study /FOLDER, or --database URL where a "
             "study has no folder"
         )
+        if named.withheld:
+            unknown.remedy += (
+                f"; {DATABASE_VARIABLE} holds a password and is not sent there, but read from here with "
+                f"--database '${{{DATABASE_VARIABLE}}}' in the place of --address"
+            )
         raise unknown from error
 
 

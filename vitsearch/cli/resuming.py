@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.config import JobSpec, load_job
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.config.addresses import check_addresses
+from vitsearch.errors import InputError, hide_password, hide_passwords
 
 # What may change under way: budgets, machines and addresses, but nothing that makes trials incomparable.
 CHANGEABLE = (
@@ -35,6 +36,7 @@ def resumed_job(stored: JobSpec, file: Path) -> tuple[JobSpec, list[str]]:
         written = _with_autocast(written, stored.train.autocast)
     before, after = _flat(stored), _flat(written)
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    check_addresses(written, where=str(file), fields=changed)
     refused = [name for name in changed if not name.startswith(CHANGEABLE)]
     if refused:
         errors = [
@@ -77,4 +79,5 @@ def _flat(job: JobSpec) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "absent" if value is None else hide_passwords(json.dumps(value, ensure_ascii=False))
+    shown = hide_password(value) if isinstance(value, str) else value
+    return "absent" if shown is None else hide_passwords(json.dumps(shown, ensure_ascii=False))

@@ -135,7 +135,7 @@ def drive_on(
     """
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
-    from vitsearch.cli.session import JOB_FILE, open_study, write_job
+    from vitsearch.cli.session import JOB_FILE, keep_private, open_study, write_job
 
     folder = folder.resolve()
     store = open_study(folder)
@@ -143,6 +143,8 @@ def drive_on(
     written, notes = resumed_job(stored, folder / JOB_FILE)
     check_tracking(written, folder / JOB_FILE)
     job = written.with_overrides(trials=trials, workers=workers)
+    if job.storage.url is None:
+        keep_private(job, folder)
     data = _take_over(store, stored, job, notes, trials=trials, workers=workers)
     if job != written:
         write_job(as_written(job, folder / JOB_FILE), folder)

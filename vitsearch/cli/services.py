@@ -21,7 +21,7 @@ import psutil
 
 from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
 from vitsearch.cli.ports import any_port, is_free
-from vitsearch.errors import MissingExtraError, StudyError, hide_passwords
+from vitsearch.errors import MissingExtraError, StudyError, hide_password
 from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 SITE_FILE = "site.json"
@@ -137,7 +137,7 @@ class Site:
                 url = database_url or _postgres_url(self.folder / "postgres")
                 self._keep("ray", self._start_ray(host, ports, cpus, url))
             if database_url is not None:
-                nobody = Service(pid=0, started=0.0, address=hide_passwords(database_url))
+                nobody = Service(pid=0, started=0.0, address=hide_password(database_url))
                 self._keep("database", nobody)
         except BaseException:
             for name in [name for name in self._services if name not in before]:

@@ -16,7 +16,8 @@ import yaml
 from vitsearch.artifacts import names_in, workspace
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
-from vitsearch.errors import InputError, StudyError, hide_passwords, holds_password
+from vitsearch.config.addresses import fields_with_password
+from vitsearch.errors import InputError, StudyError, first_line
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
 from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
@@ -99,7 +100,7 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         from vitsearch.search import Places
 
         place = Places.of(job, out).root
-        if names_in(place):
+        if _names_in(place):
             raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
                              remedy="change the job's name, or choose another place")  # fmt: skip
     elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
@@ -107,6 +108,8 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_job(job, out)
+        if elsewhere is None:
+            keep_private(job, out)
         return StudyStore.create(elsewhere or open_engine(database_url(out)), job)
     except (OSError, StudyError) as error:
         for file in (JOB_FILE, DATABASE_FILE):
@@ -118,6 +121,16 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         if isinstance(error, StudyError):
             raise
         raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
+
+
+def _names_in(place: str) -> list[str]:
+    try:
+        return names_in(place)
+    except OSError as error:
+        raise InputError(
+            f"cannot be reached ({error.strerror or error})", field="storage.artifacts", value=place,
+            remedy="check the address, the network and the credentials",
+        ) from error  # fmt: skip
 
 
 def open_study(folder: Path) -> StudyStore:
@@ -141,11 +154,22 @@ def write_job(job: JobSpec, out: Path) -> None:
     """Keep the job in the run's folder, whole or not at all; for its owner alone where it holds a password."""
     partial, text = out / f".{JOB_FILE}.partial", job_yaml(job)
     try:
-        partial.touch(mode=0o600 if holds_password(text) else 0o666)
+        partial.touch(mode=0o600 if fields_with_password(job) else 0o666)
         partial.write_text(text, encoding="utf-8")
         partial.replace(out / JOB_FILE)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def keep_private(job: JobSpec, out: Path) -> None:
+    """Let only its owner read the run's database where the job in it holds a password."""
+    if not fields_with_password(job):
+        return
+    database = out / DATABASE_FILE
+    database.touch(mode=0o600)  # SQLite gives the files that it makes beside it the same rights
+    for file in out.glob(f"{DATABASE_FILE}*"):
+        with suppress(PermissionError):  # somebody else's, who shares the folder
+            file.chmod(0o600)
 
 
 def job_yaml(job: JobSpec) -> str:
@@ -290,10 +314,10 @@ def failures_explained(out: Path) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        reason = hide_passwords(str(getattr(error, "orig", None) or error).splitlines()[0])
+        reason = first_line(getattr(error, "orig", None) or error)
         raise StudyError(f"the study's database failed ({reason}); nothing stored is lost; {again}") from error
     except RayError as error:
-        raise StudyError(f"Ray failed ({str(error).strip().splitlines()[0]}); {again}") from error
+        raise StudyError(f"Ray failed ({first_line(error)}); {again}") from error
     except OSError as error:
         raise StudyError(f"{error.filename or out}: {error.strerror or error}; {again}") from error
 

@@ -18,7 +18,7 @@ from vitsearch.config.placeholders import check_placeholders, is_placeholder
 from vitsearch.config.space import SpaceSpec
 from vitsearch.config.tables import RUNTIMES, SAMPLERS, RuntimeName, SamplerName
 from vitsearch.config.train import RECIPES, TrainSpec
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, hide_password
 
 EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory", "energy"]
 Positive = Annotated[float, Field(gt=0)]
@@ -265,7 +265,7 @@ class StorageSpec(Spec):
         address = r"[a-z0-9_]+(\+[a-z0-9_]+)?://."
         if value is not None and not is_placeholder(value) and not re.match(address, value):
             raise ValueError(
-                f"must be the address of a database, but got {hide_passwords(value)!r}; "
+                f"must be the address of a database, but got {hide_password(value)!r}; "
                 f"write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
             )
         return _with_placeholders(value)
@@ -291,7 +291,7 @@ class TrackingSpec(Spec):
         known = r"(https?|file|databricks|(sqlite|postgresql|mysql|mssql)(\+[a-z0-9_]+)?)://\S|databricks$"
         if value is not None and not is_placeholder(value) and not re.match(known, value):
             raise ValueError(
-                f"must be the address of an MLflow store, but got {hide_passwords(value)!r}; "
+                f"must be the address of an MLflow store, but got {hide_password(value)!r}; "
                 f"write http://HOST:5000, or sqlite:////FOLDER/FILE.db"
             )
         return _with_placeholders(value)

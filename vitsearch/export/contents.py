@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vitsearch.candidate import Candidate, Precision
 from vitsearch.config import METRICS, EerSpec, Spec, TrainSpec
+from vitsearch.config.addresses import without_passwords
 from vitsearch.cost import Cost
 from vitsearch.errors import ExportError
 from vitsearch.messages import MeasuredCost, Profile, TrialResult
@@ -269,7 +270,7 @@ def facts_of(study: StudyRecord, trial: TrialRecord) -> ModelFacts:
             accuracy_test=weights.accuracy if retrained else None,
             epochs=weights.epochs_run,
             seed=study.job.seed,
-            train=trial.candidate.training.applied_to(study.job.train),
+            train=without_passwords(trial.candidate.training.applied_to(study.job.train)),
             figures=trial.figures,
             eer=study.job.eer,
             profiles=tuple(trial.profiles.values()),

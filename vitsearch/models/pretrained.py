@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vitsearch.errors import InputError
+from vitsearch.errors import InputError, first_line
 
 
 def load_timm(name: str, checkpoint: Path | None, *, field: str) -> nn.Module:
@@ -66,7 +66,7 @@ def _published(name: str, field: str) -> nn.Module:
         return timm.create_model(name, pretrained=True).eval()
     except (OSError, RuntimeError) as error:  # no weights were published, or the hub cannot be reached
         raise InputError(
-            f"published weights cannot be had ({str(error).splitlines()[0][:120]})",
+            f"published weights cannot be had ({first_line(error)[:120]})",
             field=f"{field}.timm", value=name,
             remedy="download them elsewhere and name the file in checkpoint",
         ) from error  # fmt: skip
@@ -82,7 +82,7 @@ def _read(checkpoint: Path, field: str) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError, KeyError,
             TypeError) as error:  # fmt: skip
         raise InputError(
-            f"must be a state dict, .safetensors or .pth ({str(error).splitlines()[0][:120]})",
+            f"must be a state dict, .safetensors or .pth ({first_line(error)[:120]})",
             where=str(checkpoint), field=f"{field}.checkpoint",
         ) from error  # fmt: skip
     return found

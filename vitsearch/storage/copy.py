@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from vitsearch.config import JobSpec
-from vitsearch.errors import hide_passwords
+from vitsearch.config.addresses import without_passwords
 from vitsearch.storage.database import database_url, open_engine
 from vitsearch.storage.tables import FinalTable, ProfileTable, ResultTable, StudyTable, TrialTable
 
@@ -36,13 +36,8 @@ def copy_study(engine: Engine, study_id: int, folder: Path) -> JobSpec:
                 source.execute(select(StudyTable.__table__).where(StudyTable.id == study_id)).mappings().one()
             )
             job = JobSpec.model_validate_json(row["job"])
-            uri = None if job.tracking.uri is None else hide_passwords(job.tracking.uri)
-            job = job.model_copy(
-                update={
-                    "storage": job.storage.model_copy(update={"url": None, "artifacts": None}),
-                    "tracking": job.tracking.model_copy(update={"uri": uri}),
-                }
-            )
+            here = job.storage.model_copy(update={"url": None, "artifacts": None})
+            job = without_passwords(job.model_copy(update={"storage": here}))
             row |= {"job": job.model_dump_json(), "owner": "", "lease_until": 0.0}
             target.execute(delete(StudyTable))
             target.execute(insert(StudyTable), [row])

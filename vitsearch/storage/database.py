@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from vitsearch.config.placeholders import filled_in, is_placeholder, sample_of
-from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_passwords
+from vitsearch.errors import InputError, MissingExtraError, StudyError, first_line, hide_password
 
 DATABASE_FILE = "study.db"
 FIELD = "storage.url"
@@ -48,7 +48,7 @@ def open_engine(url: str) -> Engine:
         raise _unreachable(url, error) from error
     except UnicodeDecodeError as error:
         engine.dispose()
-        raise StudyError(f"the database {hide_passwords(url)} is damaged: {error.reason}") from error
+        raise StudyError(f"the database {hide_password(url)} is damaged: {error.reason}") from error
     return engine
 
 
@@ -68,9 +68,7 @@ def open_existing(url: str) -> Engine:
     finally:
         engine.dispose()
     if not there:
-        raise InputError(
-            "is no database that holds studies", where=hide_passwords(url), remedy="check its address"
-        )
+        raise InputError("is no database that holds studies", where=hide_password(url), remedy="check its address")
     return open_engine(url)
 
 
@@ -92,8 +90,8 @@ def check_url(url: str, *, here: bool = True) -> None:
 
 
 def _unreachable(url: str, error: DBAPIError) -> StudyError:
-    reason = hide_passwords(str(error.orig).strip().splitlines()[0])
-    return StudyError(f"cannot open the database {hide_passwords(url)}: {reason}")
+    reason = first_line(error.orig or error)
+    return StudyError(f"cannot open the database {hide_password(url)}: {reason}")
 
 
 def _new_engine(written: str, url: str) -> Engine:

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from vitsearch.errors import hide_passwords
+from vitsearch.errors import first_line
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -76,4 +76,4 @@ def is_away(error: DBAPIError) -> bool:
 
 def reason_of(error: DBAPIError) -> str:
     """The first line of what the database said, without passwords."""
-    return hide_passwords(str(error.orig or error).strip().partition("\n")[0])
+    return first_line(error.orig or error)

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from vitsearch.candidate import Candidate
 from vitsearch.config import JobSpec
 from vitsearch.cost import Cost
-from vitsearch.errors import StudyError
+from vitsearch.errors import StudyError, first_line
 from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
 from vitsearch.storage.copy import copy_study
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
@@ -58,8 +58,9 @@ def _reading() -> Iterator[None]:
             raise
         raise StudyError(f"the study's database is damaged ({reason_of(error)}); {remedy}") from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise StudyError(f"the study's database holds what no vitsearch has written ({what}); {remedy}") from error
+        raise StudyError(
+            f"the study's database holds what no vitsearch has written ({first_line(error)}); {remedy}"
+        ) from error
 
 
 class StudyStore:

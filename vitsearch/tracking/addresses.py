@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from vitsearch.config import JobSpec
 from vitsearch.config.placeholders import filled_in
-from vitsearch.errors import InputError, hide_passwords
+from vitsearch.errors import InputError, hide_password
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -81,9 +81,9 @@ def study_url(base_url: str, out: Path, job: JobSpec) -> str:
     try:
         base_url = address_of(written)
     except InputError:
-        return hide_passwords(written)
+        return hide_password(written)
     if not base_url.startswith(("http://", "https://")):
-        return hide_passwords(written)
+        return hide_password(written)
     name = experiment_name(job)
     found = _stored_id(out / DATABASE, name) if job.tracking.uri is None else _served_id(base_url, name)
     return experiments_url(base_url) if found is None else experiment_url(base_url, found)

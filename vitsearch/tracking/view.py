@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.config.addresses import without_passwords
 from vitsearch.errors import hide_passwords
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
@@ -77,7 +78,7 @@ class View:
         best = max((trial.figures["accuracy"] for trial in done if "accuracy" in trial.figures), default=None)
         self._runs.write(
             run,
-            params={k: hide_passwords(v) if isinstance(v, str) else v for k, v in flatten(job).items()},
+            params=flatten(without_passwords(job)),
             metrics=metrics if best is None else {**metrics, "best_accuracy": best},
             tags={
                 NOTE: front_markdown(report, max_chars=MAX_TAG),

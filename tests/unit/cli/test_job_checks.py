@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.factory import job
-from vitsearch.cli.job_checks import check_tracking, check_written, fields_with_password
+from vitsearch.cli.job_checks import check_tracking, check_written, passwords_that_travel
 from vitsearch.cli.packing import write_package
 from vitsearch.errors import InputError
 
@@ -38,9 +38,27 @@ def test_what_travels_to_a_cluster_holds_the_placeholder_alone(tmp_path: Path, m
 
 
 def test_passwords_that_are_written_out_are_named():
-    assert fields_with_password(job(**PLACES)) == []
-    written = job(storage={"url": "postgresql://me:geheim@host/db"}, tracking={"uri": "https://me:geheim@host"})
-    assert fields_with_password(written) == ["storage.url", "tracking.uri"]
+    assert not list(passwords_that_travel(job(**PLACES)))
+    written = job(dataset={"kind": "npz", "path": "https://me:geheim@host/x.npz"}, storage={
+        "url": "postgresql://me:geheim@host/db"})  # fmt: skip
+    notes = list(passwords_that_travel(written))
+    assert [note.partition(" ")[0] for note in notes] == ["dataset.path", "storage.url"]
+    assert ["${NAME}" in note for note in notes] == [False, True]
+    assert "geheim" not in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dataset": {"kind": "npz", "path": "https://me:SEC RET@h/x.npz"}},
+        {"storage": {"url": "postgresql+psycopg://me:SEC'RET@127.0.0.1:9/db"}},
+    ],
+)
+def test_a_password_that_is_not_encoded_is_refused_unseen(settings: dict[str, object]):
+    with pytest.raises(InputError, match=r"job\.yaml: (dataset\.path|storage\.url): must ") as caught:
+        check_written(job(**settings), Path("job.yaml"))
+    assert "SEC" not in str(caught.value)
+    assert "RET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("network", [{"timm": "test_vit", "checkpoint": "x" * 300}, {"bundle": "x" * 300}])

@@ -78,6 +78,17 @@ def test_the_same_job_is_the_same_package(tmp_path: Path):
     assert contents[0] == contents[1]
 
 
+def test_job_and_database_are_unpacked_for_their_owner_alone(tmp_path: Path):
+    (tmp_path / "x.npz").write_bytes(b"0")
+    file = tmp_path / "package.zip"
+    written = job(dataset={"kind": "npz", "path": "x.npz"})
+    write_package(file, written, folder=tmp_path, database="postgresql://me@h/db")
+    with zipfile.ZipFile(file) as package:
+        modes = {entry.filename: entry.external_attr >> 16 for entry in package.infolist()}
+    assert {name for name, mode in modes.items() if mode == 0o600} == {"job.yaml", "database.txt"}
+    assert modes["files/0-x.npz"] == 0o644
+
+
 def test_missing_and_oversized_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match="does not exist here"):
         packed(tmp_path, dataset={"kind": "npz", "path": "absent.npz"})

@@ -10,7 +10,7 @@ import pytest
 
 from vitsearch.cli import remote
 from vitsearch.cli.finding import StudyName
-from vitsearch.errors import StudyError
+from vitsearch.errors import InputError, StudyError
 
 JOB = SimpleNamespace(id="a", has_ended=True, message="", exit_code=1, out="/a", study="a")
 
@@ -45,3 +45,16 @@ def test_a_copy_without_its_facts_is_one_line(content: bytes, tmp_path: Path):
     named = StudyName(name="a", address="http://h:1", database=None)
     with pytest.raises(StudyError, match="is that of another vitsearch"):
         remote.copy_study_here(cluster(content), named, "none", tmp_path, lambda _: None)
+
+
+def test_a_database_that_was_not_sent_is_told_of():
+    def unknown(_: str) -> Any:
+        raise InputError("is neither a submission nor a study of this cluster", remedy="nothing was submitted")
+
+    failed = SimpleNamespace(**{**vars(JOB), "exit_code": 2})
+    asked = SimpleNamespace(
+        **{**vars(cluster(b"")), "job": unknown, "read": lambda *_: None, "info": lambda _: failed}
+    )
+    named = StudyName(name="a", address="http://h:1", database=None, withheld=True)
+    with pytest.raises(InputError, match=r"is not sent there, but read from here with --database '\$\{VITSEARCH_"):
+        remote.job_or_stored(asked, named)

@@ -84,3 +84,14 @@ def test_a_job_is_written_whole(tmp_path: Path, stored: JobSpec):
     write_job(stored, tmp_path)
     assert load_job(tmp_path / JOB_FILE) == stored
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("secret", ["SEC RET", "SEC'RET"])
+def test_a_changed_address_is_held_to_the_rules_of_a_new_job(tmp_path: Path, stored: JobSpec, secret: str):
+    for name in ("tracking__uri", "dataset__path"):
+        file = edited(tmp_path, **{name: f"https://me:{secret}@h/x"})
+        with pytest.raises(InputError, match=f"{JOB_FILE}: {name.replace('__', '.')}: must ") as caught:
+            resumed_job(stored, file)
+        assert "RET" not in str(caught.value)
+        (tmp_path / "out" / JOB_FILE).unlink()
+        write_job(stored, tmp_path / "out")

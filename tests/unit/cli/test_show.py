@@ -77,6 +77,7 @@ def test_what_is_wrong_with_a_database_is_told(out: Path, tmp_path: Path) -> Non
         (["show", "--study", "other", "--database", url], "none is named 'other'; the database holds: digits"),
         (["show", "--study", "digits", "--database", "nonsense"], "must be the address of a database"),
         (["show", "--study", "digits", "--database", "postgresql+psycopg://u:pw@h/d"], "must hold no password"),
+        (["show", "--study", "digits", "--database", "postgresql+psycopg://u:pw'x@h/d"], "must have no blanks"),
         (["export", "--out", "b", "--study", "digits", "--database", url], "weights lie in its run's folder"),
     ):
         error = CliRunner().invoke(app, arguments).exception
@@ -110,3 +111,17 @@ def test_options_count_more_than_variables_and_a_cluster_more_than_a_database(
             monkeypatch.setenv(name, value)
     found = StudyName.of("x", *options)
     assert (found.address, found.database) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [("postgresql://me@h/db", True), ("postgresql://me:${PW}@h/db", True), ("postgresql://me:pw@h/db", False)],
+)
+def test_a_variable_s_password_is_not_told_to_a_cluster(
+    url: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("VITSEARCH_DATABASE_URL", url)
+    found = StudyName.of("x", "http://h", None)
+    assert (found.database, found.withheld) == ((url, False) if sent else (None, True))
+    assert StudyName.of("x", None, None).database == url  # read from here

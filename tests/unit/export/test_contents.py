@@ -41,6 +41,14 @@ def test_a_model_of_the_search_has_no_test_accuracy():
     assert facts.profiles == (PROFILE,)
 
 
+def test_a_bundle_holds_no_password_of_the_recipe():
+    train = {"init": "pretrained", "pretrained": {"bundle": "https://me:geheim@h/b.zip"}}
+    secret = JobSpec.model_validate({**JOB.model_dump(), "train": {**JOB.train.model_dump(), **train}})
+    facts = facts_of(STUDY.model_copy(update={"job": secret}), trial())
+    assert facts.train.pretrained is not None
+    assert facts.train.pretrained.bundle == "https://***@h/b.zip"
+
+
 def test_a_retrained_model_has_the_weights_and_epochs_of_the_retraining():
     final = result(0.85, "b", split="test", epochs_run=12)
     facts = facts_of(STUDY, trial(final=final))

@@ -35,9 +35,15 @@ def test_a_study_in_postgresql_becomes_a_file(tmp_path: Path, postgres_url: str)
 
 def test_passwords_stay_behind(tmp_path: Path):
     store = StudyStore.create(
-        open_engine(database_url(tmp_path)), job(tracking={"uri": "https://me:geheim@mlflow.example.com"})
+        open_engine(database_url(tmp_path)),
+        job(
+            tracking={"uri": "https://me:geheim@mlflow.example.com"},
+            dataset={"kind": "npz", "path": "https://h/x.npz?sig=geheim"},
+            train={"init": "pretrained", "pretrained": {"bundle": "https://me:geheim@h/b.zip"}},
+        ),
     )
     (tmp_path / "copy").mkdir()
     copied = store.copy_to(tmp_path / "copy")
     assert copied.tracking.uri == "https://***@mlflow.example.com"
+    assert copied.dataset.path == "https://h/x.npz?sig=***"
     assert b"geheim" not in (tmp_path / "copy" / "study.db").read_bytes()

@@ -68,6 +68,13 @@ def test_what_is_no_address_is_refused(address: str):
         Cluster(address)
 
 
+@pytest.mark.parametrize("address", ["http://me:geheim@h:8265", "me:geheim@h", "http://h:8265?token=geheim"])
+def test_an_address_with_a_password_is_refused(address: str):
+    with pytest.raises(InputError, match="--address: must hold no password") as caught:
+        Cluster(address)
+    assert "geheim" not in str(caught.value)
+
+
 def test_variables_of_ray_do_not_outrank_the_address(monkeypatch: pytest.MonkeyPatch):
     version = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "x"})
     with answering(200, version) as address:
