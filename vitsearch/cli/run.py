@@ -143,7 +143,7 @@ def drive_on(
     written, notes = resumed_job(stored, folder / JOB_FILE)
     check_tracking(written, folder / JOB_FILE)
     job = written.with_overrides(trials=trials, workers=workers)
-    data = _take_over(store, stored, job, notes, trials=trials, workers=workers)
+    data = _take_over(store, stored, job, notes, root=str(folder), trials=trials, workers=workers)
     if job != written:
         write_job(as_written(job, folder / JOB_FILE), folder)
     drive(store, folder, data, json_output=json_output, board=board)
@@ -182,19 +182,28 @@ def drive_named(
         )  # fmt: skip
     check_lasting(stored, f"study {stored.name}")
     job = stored.with_overrides(trials=trials, workers=workers)
-    data = _take_over(store, stored, job, [], trials=trials, workers=workers)
+    data = _take_over(store, stored, job, [], root=found.places.root, trials=trials, workers=workers)
     with study_folder(None, job) as folder:
         write_job(job, folder)
         drive(store, folder, data, json_output=json_output, board=board)
 
 
 def _take_over(
-    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], *, trials: int | None, workers: int | None
+    store: StudyStore,
+    stored: JobSpec,
+    job: JobSpec,
+    notes: list[str],
+    *,
+    root: str,
+    trials: int | None,
+    workers: int | None,
 ) -> ImageData:
     """Let a study go on with a job that has changed; returns its images."""
+    from vitsearch.cli.packing import check_files
     from vitsearch.cli.session import load_data
 
     _check_workers(job, workers)
+    check_files(job, root)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
     if trials is not None and trials <= begun:
         notes.append(f"--trials counts all candidates, and {begun} have begun already: none is added")
