@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitsearch.cli.options import (
-    ADDRESS_VARIABLE,
     JsonFlag,
     Study,
     StudyAddress,
@@ -99,21 +97,16 @@ def resume(
     changes need a new study.
     """
     from vitsearch.cli.cluster import resume_submitted
-    from vitsearch.cli.finding import StudyName, in_database
-    from vitsearch.errors import InputError
+    from vitsearch.cli.finding import in_database, named_place
 
-    if (place is None) == (study is None):
-        raise InputError("needs a run: its folder, a submission's ID with --address, or --study NAME, not several",
-                         remedy="give one of them")  # fmt: skip
-    if place is not None and (not (address or os.environ.get(ADDRESS_VARIABLE)) or Path(place).is_dir()):
-        drive_on(Path(place), trials=trials, workers=workers, json_output=json_output)
-        return
-    named = StudyName.of(study or place or "", address, database)
-    if named.address is None:
+    named = named_place(place, study, address, database, submissions=True)
+    if isinstance(named, Path):
+        drive_on(named, trials=trials, workers=workers, json_output=json_output)
+    elif named.address is None:
         found = in_database(named.database or "", named.name, named.words)
         drive_named(found, trials=trials, workers=workers, json_output=json_output)
     else:
-        resume_submitted(named, trials=trials, workers=workers)
+        resume_submitted(named, trials=trials, workers=workers, json_output=json_output)
 
 
 def drive_on(
