@@ -73,7 +73,7 @@ def run(
         check_lasting(job, str(job_or_folder))
     check_written(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
-    _check_workers(job, workers)
+    _check_machine(job, workers)
     data = checked_data(job)
     with study_folder(None if out is None else out.resolve(), job) as folder:  # workers may run in another one
         drive(new_study(job, folder), folder, data, json_output=json_output)
@@ -195,7 +195,7 @@ def _take_over(
     from vitsearch.cli.packing import check_files
     from vitsearch.cli.session import load_data
 
-    _check_workers(job, workers)
+    _check_machine(job, workers)
     check_files(job, root)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
     if trials is not None and trials <= begun:
@@ -249,10 +249,12 @@ def schema() -> None:
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
 
 
-def _check_workers(job: JobSpec, option: int | None) -> None:
+def _check_machine(job: JobSpec, option: int | None) -> None:
+    """Refuse what this machine cannot give to a search that it drives; ``option`` is ``--workers``."""
     from vitsearch.errors import InputError
-    from workers import check_workers
+    from workers import check_devices, check_workers
 
+    check_devices([target.name for target in job.targets if target.wait_s is None])  # others are done without
     try:
         check_workers(job.search.max_workers)
     except InputError as error:

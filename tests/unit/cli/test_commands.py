@@ -175,6 +175,14 @@ def test_more_workers_than_processors_can_feed_are_refused(tmp_path: Path) -> No
     assert not out.exists()
 
 
+def test_a_device_is_not_measured_on_this_machine_alone(tmp_path: Path) -> None:
+    job, out = write_job(tmp_path, targets=[{"name": "jetson"}]), tmp_path / "out"
+    found = vitsearch("run", job, "--out", out)
+    assert found.returncode == 2
+    assert "targets: names a device that joins a cluster" in found.stderr
+    assert not out.exists()
+
+
 def test_a_database_that_cannot_be_reached_leaves_no_folder(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     job = write_job(tmp_path, storage={"url": f"sqlite:///{tmp_path}/none/study.db"})

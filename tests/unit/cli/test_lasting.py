@@ -73,6 +73,13 @@ def test_what_is_said_at_the_end_names_the_database_but_no_password(tmp_path: Pa
     assert "pareto.png" not in text
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_run_is_browsed_only_where_it_was_recorded(tmp_path: Path, enabled: bool) -> None:
+    report = factory.report(tmp_path, factory.job(tracking={"enabled": enabled}), 4)
+    text = next_steps(tmp_path, Ended(report=report, reason="done", interrupted=False, problems=[]))
+    assert (f"browse   vitsearch ui {tmp_path}" in text) == enabled
+
+
 def travelled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "files" / "1-photos" / "cat").mkdir(parents=True)
     (folder / "files" / "0-digits.npz").write_bytes(b"digits")
