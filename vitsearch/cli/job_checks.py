@@ -114,8 +114,11 @@ def _optional_fields() -> dict[str, list[str]]:
     """Fields that not every kind of data set reads, each with the kinds that do."""
     from vitsearch.config import DATASETS
 
-    fields = dict.fromkeys(field for kind in DATASETS.values() for field in kind.reads)
-    return {field: [name for name, kind in DATASETS.items() if field in kind.reads] for field in fields}
+    found: dict[str, list[str]] = {}
+    for name, kind in DATASETS.items():
+        for field in (*kind.needs, *kind.reads):
+            found.setdefault(field, []).append(name)
+    return found
 
 
 def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Path) -> None:

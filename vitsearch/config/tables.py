@@ -42,7 +42,7 @@ class DatasetKind:
     Attributes:
         reader: Where its ``Reader`` is.
         needs: Fields of ``DatasetSpec``, at least one of which must be given.
-        reads: Those that not every kind reads, and this one does.
+        reads: Others that not every kind reads, and this one does.
     """
 
     reader: str
@@ -64,24 +64,24 @@ DATASETS: dict[str, DatasetKind] = {
     "digits": DatasetKind(reader="vitsearch.train.data.readers.digits:read_digits"),
     "cifar10": DatasetKind(
         reader="vitsearch.train.data.readers.torchvision_sets:read_cifar10", needs=("path",),
-        reads=("path", "download"),
+        reads=("download",),
     ),
     "cifar100": DatasetKind(
         reader="vitsearch.train.data.readers.torchvision_sets:read_cifar100", needs=("path",),
-        reads=("path", "download"),
+        reads=("download",),
     ),
     "fashion_mnist": DatasetKind(
         reader="vitsearch.train.data.readers.torchvision_sets:read_fashion_mnist", needs=("path",),
-        reads=("path", "download"),
+        reads=("download",),
     ),
     "imagefolder": DatasetKind(
         reader="vitsearch.train.data.readers.imagefolder:read_imagefolder", needs=("path",),
-        reads=("path", "on_broken_image"),
+        reads=("on_broken_image",),
     ),
-    "npz": DatasetKind(reader="vitsearch.train.data.readers.npz:read_npz", needs=("path",), reads=("path",)),
+    "npz": DatasetKind(reader="vitsearch.train.data.readers.npz:read_npz", needs=("path",)),
     "huggingface": DatasetKind(
         reader="vitsearch.train.data.readers.huggingface:read_huggingface", needs=("path", "name"),
-        reads=("path", "name", "on_broken_image", "image_column", "label_column"),
+        reads=("on_broken_image", "image_column", "label_column"),
     ),
 }  # fmt: skip
 
