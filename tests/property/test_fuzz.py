@@ -379,7 +379,7 @@ def _questions(address: str) -> dict[str, Callable[[], object]]:
         "logs -f": lambda: cluster.logs("flowers", address, follow=True),
         "watch": lambda: cluster.watch("flowers", address),
         "stop": lambda: cluster.stop("flowers", address),
-        "resume": lambda: cluster.resume_submitted(named, trials=None, workers=None),
+        "resume": lambda: cluster.resume_submitted(named, trials=None, workers=None, json_output=False),
         "targets": lambda: targets.targets(address, json_output=False),
     }
 

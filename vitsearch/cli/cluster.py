@@ -66,7 +66,7 @@ def submit(
     Files that the job names by relative paths travel too; absolute ones are looked for on the cluster.
     """
     from vitsearch.cli.job_checks import check_lasting, check_space, passwords_that_travel
-    from vitsearch.cli.remote import begin, connect, wait_until_begun
+    from vitsearch.cli.remote import begin, connect
     from vitsearch.config import read_job
     from vitsearch.config.addresses import check_addresses
     from vitsearch.errors import InputError
@@ -84,20 +84,12 @@ def submit(
     spec = spec.with_overrides(trials=trials, workers=workers, seed=seed)
     cluster = connect(address)
     found = begin(cluster, spec, out, folder=job.resolve().parent, where=str(job))
-    state: LiveState | None = None
-    if not json_output:
-        typer.echo(f"submitted {found.id}")
-    if wait:
-        try:
-            state = wait_until_begun(cluster, found, _step(quiet=json_output))
-        except KeyboardInterrupt:
-            _say_it_goes_on(cluster, found)
-            raise
+    state = _begun(cluster, found, wait=wait, quiet=json_output)
     page = _page(state, spec.tracking.uri)
     if json_output:
-        print_json({"id": found.id, "study": found.study, "out": out, "address": cluster.address, "mlflow": page})
+        print_json(_submitted_facts(cluster, found, state, page))
         return
-    if page or out:
+    if page or (out and spec.tracking.enabled):
         typer.echo(f"MLflow    {page or f'kept in {out} on the cluster (the job names no tracking.uri)'}")
     typer.echo(_hints(cluster, found))
 
@@ -214,6 +206,7 @@ def watch(submission: Submission, address: Address = DEFAULT_ADDRESS, database: 
 def stop(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
     """Stop a search as Ctrl-C would: running trials are put back, and `vitsearch resume` goes on later."""
     from vitsearch.cli.remote import connect, state_of
+    from vitsearch.errors import StudyError
 
     cluster = connect(address)
     job = cluster.job(submission)
@@ -226,25 +219,57 @@ def stop(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
     while not job.has_ended and time.monotonic() < deadline:
         time.sleep(POLL_S)
         job = cluster.info(job.id)
+    if not job.has_ended:
+        raise StudyError(
+            f"{job.id} has not ended in {STOP_PATIENCE_S:g} s and is {job.status.lower()}; it was asked to; look "
+            f"again with: vitsearch status {job.id} --address {cluster.address}"
+        )
     typer.echo(f"{job.id}: {job.status.lower()}")
     for line in _state_lines(state_of(cluster, job)):
         typer.echo(line)
     typer.echo(f"go on with: vitsearch resume {job.id} --address {cluster.address}")
 
 
-def resume_submitted(named: StudyName, *, trials: int | None, workers: int | None) -> None:
+def resume_submitted(named: StudyName, *, trials: int | None, workers: int | None, json_output: bool) -> None:
     """Submit the rest of a study of a cluster; the ``resume`` command for one that was submitted."""
-    from vitsearch.cli.remote import connect, go_on, place_of, wait_until_begun
+    from vitsearch.cli.remote import connect, go_on, place_of
 
     cluster = connect(named.address or "")
     found = go_on(cluster, place_of(cluster, named), trials=trials, workers=workers)
-    typer.echo(f"submitted {found.id}")
-    try:
-        wait_until_begun(cluster, found, _step(quiet=False))
-    except KeyboardInterrupt:
-        _say_it_goes_on(cluster, found)
-        raise
+    state = _begun(cluster, found, wait=True, quiet=json_output)
+    page = _page(state, None)
+    if json_output:
+        print_json(_submitted_facts(cluster, found, state, page))
+        return
+    if page:
+        typer.echo(f"MLflow    {page}")
     typer.echo(_hints(cluster, found))
+
+
+def _begun(cluster: Cluster, job: Submitted, *, wait: bool, quiet: bool) -> LiveState | None:
+    """Say what was submitted and, if it is waited for, what keeps it; returns its state once its trials run."""
+    from vitsearch.cli.remote import wait_until_begun
+
+    if not quiet:
+        typer.echo(f"submitted {job.id}")
+    if not wait:
+        return None
+    try:
+        state = wait_until_begun(cluster, job, _step(quiet=quiet))
+    except KeyboardInterrupt:
+        _say_it_goes_on(cluster, job)
+        raise
+    if state is None:
+        status = cluster.info(job.id).status.lower()
+        typer.echo(f"note: {job.id} has not begun yet ({status})", err=True)
+    return state
+
+
+def _submitted_facts(cluster: Cluster, job: Submitted, state: LiveState | None, page: str) -> dict[str, Any]:
+    return {
+        "id": job.id, "study": job.study, "out": job.out or None, "address": cluster.address, "mlflow": page,
+        "begun": state is not None,
+    }  # fmt: skip
 
 
 def _say_stored(stored: Stored) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,6 +86,9 @@ def eer(
         values = cost_of(load_candidate(candidate)).eer_values()
     spec = EerSpec.model_validate({"metrics": tuple(values), "reference": spec.reference})
     found = eer_pct(values, spec)
+    if not math.isfinite(found):
+        raise InputError("needs figures that are finite, and so is what comes of them", where="vitsearch eer",
+                         value=found, remedy="write smaller ones")  # fmt: skip
     if json_output:
         print_json({"eer_pct": found, "metrics": list(values), "reference": spec.reference.name})
     else:

@@ -25,12 +25,13 @@ def next_steps(out: Path, ended: Ended) -> str:
     job, folder = ended.report.job, shlex.quote(str(out))
     if is_scratch(out):
         return _by_name(ended)
-    elsewhere = study_url(job.tracking.uri, out, job) if job.tracking.enabled and job.tracking.uri else None
     lines = [
         f"\nended: {ended.reason}",
         f"picture  {out / 'pareto.png'}   page  {out / 'pareto.html'}   table  {out / 'trials.csv'}",
-        f"browse   {elsewhere or f'vitsearch ui {folder}'}",
     ]
+    if job.tracking.enabled:
+        elsewhere = study_url(job.tracking.uri, out, job) if job.tracking.uri else None
+        lines.append(f"browse   {elsewhere or f'vitsearch ui {folder}'}")
     if ended.report.front:
         bundle = shlex.quote(str(out / "bundle"))
         lines.append(f"export   vitsearch export {folder} --select knee --out {bundle}")

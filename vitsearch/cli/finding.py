@@ -99,6 +99,44 @@ class StudyName:
         return f"{words} --database {shown}"
 
 
+def named_place(
+    place: Path | str | None,
+    study: str | None,
+    address: str | None,
+    database: str | None,
+    *,
+    submissions: bool = False,
+) -> Path | StudyName:
+    """What a command's options mean: a run's folder, or a study to ask a cluster or a database for.
+
+    Args:
+        place: ``DIR`` as given.
+        study: ``--study`` as given.
+        address: ``--address`` as given.
+        database: ``--database`` as given.
+        submissions: Whether ``DIR`` may be the ID of a submission, too.
+
+    Raises:
+        InputError: Neither folder nor study are given, or both, or an option that says nothing of a folder.
+    """
+    or_id = ", a submission's ID with --address" if submissions else ""
+    if (place is None) == (study is None):
+        raise InputError(f"needs a run: its folder{or_id}, or --study NAME with --address or --database, not both",
+                         remedy="give one of them")  # fmt: skip
+    if place is None:
+        return StudyName.of(study or "", address, database)
+    clustered = address or (None if database is not None else os.environ.get(ADDRESS_VARIABLE))
+    if submissions and clustered and not Path(place).is_dir():
+        return StudyName.of(str(place), address, database)
+    for option, given in (("--address", address), ("--database", database)):
+        if given is not None:
+            raise InputError(
+                f"says where to ask for a study by its name, and {place} is meant as a folder here", field=option,
+                remedy="leave it out, or give --study NAME instead of the folder",
+            )  # fmt: skip
+    return Path(place)
+
+
 def in_folder(folder: Path) -> FoundStudy:
     """The study of a run's folder.
 
@@ -142,18 +180,15 @@ def found_study(
         weights: Which weights a copy must hold, as ``pack_study`` takes it.
 
     Raises:
-        InputError: Neither or both are given, or there is no such study.
+        InputError: The options do not go together, or there is no such study.
         StudyError: The cluster or the database does not answer.
     """
     from vitsearch.cli.remote import copied_study
 
-    if (folder is None) == (study is None):
-        raise InputError("needs a run: its folder, or --study NAME with --address of its cluster, not both",
-                         remedy="give one of them")  # fmt: skip
-    if folder is not None:
-        yield in_folder(folder)
+    named = named_place(folder, study, address, database)
+    if isinstance(named, Path):
+        yield in_folder(named)
         return
-    named = StudyName.of(study or "", address, database)
     if named.address is None:
         yield in_database(named.database or "", named.name, named.words)
         return

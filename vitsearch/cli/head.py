@@ -68,15 +68,16 @@ def resume(
     workers: Annotated[int | None, typer.Option("--workers")] = None,
 ) -> None:
     """Go on with a study of this cluster."""
-    from vitsearch.cli.run import drive_named, drive_on
+    from vitsearch.cli.run import Further, drive_named, drive_on
     from vitsearch.cli.session import open_study
 
     if out is not None:
-        drive_on(out, trials=trials, workers=workers, board=_board(open_study(out).study().name))
+        board = _board(open_study(out).study().name)
+        drive_on(out, Further(trials=trials, workers=workers, board=board))
         return
     with _on_ray():
         found = _named(study)
-    drive_named(found, trials=trials, workers=workers, board=_board(study))
+    drive_named(found, Further(trials=trials, workers=workers, board=_board(study)))
 
 
 @app.command()

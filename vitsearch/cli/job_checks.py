@@ -70,7 +70,57 @@ def check_space(job: JobSpec, where: Path) -> SearchSpace:
     check_recipe(space, job.train, where)
     check_students(space, job.train, where)
     check_runtimes(space, job.targets, where)
+    check_read(job, space, where)
     return space
+
+
+def check_read(job: JobSpec, space: SearchSpace, where: Path) -> None:
+    """Refuse what a job says and nothing would read: a word beside it is missing or wrong.
+
+    Args:
+        job: The job.
+        space: Its space, which may name ways to train, too.
+        where: Its file, for messages.
+
+    Raises:
+        InputError: The message names the file and all such fields.
+    """
+    from vitsearch.config import SAMPLERS
+    from vitsearch.errors import InputError
+    from vitsearch.space import recipes
+
+    data = job.dataset
+    unread = [
+        (f"dataset.{field}", f"kind {data.kind}", f"a kind that reads it: {', '.join(kinds)}")
+        for field, kinds in _optional_fields().items()
+        if data.kind not in kinds and getattr(data, field) != type(data).model_fields[field].default
+    ]
+    if job.search.population is not None and not SAMPLERS[job.search.sampler].has_population:
+        kinds = [name for name, kind in SAMPLERS.items() if kind.has_population]
+        unread.append(("search.population", f"sampler {job.search.sampler}", f"sampler: {' or '.join(kinds)}"))
+    starts = {recipe.init for recipe in recipes(space, job.train).values()}
+    if job.train.pretrained is not None and "pretrained" not in starts:
+        unread.append(("train.pretrained", "init random", "init: pretrained"))
+    errors = [
+        InputError(
+            f"is not read with {by}", where=str(where), field=field, remedy=f"leave it out, or write {instead}"
+        )
+        for field, by, instead in unread
+    ]
+    if errors:
+        errors[0].more = errors[1:]
+        raise errors[0]
+
+
+def _optional_fields() -> dict[str, list[str]]:
+    """Fields that not every kind of data set reads, each with the kinds that do."""
+    from vitsearch.config import DATASETS
+
+    found: dict[str, list[str]] = {}
+    for name, kind in DATASETS.items():
+        for field in (*kind.needs, *kind.reads):
+            found.setdefault(field, []).append(name)
+    return found
 
 
 def check_runtimes(space: SearchSpace, targets: Sequence[TargetSpec], where: Path) -> None:

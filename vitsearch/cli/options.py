@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vitsearch.errors import VitsearchError
+
 RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run (its --out).", show_default=False)]
 Folder = Annotated[
     Path | None,
@@ -48,5 +50,13 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on standard output.
+
+    Raises:
+        VitsearchError: A figure in it is infinite or none, which JSON has no word for.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise VitsearchError(f"the answer cannot be told as JSON ({error})") from error
+    typer.echo(text)

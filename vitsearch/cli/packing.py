@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from vitsearch.artifacts import is_folder, join, workspace
+from vitsearch.artifacts import is_folder, join, names_in, workspace
 from vitsearch.config import JobSpec, Place
 from vitsearch.config.paths import files_below, from_folder, is_there, stays
-from vitsearch.errors import InputError
+from vitsearch.errors import InputError, StudyError
 
 JOB_NAME = "job.yaml"
 FILES = "files"
@@ -21,6 +21,7 @@ DATABASE_NAME = "database.txt"
 REQUIREMENTS = "requirements.json"
 MAX_MB = 400  # Ray's head takes no more than 500 in one piece
 PRIVATE = 0o600
+AGAIN = "submit the job again under a new name, and with a new --out where it has one"
 MTIME = (2020, 1, 1, 0, 0, 0)  # the same content is the same package, which the cluster then has already
 
 
@@ -93,16 +94,48 @@ def keep_files(files: Path, root: str) -> Callable[[Path], Place]:
 
 
 def copy_files(files: Path, root: str) -> None:
-    """Copy them there.
+    """Copy them there, so that ``check_files`` sees whether it was done.
 
     Raises:
+        StudyError: The disk or the store refuses.
+    """
+    if files.is_dir():
+        try:
+            _copy(files, root)
+        except OSError as error:
+            first = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+            raise StudyError(
+                f"{root}: the job's files cannot be copied ({first}); mend that, and {AGAIN}"
+            ) from error
+
+
+def check_files(job: JobSpec, root: str) -> None:
+    """Refuse to go on with a study whose files have never all been copied: the package that held them is gone.
+
+    Args:
+        job: The job as stored.
+        root: Where its files were to stay.
+
+    Raises:
+        InputError: A file is missing.
         OSError: The store refuses.
     """
-    if not files.is_dir():
-        return
+    kept = join(root, FILES, "")
+    named = [place.removeprefix(kept) for place in map(str, job.places) if place.startswith(kept)]
+    there = names_in(kept) if named else []
+    for name in named:
+        if name.partition("/")[0] not in there:
+            raise InputError(
+                "was not copied completely when the job was submitted", value=f"{kept}{name}", remedy=AGAIN
+            )
+
+
+def _copy(files: Path, root: str) -> None:
     kept = join(root, files.name)
     if is_folder(root):
-        shutil.copytree(files, kept)
+        partial = Path(f"{kept}.partial")
+        shutil.copytree(files, partial)
+        partial.rename(kept)  # half a folder of images would be searched as if it were all of it
         return
     with workspace(kept, fetch=()) as place, tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         for source in sorted(files.iterdir()):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitsearch.cli.options import (
-    ADDRESS_VARIABLE,
     JsonFlag,
     Study,
     StudyAddress,
@@ -75,7 +74,7 @@ def run(
         check_lasting(job, str(job_or_folder))
     check_written(job, job_or_folder)
     job = job.with_overrides(trials=trials, workers=workers, seed=seed)
-    _check_workers(job, workers)
+    _check_machine(job, workers)
     data = checked_data(job)
     with study_folder(None if out is None else out.resolve(), job) as folder:  # workers may run in another one
         drive(new_study(job, folder), folder, data, json_output=json_output)
@@ -99,39 +98,41 @@ def resume(
     changes need a new study.
     """
     from vitsearch.cli.cluster import resume_submitted
-    from vitsearch.cli.finding import StudyName, in_database
-    from vitsearch.errors import InputError
+    from vitsearch.cli.finding import in_database, named_place
 
-    if (place is None) == (study is None):
-        raise InputError("needs a run: its folder, a submission's ID with --address, or --study NAME, not several",
-                         remedy="give one of them")  # fmt: skip
-    if place is not None and (not (address or os.environ.get(ADDRESS_VARIABLE)) or Path(place).is_dir()):
-        drive_on(Path(place), trials=trials, workers=workers, json_output=json_output)
-        return
-    named = StudyName.of(study or place or "", address, database)
-    if named.address is None:
-        found = in_database(named.database or "", named.name, named.words)
-        drive_named(found, trials=trials, workers=workers, json_output=json_output)
+    named = named_place(place, study, address, database, submissions=True)
+    further = Further(trials=trials, workers=workers, json_output=json_output)
+    if isinstance(named, Path):
+        drive_on(named, further)
+    elif named.address is None:
+        drive_named(in_database(named.database or "", named.name, named.words), further)
     else:
-        resume_submitted(named, trials=trials, workers=workers)
+        resume_submitted(named, trials=trials, workers=workers, json_output=json_output)
 
 
-def drive_on(
-    folder: Path,
-    *,
-    trials: int | None = None,
-    workers: int | None = None,
-    json_output: bool = False,
-    board: Board | None = None,
-) -> None:
-    """Go on with the study in a folder, with what its job file has changed.
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """How to go on with a study.
 
-    Args:
-        folder: The run's folder.
+    Attributes:
         trials: A larger budget.
         workers: Other trainers.
         json_output: Print the front as JSON.
         board: Shows the search elsewhere too.
+    """
+
+    trials: int | None = None
+    workers: int | None = None
+    json_output: bool = False
+    board: Board | None = None
+
+
+def drive_on(folder: Path, further: Further) -> None:
+    """Go on with the study in a folder, with what its job file has changed.
+
+    Args:
+        folder: The run's folder.
+        further: How to.
     """
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
@@ -142,31 +143,21 @@ def drive_on(
     stored = store.study().job
     written, notes = resumed_job(stored, folder / JOB_FILE)
     check_tracking(written, folder / JOB_FILE)
-    job = written.with_overrides(trials=trials, workers=workers)
+    job = written.with_overrides(trials=further.trials, workers=further.workers)
     if job.storage.url is None:
         keep_private(job, folder)
-    data = _take_over(store, stored, job, notes, trials=trials, workers=workers)
+    data = _take_over(store, stored, job, notes, further, root=str(folder))
     if job != written:
         write_job(as_written(job, folder / JOB_FILE), folder)
-    drive(store, folder, data, json_output=json_output, board=board)
+    drive(store, folder, data, json_output=further.json_output, board=further.board)
 
 
-def drive_named(
-    found: FoundStudy,
-    *,
-    trials: int | None = None,
-    workers: int | None = None,
-    json_output: bool = False,
-    board: Board | None = None,
-) -> None:
+def drive_named(found: FoundStudy, further: Further) -> None:
     """Go on with a study that has no folder, from what its database and its store of weights hold.
 
     Args:
         found: The study.
-        trials: A larger budget.
-        workers: Other trainers.
-        json_output: Print the front as JSON.
-        board: Shows the search elsewhere too.
+        further: How to.
 
     Raises:
         InputError: It has a folder, and that must be given.
@@ -183,22 +174,24 @@ def drive_named(
             value=stored.name, remedy="give that folder, on a cluster as --study /FOLDER",
         )  # fmt: skip
     check_lasting(stored, f"study {stored.name}")
-    job = stored.with_overrides(trials=trials, workers=workers)
-    data = _take_over(store, stored, job, [], trials=trials, workers=workers)
+    job = stored.with_overrides(trials=further.trials, workers=further.workers)
+    data = _take_over(store, stored, job, [], further, root=found.places.root)
     with study_folder(None, job) as folder:
         write_job(job, folder)
-        drive(store, folder, data, json_output=json_output, board=board)
+        drive(store, folder, data, json_output=further.json_output, board=further.board)
 
 
 def _take_over(
-    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], *, trials: int | None, workers: int | None
+    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], further: Further, *, root: str
 ) -> ImageData:
     """Let a study go on with a job that has changed; returns its images."""
+    from vitsearch.cli.packing import check_files
     from vitsearch.cli.session import load_data
 
-    _check_workers(job, workers)
+    _check_machine(job, further.workers)
+    check_files(job, root)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
-    if trials is not None and trials <= begun:
+    if further.trials is not None and further.trials <= begun:
         notes.append(f"--trials counts all candidates, and {begun} have begun already: none is added")
     data = load_data(job)
     for note in notes:
@@ -249,10 +242,12 @@ def schema() -> None:
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **JobSpec.model_json_schema()})
 
 
-def _check_workers(job: JobSpec, option: int | None) -> None:
+def _check_machine(job: JobSpec, option: int | None) -> None:
+    """Refuse what this machine cannot give to a search that it drives; ``option`` is ``--workers``."""
     from vitsearch.errors import InputError
-    from workers import check_workers
+    from workers import check_devices, check_workers
 
+    check_devices([target.name for target in job.targets if target.wait_s is None])  # others are done without
     try:
         check_workers(job.search.max_workers)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Annotated
 
 import typer
@@ -19,10 +20,13 @@ def ui(folder: RunDir, port: Annotated[int, typer.Option("--port", min=1, max=65
     """Browse a run in MLflow; serves this machine only, until Ctrl-C."""
     from vitsearch.cli.ports import is_free
     from vitsearch.cli.session import open_study
-    from vitsearch.errors import StudyError
+    from vitsearch.errors import InputError, StudyError
     from vitsearch.tracking import SERVER_SETTINGS, server_command, study_url
 
     job = open_study(folder).study().job
+    if not job.tracking.enabled:
+        raise InputError("was not recorded in MLflow (tracking.enabled: false)", where=str(folder),
+                         remedy=f"look at it with: vitsearch pareto {shlex.quote(str(folder))}")  # fmt: skip
     if job.tracking.uri is not None:
         typer.echo(f"this run is tracked elsewhere: {study_url(job.tracking.uri, folder, job)}")
         return

@@ -21,7 +21,8 @@ import psutil
 
 from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
 from vitsearch.cli.ports import any_port, is_free
-from vitsearch.errors import MissingExtraError, StudyError, hide_password
+from vitsearch.config import Spec
+from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_password
 from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 SITE_FILE = "site.json"
@@ -31,21 +32,31 @@ LEFT_TIMEOUT_S = 5.0
 MARK = "VITSEARCH_SITE"
 """Variable that everything a site starts inherits."""
 LOG_TAIL = 5
+OPTIONS = {
+    "host": "--host", "cpus": "--cpus", "database_url": "--database-file", "dashboard_port": "--dashboard-port",
+    "ray_port": "--ray-port", "mlflow_port": "--mlflow-port",
+}  # fmt: skip
+"""What a person sets each of the settings by."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """Where a site listens.
+class Settings(Spec):
+    """What a site is started with, and started again with when something has died.
 
     Attributes:
-        dashboard: Ray's dashboard and Jobs API.
-        ray: Where nodes join.
-        mlflow: MLflow.
+        host: Address to listen on.
+        dashboard_port: Ray's dashboard and Jobs API.
+        ray_port: Where nodes join.
+        mlflow_port: MLflow.
+        cpus: Processors for Ray; None for all.
+        database_url: A PostgreSQL that is there already; None for one of the site's own.
     """
 
-    dashboard: int
-    ray: int
-    mlflow: int
+    host: str = "127.0.0.1"
+    dashboard_port: int = 8265
+    ray_port: int = 6379
+    mlflow_port: int = 5000
+    cpus: int | None = None
+    database_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +94,12 @@ class Site:
         self.folder = folder
         self.token_file = folder / "token"
         self._services: dict[str, Service] = {}
+        self._settings: Settings | None = None
         with suppress(OSError, ValueError, TypeError):
             found = json.loads((folder / SITE_FILE).read_text(encoding="utf-8"))
+            settings = found.pop("settings", None)
             self._services = {name: Service(**service) for name, service in found.items()}
+            self._settings = None if settings is None else Settings.model_validate(settings)
 
     @property
     def exists(self) -> bool:
@@ -97,22 +111,40 @@ class Site:
         """Where each service listens."""
         return {name: service.address for name, service in self._services.items()}
 
-    def start(
-        self,
-        *,
-        host: str,
-        ports: Ports,
-        cpus: int | None,
-        database_url: str | None,
-        on_step: Callable[[str], None],
-    ) -> None:
+    def settings_for(self, wanted: Settings, remedy: str) -> Settings:
+        """What to start with: until the site is stopped, what it began with.
+
+        Args:
+            wanted: What is asked for now; what is not set counts for a new site only.
+            remedy: How to stop the site.
+
+        Raises:
+            InputError: Something else is asked for than what its services have; it names all of it.
+        """
+        if self._settings is None:
+            if any(service.process is not None for service in self._services.values()):
+                raise InputError("was started by an older vitsearch", where=str(self.folder), remedy=remedy)
+            return wanted
+        kept = self._settings
+        errors = [
+            InputError(
+                f"is {_shown(name, getattr(wanted, name))} here and {_shown(name, getattr(kept, name))} in the "
+                "site, whose services would not notice",
+                where=str(self.folder), field=OPTIONS[name],
+            )
+            for name in OPTIONS if name in wanted.model_fields_set and getattr(wanted, name) != getattr(kept, name)
+        ]  # fmt: skip
+        if errors:
+            errors[-1].remedy = remedy
+            errors[0].more = errors[1:]
+            raise errors[0]
+        return kept
+
+    def start(self, settings: Settings, on_step: Callable[[str], None]) -> None:
         """Start what does not run yet; what this call has started goes again when something fails.
 
         Args:
-            host: Address to listen on.
-            ports: Ports to listen on.
-            cpus: Processors for Ray; None for all.
-            database_url: A PostgreSQL that is there already.
+            settings: What to start it with.
             on_step: Told what happens.
 
         Raises:
@@ -123,25 +155,25 @@ class Site:
         before = {name for name, service in self._services.items() if service.process is not None}
         for name in [name for name in self._services if name not in before]:
             self._stop(name)  # what a dead one has left behind
+        settled, self._settings = self._settings, settings
         try:
-            if database_url is not None:
-                self._services.pop("database", None)
+            if settings.database_url is not None:
+                nobody = Service(pid=0, started=0.0, address=hide_password(settings.database_url))
+                self._keep("database", nobody)
             elif "database" not in before:
                 on_step("starting PostgreSQL")
                 self._keep("database", _start_postgres(self.folder / "postgres"))
             if "mlflow" not in before:
                 on_step("starting MLflow")
-                self._keep("mlflow", self._start_mlflow(host, ports.mlflow))
+                self._keep("mlflow", self._start_mlflow(settings))
             if "ray" not in before:
                 on_step("starting Ray")
-                url = database_url or _postgres_url(self.folder / "postgres")
-                self._keep("ray", self._start_ray(host, ports, cpus, url))
-            if database_url is not None:
-                nobody = Service(pid=0, started=0.0, address=hide_password(database_url))
-                self._keep("database", nobody)
+                self._keep("ray", self._start_ray(settings))
         except BaseException:
+            self._settings = settled  # what never came up binds nobody
             for name in [name for name in self._services if name not in before]:
                 self._stop(name)
+            self._save()
             raise
 
     def stop(self, on_step: Callable[[str], None]) -> list[str]:
@@ -153,6 +185,8 @@ class Site:
                     on_step(f"stopping {name}")
                     stopped.append(name)
                 self._stop(name)
+        self._settings = None
+        self._save()
         return stopped
 
     def _make_folder(self) -> None:
@@ -169,7 +203,10 @@ class Site:
 
     def _save(self) -> None:
         partial = self.folder / f".{SITE_FILE}.partial"
-        partial.write_text(json.dumps({name: asdict(s) for name, s in self._services.items()}, indent=2))
+        content: dict[str, object] = {name: asdict(service) for name, service in self._services.items()}
+        if self._settings is not None:
+            content["settings"] = self._settings.model_dump(mode="json")
+        partial.write_text(json.dumps(content, indent=2))
         partial.replace(self.folder / SITE_FILE)
 
     def _stop(self, name: str) -> None:
@@ -205,7 +242,8 @@ class Site:
     def _mark(self, name: str) -> str:
         return f"{self.folder}:{name}"
 
-    def _start_mlflow(self, host: str, port: int) -> Service:
+    def _start_mlflow(self, settings: Settings) -> Service:
+        host, port = settings.host, settings.mlflow_port
         _require_free(host, port, "--mlflow-port")
         command = server_command(self.folder / "mlflow", port, host)
         address = f"http://{host}:{port}"
@@ -213,13 +251,14 @@ class Site:
         self._wait("mlflow", service, f"{address}/health")
         return service
 
-    def _start_ray(self, host: str, ports: Ports, cpus: int | None, database_url: str) -> Service:
-        _require_free(host, ports.dashboard, "--dashboard-port")
-        _require_free(host, ports.ray, "--ray-port")
+    def _start_ray(self, settings: Settings) -> Service:
+        host, cpus = settings.host, settings.cpus
+        _require_free(host, settings.dashboard_port, "--dashboard-port")
+        _require_free(host, settings.ray_port, "--ray-port")
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
-            "--node-ip-address", host, "--port", str(ports.ray),
-            "--dashboard-host", host, "--dashboard-port", str(ports.dashboard),
+            "--node-ip-address", host, "--port", str(settings.ray_port),
+            "--dashboard-host", host, "--dashboard-port", str(settings.dashboard_port),
             "--dashboard-agent-listen-port", str(any_port(host)),
             *([] if cpus is None else ["--num-cpus", str(cpus)]),
         ]  # fmt: skip
@@ -228,9 +267,9 @@ class Site:
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             TRACKING_VARIABLE: self._services["mlflow"].address,
-            DATABASE_VARIABLE: database_url,
+            DATABASE_VARIABLE: settings.database_url or _postgres_url(self.folder / "postgres"),
         }
-        address = f"http://{host}:{ports.dashboard}"
+        address = f"http://{host}:{settings.dashboard_port}"
         service = self._launch("ray", command, address, environment)
         self._wait("ray", service, f"{address}/api/version")
         return service
@@ -267,6 +306,12 @@ class Site:
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "one of its own" if name == "database_url" else "not given"
+    return hide_password(str(value))
 
 
 def _require_free(host: str, port: int, option: str) -> None:

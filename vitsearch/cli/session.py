@@ -250,10 +250,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
     image_mb = data.images_NHWC.nbytes // 2**20
     # a name that no node has is most likely wrong in a new study, and in one that goes on a device that is away
     required = [t.name for t in job.targets if study.data is None and t.wait_s is None]
-    ray = local_ray(
-        workers=workers, targets=[t.name for t in job.targets], object_store_mb=2 * image_mb + 100,
-        required=required,
-    )  # fmt: skip
+    ray = local_ray(workers=workers, targets=required, object_store_mb=2 * image_mb + 100)
     with stopping.whole(ray):
         crew = crew_of(job.search, f"{job.name} in {out}")
         executor = RayExecutor(

@@ -25,8 +25,13 @@ def register(app: typer.Typer) -> None:
 def up(
     folder: Folder = DEFAULT_FOLDER,
     host: Annotated[
-        str, typer.Option("--host", help="Address of this machine to listen on; others reach it there.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            "--host",
+            help="Address of this machine to listen on; others reach it there.",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
     cpus: Annotated[
         int | None, typer.Option("--cpus", min=1, help="Processors to lend.", show_default=False)
     ] = None,
@@ -38,30 +43,36 @@ def up(
             show_default=False,
         ),
     ] = None,
-    dashboard_port: Annotated[int, typer.Option("--dashboard-port", min=1, max=65535)] = 8265,
-    ray_port: Annotated[int, typer.Option("--ray-port", min=1, max=65535)] = 6379,
-    mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=1, max=65535)] = 5000,
+    dashboard_port: Annotated[
+        int | None, typer.Option("--dashboard-port", min=1, max=65535, show_default="8265")
+    ] = None,
+    ray_port: Annotated[int | None, typer.Option("--ray-port", min=1, max=65535, show_default="6379")] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option("--mlflow-port", min=1, max=65535, show_default="5000")
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Start a whole small site on this machine: a Ray head, an MLflow server and PostgreSQL.
 
-    What runs already is left alone, what has died is started again.
+    What runs already is left alone; what has died is started again, with the options that the site began with.
     """
-    from vitsearch.cli.services import Ports, Site
+    from vitsearch.cli.services import Settings, Site
 
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - refused
         raise InputError("must be an address of this machine, since others are told it", field="--host",
                          value=host, remedy="write the one by which they reach it")  # fmt: skip
-    ports = Ports(dashboard=dashboard_port, ray=ray_port, mlflow=mlflow_port)
+    given = {
+        "host": host, "dashboard_port": dashboard_port, "ray_port": ray_port, "mlflow_port": mlflow_port,
+        "cpus": cpus, "database_url": None if database_file is None else _url_in(database_file),
+    }  # fmt: skip
+    wanted = Settings.model_validate({name: value for name, value in given.items() if value is not None})
+    command = "vitsearch down" + ("" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}")
     site = Site(folder.expanduser().resolve())
-    url = None if database_file is None else _url_in(database_file)
-    site.start(
-        host=host, ports=ports, cpus=cpus, database_url=url, on_step=(lambda _: None) if json_output else _tell
-    )
+    settings = site.settings_for(wanted, f"leave it out, or stop the site first: {command}")
+    site.start(settings, (lambda _: None) if json_output else _tell)
     if json_output:
         print_json({**site.addresses, "token_file": str(site.token_file)})
         return
-    command = "vitsearch down" + ("" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}")
     typer.echo(f"Ray       {site.addresses['ray']}   (this machine's dashboard and the address for submit)")
     typer.echo(f"MLflow    {site.addresses['mlflow']}")
     typer.echo(f"studies   in {site.addresses['database']}")

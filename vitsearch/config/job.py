@@ -395,6 +395,14 @@ class JobSpec(Spec):
                 error.where, error.field = "", OPTIONS[error.field]
             raise
 
+    @property
+    def places(self) -> list[Place]:
+        """Where its data and networks lie."""
+        distill = self.train.distill
+        networks = [one for one in (distill.teacher, distill.second_teacher, self.train.pretrained) if one]
+        named = [self.dataset.path, *(place for one in networks for place in (one.checkpoint, one.bundle))]
+        return [place for place in named if place is not None]
+
     def resolve_paths(self, folder: Path) -> JobSpec:
         """The same job with relative paths of data and networks made absolute against ``folder``."""
         return self.with_paths(lambda path: from_folder(path, folder))

@@ -21,12 +21,14 @@ class SamplerKind:
         learns: Whether earlier trials steer it.
         max_objectives: The most it takes; None without limit.
         view: Finished trials that it looks at beside the front, the latest ones; None for all.
+        has_population: Whether it asks in generations, and reads ``search.population``.
     """
 
     build: str
     learns: bool = True
     max_objectives: int | None = None
     view: int | None = None
+    has_population: bool = False
 
     def admits(self, num_objectives: int) -> bool:
         """Whether it takes that many objectives."""
@@ -40,16 +42,18 @@ class DatasetKind:
     Attributes:
         reader: Where its ``Reader`` is.
         needs: Fields of ``DatasetSpec``, at least one of which must be given.
+        reads: Others that not every kind reads, and this one does.
     """
 
     reader: str
     needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 SAMPLERS: dict[str, SamplerKind] = {
     "random": SamplerKind(build="vitsearch.search.samplers.random:build_random", learns=False),
-    "nsga2": SamplerKind(build="vitsearch.search.samplers.nsga2:build_nsga2"),
-    "nsga3": SamplerKind(build="vitsearch.search.samplers.nsga3:build_nsga3"),
+    "nsga2": SamplerKind(build="vitsearch.search.samplers.nsga2:build_nsga2", has_population=True),
+    "nsga3": SamplerKind(build="vitsearch.search.samplers.nsga3:build_nsga3", has_population=True),
     # Each ask compares all that it looks at with each other.
     "tpe": SamplerKind(build="vitsearch.search.samplers.tpe:build_tpe", view=500),
     # Expected hypervolume improvement in more dimensions: 5 s an ask in four, 13 s in five, 13 GB in nine.
@@ -58,19 +62,28 @@ SAMPLERS: dict[str, SamplerKind] = {
 
 DATASETS: dict[str, DatasetKind] = {
     "digits": DatasetKind(reader="vitsearch.train.data.readers.digits:read_digits"),
-    "cifar10": DatasetKind(reader="vitsearch.train.data.readers.torchvision_sets:read_cifar10", needs=("path",)),
-    "cifar100": DatasetKind(reader="vitsearch.train.data.readers.torchvision_sets:read_cifar100", needs=("path",)),
+    "cifar10": DatasetKind(
+        reader="vitsearch.train.data.readers.torchvision_sets:read_cifar10", needs=("path",),
+        reads=("download",),
+    ),
+    "cifar100": DatasetKind(
+        reader="vitsearch.train.data.readers.torchvision_sets:read_cifar100", needs=("path",),
+        reads=("download",),
+    ),
     "fashion_mnist": DatasetKind(
-        reader="vitsearch.train.data.readers.torchvision_sets:read_fashion_mnist", needs=("path",)
+        reader="vitsearch.train.data.readers.torchvision_sets:read_fashion_mnist", needs=("path",),
+        reads=("download",),
     ),
     "imagefolder": DatasetKind(
-        reader="vitsearch.train.data.readers.imagefolder:read_imagefolder", needs=("path",)
+        reader="vitsearch.train.data.readers.imagefolder:read_imagefolder", needs=("path",),
+        reads=("on_broken_image",),
     ),
     "npz": DatasetKind(reader="vitsearch.train.data.readers.npz:read_npz", needs=("path",)),
     "huggingface": DatasetKind(
-        reader="vitsearch.train.data.readers.huggingface:read_huggingface", needs=("path", "name")
+        reader="vitsearch.train.data.readers.huggingface:read_huggingface", needs=("path", "name"),
+        reads=("on_broken_image", "image_column", "label_column"),
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

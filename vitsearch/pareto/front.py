@@ -29,11 +29,9 @@ def non_dominated(points: Points, maximize: Sequence[bool]) -> list[int]:
     Raises:
         ValueError: A value is NaN.
     """
-    values = _array(points, len(maximize))
-    if len(values) == 0:
-        return []
     import moocore
 
+    values = _array(points, len(maximize))
     keep = moocore.is_nondominated(values, maximise=list(maximize), keep_weakly=False)
     return [int(i) for i in np.flatnonzero(keep)]
 
@@ -50,12 +48,9 @@ def ranks(points: Points, maximize: Sequence[bool]) -> list[int]:
     Raises:
         ValueError: A value is NaN.
     """
-    values = _array(points, len(maximize))
-    if len(values) == 0:
-        return []
     import moocore
 
-    return [int(rank) + 1 for rank in moocore.pareto_rank(values, maximise=list(maximize))]
+    return [int(rank) + 1 for rank in moocore.pareto_rank(_array(points, len(maximize)), maximise=list(maximize))]
 
 
 def reference_point(points: Points, maximize: Sequence[bool], margin: float = 0.1) -> list[float]:
@@ -79,11 +74,9 @@ def hypervolume(points: Points, maximize: Sequence[bool], reference: Sequence[fl
         maximize: Direction of each objective, length m.
         reference: The bounding point, length m.
     """
-    values = _array(points, len(maximize))
-    if len(values) == 0:
-        return 0.0
     import moocore
 
+    values = _array(points, len(maximize))
     return float(moocore.hypervolume(values, ref=np.asarray(reference, dtype=float), maximise=list(maximize)))
 
 

@@ -80,6 +80,13 @@ def test_cost_and_eer_of_a_candidate_file_agree(tmp_path: Path) -> None:
         (["predict", "nowhere", "x.png"], "nowhere"),
         (["pareto", "nowhere", "--landmarks"], "--landmarks: needs a picture"),
         (["eer", "missing.json", "--params-m", "3"], "not both"),
+        (["eer", "--params-m", "inf", "--json"], "needs figures that are finite"),
+        (["eer", "--params-m", "1e305", "--flops-g", "1"], "needs figures that are finite"),
+        (["pareto", "nowhere", "--address", "http://h:1"], "--address: says where to ask for a study by its name"),
+        (["show", "nowhere", "--database", "sqlite:///x.db"], "--database: says where to ask"),
+        (["resume", "nowhere", "--database", "sqlite:///x.db", "--json"], "--database: says where to ask"),
+        (["resume", "nowhere", "--study", "x"], "a submission's ID with --address, or --study NAME"),
+        (["resume", ".", "--address", "http://h:1"], "--address: says where to ask for a study by its name"),
         (["run", "nowhere.yaml", "--out", "x"], "the file does not exist"),
     ],
 )
@@ -165,6 +172,14 @@ def test_more_workers_than_processors_can_feed_are_refused(tmp_path: Path) -> No
     found = vitsearch("run", write_job(tmp_path), "--out", out, "--workers", "9999")
     assert found.returncode == 2
     assert re.search(r"--workers: must be at most \d+ here.*processors, but got 9999", found.stderr)
+    assert not out.exists()
+
+
+def test_a_device_is_not_measured_on_this_machine_alone(tmp_path: Path) -> None:
+    job, out = write_job(tmp_path, targets=[{"name": "jetson"}]), tmp_path / "out"
+    found = vitsearch("run", job, "--out", out)
+    assert found.returncode == 2
+    assert "targets: names a device that joins a cluster" in found.stderr
     assert not out.exists()
 
 
@@ -278,6 +293,15 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         found = vitsearch("ui", tmp_path, "--port", str(port))
     assert found.returncode == 1
     assert found.stderr == f"error: port {port} is taken on this machine; choose another with --port\n"
+
+
+def test_a_run_without_mlflow_has_nothing_to_browse(tmp_path: Path) -> None:
+    new_study(load_job(write_job(tmp_path, tracking={"enabled": False})), tmp_path / "out")
+    found = vitsearch("ui", tmp_path / "out")
+    assert found.returncode == 2
+    assert (
+        "was not recorded in MLflow (tracking.enabled: false); look at it with: vitsearch pareto" in found.stderr
+    )
 
 
 def test_an_edited_job_is_refused_by_resume(tmp_path: Path) -> None:

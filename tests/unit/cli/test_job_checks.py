@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.report.factory import job
-from vitsearch.cli.job_checks import check_tracking, check_written, passwords_that_travel
+from vitsearch.cli.job_checks import check_space, check_tracking, check_written, passwords_that_travel
 from vitsearch.cli.packing import write_package
 from vitsearch.errors import InputError
 
@@ -66,3 +67,47 @@ def test_a_network_whose_name_no_file_can_have_is_not_there(network: dict[str, s
     train = {"distill": {"method": "soft", "teacher": network}}
     with pytest.raises(InputError, match=r"job\.yaml: train\.distill\.teacher\.(checkpoint|bundle): "):
         check_written(job(train=train), Path("job.yaml"))
+
+
+TEACHER = {"bundle": "/teacher"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "unread"),
+    [
+        (
+            {"dataset": {"kind": "digits", "path": "/flowers", "name": "x/y", "download": True,
+                         "image_column": "foo", "on_broken_image": "skip"}},
+            [f"dataset.{field}" for field in ("path", "name", "download", "image_column", "on_broken_image")],
+        ),
+        ({"dataset": {"kind": "npz", "path": "/a.npz", "download": True}}, ["dataset.download"]),
+        ({"search": {"sampler": "tpe", "population": 20}}, ["search.population"]),
+        ({"train": {"pretrained": {"timm": "vit_tiny_patch16_224"}}}, ["train.pretrained"]),
+    ],
+)  # fmt: skip
+def test_what_nothing_would_read_is_refused(settings: dict[str, Any], unread: list[str]):
+    with pytest.raises(InputError, match="is not read with") as caught:
+        check_space(job(**settings), Path("job.yaml"))
+    assert sorted(one.field for one in (caught.value, *caught.value.more)) == sorted(unread)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dataset": {"kind": "digits", "download": False, "image_column": "image"}},  # as stored
+        {"dataset": {"kind": "huggingface", "name": "x/y", "image_column": "foo", "on_broken_image": "skip"}},
+        {"dataset": {"kind": "cifar10", "path": "data", "download": True}},
+        {"search": {"sampler": "nsga3", "population": 20}},
+        {"train": {"init": "pretrained", "pretrained": {"timm": "vit_tiny_patch16_224"}}},
+        {"train": {"distill": {"teacher": TEACHER, "method": "soft"}}},
+        {
+            "space": {"preset": "vit_micro_8", "dimensions": {
+                "train.init": {"choices": ["random", "pretrained"]},
+                "train.distill.method": {"choices": ["none", "soft"]},
+            }},
+            "train": {"pretrained": {"timm": "vit_tiny_patch16_224"}, "distill": {"teacher": TEACHER}},
+        },
+    ],
+)  # fmt: skip
+def test_what_something_reads_is_taken(settings: dict[str, Any]):
+    check_space(job(**settings), Path("job.yaml"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -13,9 +16,10 @@ import pytest
 from tests.unit.report import factory
 from vitsearch.cli.ending import next_steps
 from vitsearch.cli.job_checks import check_lasting
-from vitsearch.cli.packing import DATABASE_NAME, copy_files, keep_files, write_package
+from vitsearch.cli.packing import DATABASE_NAME, check_files, copy_files, keep_files, write_package
 from vitsearch.cli.session import Ended, study_folder
-from vitsearch.errors import InputError
+from vitsearch.config import JobSpec
+from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport
 from vitsearch.report.progress import stored_progress
 from vitsearch.search import is_scratch, resume_command
@@ -69,6 +73,13 @@ def test_what_is_said_at_the_end_names_the_database_but_no_password(tmp_path: Pa
     assert "pareto.png" not in text
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_run_is_browsed_only_where_it_was_recorded(tmp_path: Path, enabled: bool) -> None:
+    report = factory.report(tmp_path, factory.job(tracking={"enabled": enabled}), 4)
+    text = next_steps(tmp_path, Ended(report=report, reason="done", interrupted=False, problems=[]))
+    assert (f"browse   vitsearch ui {tmp_path}" in text) == enabled
+
+
 def travelled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "files" / "1-photos" / "cat").mkdir(parents=True)
     (folder / "files" / "0-digits.npz").write_bytes(b"digits")
@@ -99,6 +110,55 @@ def test_files_stay_in_a_store_and_folders_become_one_object(
     with store.open("/lasting/digits/files/1-photos.zip") as file, zipfile.ZipFile(file) as archive:
         assert archive.read("cat/1.png") == b"cat"
     copy_files(tmp_path / "none", root)
+
+
+def kept_job(files: Path, root: str) -> JobSpec:
+    teacher = {"timm": "resnet18", "checkpoint": str(files / "0-digits.npz")}
+    job = factory.job(
+        dataset={"kind": "imagefolder", "path": str(files / "1-photos")},
+        train={"distill": {"method": "soft", "teacher": teacher}},
+    )
+    return job.with_paths(keep_files(files, root))
+
+
+@pytest.mark.parametrize("store", ["folder", "memory://arriving"])
+def test_a_study_goes_on_only_with_all_of_its_files(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while they were copied, it took what was there for its data."""
+    files, root = travelled(tmp_path, monkeypatch), str(tmp_path / "out") if store == "folder" else store
+    job = kept_job(files, root)
+
+    def killed(_: Path, to: Path | str, *__: Any) -> None:
+        Path(to).mkdir(parents=True, exist_ok=True)
+        (Path(to) / "1-photos").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", killed)
+        patched.setattr(shutil, "make_archive", lambda to, *_: killed(Path(), f"{to}-partial"))
+        with pytest.raises(KeyboardInterrupt):
+            copy_files(files, root)
+    with pytest.raises(InputError, match=r"was not copied completely .* again under a new name"):
+        check_files(job, root)
+    check_files(factory.job(), root)
+
+
+@pytest.mark.parametrize("store", ["folder", "memory://arrived"])
+def test_files_that_have_arrived_are_seen(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, root = travelled(tmp_path, monkeypatch), str(tmp_path / "out") if store == "folder" else store
+    copy_files(files, root)
+    check_files(kept_job(files, root), root)
+
+
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, to: Path) -> None:
+        raise shutil.Error([(str(source), str(to), os.strerror(errno.ENOSPC))])
+
+    files = travelled(tmp_path, monkeypatch)
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(StudyError, match=r"cannot be copied \(No space left.*\); mend that, and submit"):
+        copy_files(files, str(tmp_path / "out"))
 
 
 def test_a_database_travels_in_a_file_and_not_in_a_command(tmp_path: Path) -> None:

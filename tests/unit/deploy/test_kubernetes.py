@@ -357,11 +357,13 @@ def test_the_entry_point_is_one_plain_command_for_a_file_that_is_mounted() -> No
 
 def test_an_attempt_begins_the_study_and_the_next_goes_on_with_it(tmp_path: Path) -> None:
     """With programs in place of Python and of waiting that write down how they are called."""
-    job, out, programs = tmp_path / "job", tmp_path / "study", tmp_path / "bin"
-    for folder in (job, programs):
+    job, studies, programs = tmp_path / "job", tmp_path / "studies", tmp_path / "bin"
+    for folder in (job, studies, programs):
         folder.mkdir()
-    for name, content in rayjob_files().items():
-        moved = content.replace("/studies/digits", str(out)).replace("cd /job", f"cd {job}")
+    files = rayjob_files()
+    out = studies / yaml.safe_load(files["job.yaml"])["name"]  # one name to change for another search
+    for name, content in files.items():
+        moved = content.replace("/studies", str(studies)).replace("cd /job", f"cd {job}")
         (job / name).write_text(moved, encoding="utf-8")
     said = tmp_path / "said"
     for program in ("python", "sleep"):

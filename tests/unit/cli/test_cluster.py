@@ -1,0 +1,81 @@
+"""What people are told of a submission that does not do what it is to do."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vitsearch.cli import cluster, remote
+from vitsearch.cli.finding import StudyName
+from vitsearch.errors import StudyError
+from vitsearch.messages import LiveState, Progress
+from workers import Submitted
+
+NAMED = StudyName(name="a", address="http://h:1", database=None)
+
+
+def submitted(status: str) -> Submitted:
+    return Submitted(
+        id="a-1",
+        study="a",
+        out="/studies/a",
+        status=status,
+        message="",
+        submitted_at=0.0,
+        ended_at=None,
+        node_id=None,
+    )
+
+
+@pytest.fixture
+def status(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The status of the one submission that a cluster has, for as long as it is asked."""
+    told = {"status": "RUNNING"}
+    there: Any = SimpleNamespace(
+        address="http://h:1", job=lambda _: submitted(told["status"]), info=lambda _: submitted(told["status"]),
+        stop=lambda _: None, read=lambda *_: None, log=lambda _: "",
+    )  # fmt: skip
+    monkeypatch.setattr(remote, "connect", lambda _: there)
+    monkeypatch.setattr(remote, "go_on", lambda *_, **__: submitted("PENDING"))
+    for module, name, value in (
+        (cluster, "POLL_S", 0.0), (cluster, "STOP_PATIENCE_S", 0.01),
+        (remote, "POLL_S", 0.0), (remote, "START_TIMEOUT_S", 0.01),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    return told
+
+
+@pytest.mark.usefixtures("status")
+def test_a_search_that_does_not_stop_is_no_success():
+    with pytest.raises(StudyError, match=r"a-1 has not ended in 0\.01 s and is running"):
+        cluster.stop("a-1", "http://h:1")
+
+
+def test_a_search_that_stops_is_one(status: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    status["status"] = "STOPPED"
+    cluster.stop("a-1", "http://h:1")
+    assert "a-1 has ended already (stopped)" in capsys.readouterr().out
+
+
+def test_what_has_not_begun_is_told(status: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    status["status"] = "PENDING"
+    cluster.resume_submitted(NAMED, trials=None, workers=None, json_output=False)
+    assert "note: a-1 has not begun yet (pending)\n" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("status")
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_resumed_submission_is_told_as_json(
+    begun: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    progress = Progress.model_construct()
+    state = LiveState.model_construct(study="a", progress=progress, browse_url="http://mlflow/1")
+    monkeypatch.setattr(remote, "state_of", lambda *_: state if begun else None)
+    cluster.resume_submitted(NAMED, trials=None, workers=None, json_output=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "id": "a-1", "study": "a", "out": "/studies/a", "address": "http://h:1",
+        "mlflow": "http://mlflow/1" if begun else "", "begun": begun,
+    }  # fmt: skip
