@@ -193,9 +193,7 @@ class Site:
         for folder in (self.folder, *(self.folder / name for name in ("logs", "mlflow", "studies"))):
             folder.mkdir(parents=True, exist_ok=True)
         if not self.token_file.exists():
-            file = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "w") as token:
-                token.write(secrets.token_hex(32))
+            _write_private(self.token_file, secrets.token_hex(32))
 
     def _keep(self, name: str, service: Service) -> None:
         self._services[name] = service
@@ -206,7 +204,8 @@ class Site:
         content: dict[str, object] = {name: asdict(service) for name, service in self._services.items()}
         if self._settings is not None:
             content["settings"] = self._settings.model_dump(mode="json")
-        partial.write_text(json.dumps(content, indent=2))
+        partial.unlink(missing_ok=True)
+        _write_private(partial, json.dumps(content, indent=2))  # the database's address may hold a password
         partial.replace(self.folder / SITE_FILE)
 
     def _stop(self, name: str) -> None:
@@ -306,6 +305,11 @@ class Site:
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _shown(name: str, value: object) -> str:

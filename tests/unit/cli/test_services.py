@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,13 @@ def test_what_has_died_comes_back_with_the_options_that_the_site_began_with(
     assert started["ray"].database_url == DATABASE
     assert (started["ray"].host, started["ray"].cpus) == ("127.0.0.2", 2)
     assert site.addresses["database"] == DATABASE
+
+
+@pytest.mark.usefixtures("started")
+def test_a_database_with_a_password_is_kept_for_the_owner_alone(tmp_path: Path):
+    site = again(tmp_path, database_url="postgresql+psycopg://me:SECRET@host/db")
+    assert stat.S_IMODE((tmp_path / "site.json").stat().st_mode) == 0o600
+    assert "SECRET" not in site.addresses["database"]
 
 
 @pytest.mark.usefixtures("started")
