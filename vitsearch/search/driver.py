@@ -343,7 +343,7 @@ class Driver:
     def _drop_weights(self, dominated: Iterable[int]) -> None:
         """Keep weights of front members only; dominated models can be trained again from their seed."""
         for number in dominated:
-            remove(self.places.trial(number), ["model.safetensors", "epoch.pt", "*.onnx"])
+            remove(self.places.trial(number), ["model.safetensors", "epoch*.pt", "*.onnx"])
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""
