@@ -7,6 +7,7 @@ without a result run again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.artifacts import names_in, remove
+from vitsearch.artifacts import discard, names_in
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
@@ -46,6 +47,7 @@ RENEW_S = 5.0
 FRUITLESS_PER_DISPATCH = 50
 MAX_LOSSES_IN_A_ROW = 10
 DATA_SEED_OFFSET = 2_000_000
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -162,8 +164,7 @@ class Driver:
             self._measure(number)
         self._front = [trial.number for trial in self.study.front]
         kept = {*self._front, *self._waiting, *self._profiling}
-        there = {int(name) for name in names_in(self.places.trials) if name.isdecimal()}
-        self._drop_weights(there - kept)  # the last driver may have died between a tell and its tidying
+        self._drop_weights(self._places_there() - kept)  # the last driver may have died before it was tidy
         if self._front:  # the last driver may have died between a tell and its message
             self.study.store.enqueue("front", {"members": self._front})
 
@@ -341,9 +342,23 @@ class Driver:
             self._mirror.add(number)
 
     def _drop_weights(self, dominated: Iterable[int]) -> None:
-        """Keep weights of front members only; dominated models can be trained again from their seed."""
+        """Keep weights of front members only; dominated models can be trained again from their seed.
+
+        Whole places go, so that the next driver finds few to look at. What a store refuses to delete now, it does.
+        """
         for number in dominated:
-            remove(self.places.trial(number), ["model.safetensors", "epoch*.pt", "*.onnx"])
+            try:
+                discard(self.places.trial(number))
+            except OSError as error:
+                log.warning("files of trial %d, which are not needed, could not be deleted: %s", number, error)
+
+    def _places_there(self) -> set[int]:
+        """Trials that have files."""
+        try:
+            return {int(name) for name in names_in(self.places.trials) if name.isdecimal()}
+        except OSError as error:
+            log.warning("files that are not needed could not be looked for: %s", error)
+            return set()
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""

@@ -21,6 +21,7 @@ from vitsearch.search import (
     WorkerRests,
     WorkerTaken,
 )
+from vitsearch.search import driver as driver_module
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
 
@@ -424,6 +425,33 @@ def test_only_weights_of_the_front_are_kept(tmp_path: Path) -> None:
 
     kept = {int(path.parent.name) for path in tmp_path.glob("artifacts/trials/*/model.safetensors")}
     assert kept == {t.number for t in driver.study.front}
+
+
+def test_files_that_cannot_be_deleted_end_no_search_and_the_next_driver_deletes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(request: TrialRequest) -> TrialResult:
+        folder = Path(request.artifact_dir)
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "candidate.json", "epoch-1.pt"):
+            (folder / name).write_bytes(b"weights")
+        return noop_result(request)
+
+    def refuse(place: str) -> None:
+        raise OSError("slow down")
+
+    store = make_store(tmp_path, make_job())
+    with monkeypatch.context() as patched:
+        patched.setattr(driver_module, "discard", refuse)
+        make_driver(tmp_path, store, run).run()
+        make_driver(tmp_path, store)
+        patched.setattr(driver_module, "names_in", refuse)
+        make_driver(tmp_path, store)
+    places = tmp_path / "artifacts" / "trials"
+    assert len(list(places.iterdir())) == 10
+
+    driver = make_driver(tmp_path, store)
+    assert {int(place.name) for place in places.iterdir()} == {t.number for t in driver.study.front}
 
 
 def fail_profiles_of(numbers: set[int]) -> InlineExecutor:
