@@ -109,6 +109,7 @@ class Driver:
 
     def run(self) -> str:
         """Search until the budget is used, the space is exhausted or a stop is requested; says which."""
+        self.study.store.renew(self.budget.elapsed_s)  # from now on it runs, for everybody who looks
         while not self.stop_requested:
             self._dispatch()
             if not (self.running or self._waiting or self._profiling) and self.budget.end_reason:
