@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ POLL_S = 0.5
 RENEW_S = 5.0
 FRUITLESS_PER_DISPATCH = 50
 MAX_LOSSES_IN_A_ROW = 10
+MAX_LOSSES_EACH = 2
 DATA_SEED_OFFSET = 2_000_000
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class Driver:
         self._profiling: set[int] = set()
         self._measurements = Measurements(study, executor, self.places)
         self._data_seed = data_seed(study.job, study.space)
-        self._losses = 0
+        self._losses: Counter[str] = Counter()  # by worker, since anything went well
+        self._error: StudyError | None = None
         self._front: list[int] = []
         self._renewed = clock()
         self.stop_requested = False
@@ -114,14 +116,12 @@ class Driver:
             self._dispatch()
             if not (self.running or self._waiting or self._profiling) and self.budget.end_reason:
                 break
-            for event in self.executor.poll(POLL_S):
-                self._handle(event)
+            self._handle_all(POLL_S)
             self._give_up_on_hanging()
             self._renew()
             self._on_change(self)
         if self.stop_requested:
-            for event in self.executor.poll(0):
-                self._handle(event)
+            self._handle_all(0)
             self._release()
         self.study.store.renew(self.budget.elapsed_s)
         return "stopped" if self.stop_requested else (self.budget.end_reason or "done")
@@ -242,11 +242,22 @@ class Driver:
             ),
         )
 
+    def _handle_all(self, timeout_s: float) -> None:
+        """Take in all that has happened before any of it ends the search: nobody tells it again.
+
+        Raises:
+            StudyError: No trial would fare better now.
+        """
+        for event in self.executor.poll(timeout_s):
+            self._handle(event)
+        if self._error is not None:
+            raise self._error
+
     def _handle(self, event: Event) -> None:
         if isinstance(event, EpochDone):
             running = self.running.get(event.worker)
             if running is not None and running.trial == event.report.trial:
-                self._losses = 0
+                self._losses.clear()
                 running.report, running.since = event.report, self._clock()
         elif isinstance(event, WorkerRests):
             if event.worker in self.running:
@@ -254,21 +265,20 @@ class Driver:
         elif isinstance(event, TrialDone):
             self.running.pop(event.worker, None)
             outcome = event.outcome
-            self._losses = 0
+            self._losses.clear()
             if not (isinstance(outcome, TrialFailure) and outcome.retryable):
                 self._finish(outcome)
             elif self._may_retry(outcome.trial):
                 self._requeue(outcome.trial)
             else:  # the candidate is innocent, and the next one would fare no better
-                self.study.store.unlease_trial(outcome.trial, 0)
-                raise StudyError(
-                    f"trial {outcome.trial} cannot be stored in {self.places.root}: {outcome.message}; "
-                    f"make room or mend the folder, then: {resume_command(self.out)}"
-                )
+                self._end(outcome.trial, _what_fails(outcome, self.places))
         elif isinstance(event, WorkerLost):
             self.running.pop(event.worker, None)
-            self._count_loss(event)
-            if self._may_retry(event.trial):
+            self._losses[event.worker] += 1
+            if self._workers_only_die():
+                why = f"{self._losses.total()} workers were lost in a row, the last one because: {event.reason}"
+                self._end(event.trial, f"{why}; mend the machine")
+            elif self._may_retry(event.trial):
                 self._requeue(event.trial)
             else:
                 self._finish(
@@ -280,15 +290,14 @@ class Driver:
         else:
             self._profiled(event)
 
-    def _count_loss(self, event: WorkerLost) -> None:
-        """Stop when workers do nothing but die: the fault is theirs, but candidates would be blamed for it."""
-        self._losses += 1
-        if self._losses >= MAX_LOSSES_IN_A_ROW:
-            self.study.store.unlease_trial(event.trial, 0)
-            raise StudyError(
-                f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
-                f"mend the machine, then: {resume_command(self.out)}"
-            )
+    def _workers_only_die(self) -> bool:
+        """Whether the fault is theirs, though candidates would be blamed; a node takes all of its own along."""
+        return self._losses.total() >= max(MAX_LOSSES_IN_A_ROW, MAX_LOSSES_EACH * len(self._losses))
+
+    def _end(self, number: int, why: str) -> None:
+        """Let the search end with an error once all events are handled; the trial waits for a resume."""
+        self.study.store.unlease_trial(number, 0)
+        self._error = self._error or StudyError(f"{why}, then: {resume_command(self.out)}")
 
     def _may_retry(self, number: int) -> bool:
         return self.study.trials[number].attempts <= self.job.search.max_retries
@@ -389,6 +398,14 @@ class Driver:
             trial = self.study.trials[running.trial]
             self.study.store.unlease_trial(running.trial, max(0, trial.attempts - 1))
         self.running.clear()
+
+
+def _what_fails(failure: TrialFailure, places: Places) -> str:
+    """Why trials fail that are innocent, and what to do about it."""
+    if failure.failure == "storage":
+        why = f"trial {failure.trial} cannot be stored in {places.root}: {failure.message}"
+        return f"{why}; make room or mend the folder"
+    return f"trial {failure.trial} cannot be trained on any worker: {failure.message}; mend that"
 
 
 def asking_recipe(job: JobSpec, space: SearchSpace) -> TrainSpec | None:
