@@ -102,8 +102,7 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         StudyError: The job's database cannot be reached, or holds a study of that name; no folder is left then.
     """
     if (out / JOB_FILE).exists() or (out / DATABASE_FILE).exists():
-        remedy = f"continue it with: vitsearch resume {shlex.quote(str(out))}, or choose another folder"
-        raise InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
+        raise _taken(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
     if job.storage.artifacts is not None:
@@ -115,12 +114,17 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
                              remedy="change the job's name, or choose another place")  # fmt: skip
     elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    ours = False
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / JOB_FILE).touch(exist_ok=False)  # of two that find the folder free, one gets it
+        ours = True
         write_job(job, out)
         return StudyStore.create(elsewhere or open_engine(database_url(out)), job)
+    except FileExistsError as error:
+        raise _taken(out) from error
     except (OSError, StudyError) as error:
-        for file in (JOB_FILE, DATABASE_FILE):
+        for file in (JOB_FILE, DATABASE_FILE) if ours else ():
             with suppress(OSError):
                 (out / file).unlink()
         for folder in made:
@@ -129,6 +133,11 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         if isinstance(error, StudyError):
             raise
         raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
+
+
+def _taken(out: Path) -> InputError:
+    remedy = f"continue it with: vitsearch resume {shlex.quote(str(out))}, or choose another folder"
+    return InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
 
 
 def open_study(folder: Path) -> StudyStore:

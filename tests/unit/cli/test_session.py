@@ -15,12 +15,13 @@ import vitsearch.tracking
 import workers
 from tests.unit.report import factory
 from tests.unit.train.factory import image_data
-from vitsearch.cli.session import Display, new_study, search
+from vitsearch.cli import session
+from vitsearch.cli.session import Display, new_study, open_study, search
 from vitsearch.cli.stopping import Stopping
-from vitsearch.errors import StudyError
+from vitsearch.errors import InputError, StudyError
 from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.search import InlineExecutor
-from vitsearch.storage import StudyStore
+from vitsearch.storage import StudyStore, open_engine
 from vitsearch.storage.tables import StudyTable
 from vitsearch.testing import noop_profile, noop_result
 
@@ -78,6 +79,22 @@ def ready(tmp_path: Path, **changes: Any) -> StudyStore:
         search={"sampler": "random", "trials": 3}, train={"epochs": 1, "autocast": "fp32"}, **changes
     )
     return new_study(job, tmp_path / "run")
+
+
+def test_of_two_that_find_a_folder_free_one_gets_it_and_the_other_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "deep" / "run"
+
+    def meanwhile(url: str) -> Any:
+        monkeypatch.setattr(session, "open_engine", open_engine)
+        new_study(factory.job(name="first"), out)
+        return open_engine(url)
+
+    monkeypatch.setattr(session, "open_engine", meanwhile)
+    with pytest.raises(InputError, match="holds a study already"):
+        new_study(factory.job(name="second", storage={"url": f"sqlite:///{tmp_path}/shared.db"}), out)
+    assert open_study(out).study().job.name == "first"
 
 
 def test_the_lease_is_given_back_after_mlflow_has_been_told(
