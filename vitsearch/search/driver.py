@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,11 @@ from vitsearch.artifacts import discard, names_in
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
-from vitsearch.messages import EpochReport, Progress, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import Progress, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
+from vitsearch.search.dispatcher import Dispatcher
 from vitsearch.search.executor import (
     EpochDone,
     Event,
@@ -31,7 +31,6 @@ from vitsearch.search.executor import (
     ProfileDone,
     TrialDone,
     WorkerLost,
-    WorkerRests,
     WorkerTaken,
 )
 from vitsearch.search.measurements import Measurements
@@ -49,21 +48,6 @@ MAX_LOSSES_IN_A_ROW = 10
 MAX_LOSSES_EACH = 2
 DATA_SEED_OFFSET = 2_000_000
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Running:
-    """A trial on a worker.
-
-    Attributes:
-        trial: Its number.
-        since: When it started, last made progress or had to rest, on the driver's clock.
-        report: Its latest progress.
-    """
-
-    trial: int
-    since: float
-    report: EpochReport | None = None
 
 
 class Driver:
@@ -88,7 +72,8 @@ class Driver:
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
         self.places = Places.of(study.job, out)
-        self.running: dict[str, Running] = {}
+        self._dispatcher = Dispatcher(executor, timeout_s=study.job.search.trial_timeout_s, clock=clock)
+        self.running = self._dispatcher.running
         self._on_change, self._clock = on_change, clock
         self._asker = Asker(study.space, study.job, list(self._past()))
         mirrored = study.job.storage.optuna_mirror
@@ -117,7 +102,8 @@ class Driver:
             if not (self.running or self._waiting or self._profiling) and self.budget.end_reason:
                 break
             self._handle_all(POLL_S)
-            self._give_up_on_hanging()
+            for failure in self._dispatcher.give_up_on_hanging():
+                self._finish(failure)
             self._renew()
             self._on_change(self)
         if self.stop_requested:
@@ -170,9 +156,7 @@ class Driver:
             self.study.store.enqueue("front", {"members": self._front})
 
     def _dispatch(self) -> None:
-        for worker in self.executor.idle_workers():
-            if worker in self.running:
-                continue
+        for worker in self._dispatcher.idle_workers():
             number = self._waiting.popleft() if self._waiting else self._ask()
             if number is None:
                 return
@@ -225,8 +209,7 @@ class Driver:
         attempt = trial.attempts + 1
         self.study.store.lease_trial(number, worker, attempt)
         self.study.update(number, state="leased", worker=worker, attempts=attempt)
-        self.running[worker] = Running(trial=number, since=self._clock())
-        self.executor.submit(
+        self._dispatcher.start(
             worker,
             TrialRequest(
                 trial=number,
@@ -254,16 +237,11 @@ class Driver:
             raise self._error
 
     def _handle(self, event: Event) -> None:
+        noted = self._dispatcher.note(event)
         if isinstance(event, EpochDone):
-            running = self.running.get(event.worker)
-            if running is not None and running.trial == event.report.trial:
+            if noted:
                 self._losses.clear()
-                running.report, running.since = event.report, self._clock()
-        elif isinstance(event, WorkerRests):
-            if event.worker in self.running:
-                self.running[event.worker].since = self._clock()
         elif isinstance(event, TrialDone):
-            self.running.pop(event.worker, None)
             outcome = event.outcome
             self._losses.clear()
             if not (isinstance(outcome, TrialFailure) and outcome.retryable):
@@ -273,7 +251,6 @@ class Driver:
             else:  # the candidate is innocent, and the next one would fare no better
                 self._end(outcome.trial, _what_fails(outcome, self.places))
         elif isinstance(event, WorkerLost):
-            self.running.pop(event.worker, None)
             self._losses[event.worker] += 1
             if self._workers_only_die():
                 why = f"{self._losses.total()} workers were lost in a row, the last one because: {event.reason}"
@@ -285,9 +262,8 @@ class Driver:
                     TrialFailure(trial=event.trial, stage="worker", failure="worker_lost", message=event.reason)
                 )
         elif isinstance(event, WorkerTaken):
-            self.running.pop(event.worker, None)
             self._requeue(event.trial, attempts=self.study.trials[event.trial].attempts - 1)
-        else:
+        elif isinstance(event, ProfileDone):
             self._profiled(event)
 
     def _workers_only_die(self) -> bool:
@@ -377,15 +353,6 @@ class Driver:
         if not trial.succeeded or not self.job.needs_profile or trial.unmeasured:
             return True
         return objective_values(trial.figures, self.job) is not None and bool(trial.profiles)
-
-    def _give_up_on_hanging(self) -> None:
-        limit = self.job.search.trial_timeout_s
-        for worker, running in list(self.running.items()):
-            if self._clock() - running.since > limit:
-                message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"
-                del self.running[worker]
-                self.executor.restart(worker, message)
-                self._finish(TrialFailure(trial=running.trial, stage="train", failure="timeout", message=message))
 
     def _renew(self) -> None:
         if self._clock() - self._renewed > RENEW_S:
