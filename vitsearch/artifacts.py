@@ -6,8 +6,9 @@ files are published one by one. Errors of any store are ``OSError``, as those of
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def remove(place: str, patterns: Iterable[str]) -> None:
         with _store(place) as (store, root):
             for name in chosen:
                 store.rm_file(f"{root}/{name}")
+
+
+def discard(place: str) -> None:
+    """Delete a place with all that lies in it; one that is not there is no error.
+
+    Raises:
+        OSError: The store refuses.
+    """
+    with suppress(FileNotFoundError):
+        if is_folder(place):
+            shutil.rmtree(place)
+        else:
+            with _store(place) as (store, root):
+                store.rm(root, recursive=True)
 
 
 def _names(store: Any, root: str) -> list[str]:

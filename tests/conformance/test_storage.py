@@ -64,6 +64,30 @@ def test_a_lease_does_not_run_out_under_a_living_driver(
         StudyStore(engine, store.study_id).acquire()
 
 
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_on_a_server_clocks_of_hosts_may_differ(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    monkeypatch.setattr("vitsearch.storage.store.this_driver", lambda: "elsewhere:1:0")
+    engine = open_engine(postgres_url)
+    store = StudyStore.create(engine, make_job(name=f"study-{uuid.uuid4().hex[:8]}"))
+    store.acquire()
+    store.add_trial(asked_trial(0))
+    monkeypatch.setattr("vitsearch.storage.store.this_driver", lambda: "here:1:0")
+    now = time.time
+    monkeypatch.setattr("time.time", lambda: now() + ahead_s)
+    with pytest.raises(StudyLockedError, match=r"or wait [23][0-9] s if"):
+        StudyStore(engine, store.study_id).acquire()
+    store._stop_heartbeat()
+    with engine.begin() as connection:
+        ended = update(StudyTable).where(StudyTable.id == store.study_id).values(lease_until=now() - 1)
+        connection.execute(ended)
+    successor = StudyStore(engine, store.study_id)
+    successor.acquire()
+    successor._stop_heartbeat()
+    engine.dispose()
+
+
 @pytest.mark.parametrize("why", ["process gone", "lease ran out", "given back"])
 def test_a_dead_driver_is_replaced_and_can_write_no_more(engine: Engine, store: StudyStore, why: str) -> None:
     import socket

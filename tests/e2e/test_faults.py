@@ -40,6 +40,7 @@ def test_mlflow_gone_for_the_whole_search_gets_everything_later(tmp_path: Path) 
     )
     assert results_stored(out) == 6
     assert query(out, "SELECT COUNT(*) FROM outbox WHERE delivered_at IS NOT NULL") == [(0,)]
+    fronts = query(out, "SELECT payload FROM outbox WHERE kind = 'front'")
 
     server.start()
     try:
@@ -49,7 +50,6 @@ def test_mlflow_gone_for_the_whole_search_gets_everything_later(tmp_path: Path) 
         assert order == sorted(order)
         parent, children = runs_of(server.url, "vitsearch/tiny")
         assert parent.info.status == "FINISHED"
-        fronts = query(out, "SELECT payload FROM outbox WHERE kind = 'front'")
         assert {number for (text,) in fronts for number in json.loads(text)["members"]} == children.keys()
         current = {n for n, one in children.items() if one.data.tags.get("pareto") == "current"}
         assert current == {member["trial"] for member in front(out)["front"]}

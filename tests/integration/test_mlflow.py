@@ -82,10 +82,10 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.1)
 
 
-def deliver(store: StudyStore, out: Path, uri: str | None = None) -> bool:
+def deliver(store: StudyStore, out: Path, uri: str | None = None, *, interrupted: bool = False) -> bool:
     tracker = Tracker(store, out, uri, None)
     tracker.start()
-    return tracker.close(120)
+    return tracker.close(120, interrupted=interrupted)
 
 
 def client_of(uri: str) -> Any:
@@ -224,12 +224,9 @@ def test_a_death_in_the_middle_of_a_delivery_makes_no_second_run(
 def test_a_resumed_study_with_a_larger_budget_goes_on_in_its_run(store: StudyStore, tmp_path: Path):
     factory.add_trials(store, 8)
     finish(store)
-    store.release("interrupted")
-    assert deliver(store, tmp_path)
+    assert deliver(store, tmp_path, interrupted=True)
     first, _ = runs_of(default_uri(tmp_path))
     assert first.info.status == "KILLED"
-    store.acquire()
-    store.renew(1.0)
     store.set_job(store.study().job.with_overrides(trials=999))  # MLflow refuses to change a parameter
     factory.add_trials(store, 8, seed=1)
     factory.announce_front(store)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vitsearch import artifacts
-from vitsearch.artifacts import check_place, join, names_in, remove, workspace
+from vitsearch.artifacts import check_place, discard, join, names_in, remove, workspace
 from vitsearch.errors import InputError
 
 
@@ -39,6 +39,19 @@ def test_what_is_published_is_there_for_the_next_one(place: str, tmp_path: Path)
     remove(place, ["*.bin", "none"])
     assert names_in(place) == ["b.txt"]
     assert names_in(join(place.rpartition("/")[0])) == ["00003"]
+
+
+def test_a_place_is_discarded_whole_and_alone(place: str, tmp_path: Path):
+    beside = tmp_path / "deep" / "00003b"
+    beside.mkdir(parents=True)
+    discard(place)
+    with workspace(place) as one:
+        one.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("a.txt", ".b"):
+            (one.folder / name).write_text(name)
+        one.publish("a.txt", ".b")
+    discard(place)
+    assert names_in(place.rpartition("/")[0]) == ["00003b"]
 
 
 def test_only_what_is_needed_is_fetched(tmp_path: Path):

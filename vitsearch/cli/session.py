@@ -20,18 +20,29 @@ from vitsearch.config.addresses import fields_with_password
 from vitsearch.errors import InputError, StudyError, first_line
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
-from vitsearch.storage import DATABASE_FILE, DatabaseError, DataSummary, StudyStore, database_url, open_engine
+from vitsearch.storage import (
+    DATABASE_FILE,
+    DatabaseError,
+    DataSummary,
+    StudyRecord,
+    StudyState,
+    StudyStore,
+    database_url,
+    open_engine,
+)
 
 if TYPE_CHECKING:
     from vitsearch.cli.stopping import Stopping
     from vitsearch.messages import MachineFacts
     from vitsearch.search import Driver, Places
+    from vitsearch.tracking import Tracker
     from vitsearch.train.data import ImageData
     from workers import RayExecutor
 
 JOB_FILE = "job.yaml"
 SAMPLE_IMAGES = 64
 DELIVERY_TIMEOUT_S = 60.0
+LEAVING_TIMEOUT_S = 3.0
 TARGET_ANSWERS_S = 60.0
 STOPPING = "stopping: running trials are put back, the front is reported; press Ctrl-C again to stop now"
 
@@ -92,8 +103,7 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         StudyError: The job's database cannot be reached, or holds a study of that name; no folder is left then.
     """
     if (out / JOB_FILE).exists() or (out / DATABASE_FILE).exists():
-        remedy = f"continue it with: vitsearch resume {shlex.quote(str(out))}, or choose another folder"
-        raise InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
+        raise _taken(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
     if job.storage.artifacts is not None:
@@ -105,14 +115,19 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
                              remedy="change the job's name, or choose another place")  # fmt: skip
     elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    ours = False
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / JOB_FILE).touch(exist_ok=False)  # of two that find the folder free, one gets it
+        ours = True
         write_job(job, out)
         if elsewhere is None:
             keep_private(job, out)
         return StudyStore.create(elsewhere or open_engine(database_url(out)), job)
+    except FileExistsError as error:
+        raise _taken(out) from error
     except (OSError, StudyError) as error:
-        for file in (JOB_FILE, DATABASE_FILE):
+        for file in (JOB_FILE, DATABASE_FILE) if ours else ():
             with suppress(OSError):
                 (out / file).unlink()
         for folder in made:
@@ -131,6 +146,11 @@ def _names_in(place: str) -> list[str]:
             f"cannot be reached ({error.strerror or error})", field="storage.artifacts", value=place,
             remedy="check the address, the network and the credentials",
         ) from error  # fmt: skip
+
+
+def _taken(out: Path) -> InputError:
+    remedy = f"continue it with: vitsearch resume {shlex.quote(str(out))}, or choose another folder"
+    return InputError("the folder holds a study already", where=str(out), field="--out", remedy=remedy)
 
 
 def open_study(folder: Path) -> StudyStore:
@@ -220,32 +240,85 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyLockedError: Another driver is alive.
         StudyError: The data is not what the study began with.
     """
-    from vitsearch.cli.target_checks import check_targets
-    from vitsearch.cli.teaching import teach
-    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed, is_scratch
-    from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
+    from vitsearch.search import Places, is_scratch
 
     store.on_wait = display.on_step
     store.acquire()
-    study = store.study()
-    job, summary = study.job, summary_of(data)
-    if study.data is not None and study.data.fingerprint != summary.fingerprint:
+    state: StudyState = "interrupted"
+    tracker: Tracker | None = None
+    try:
+        study = store.study()
+        summary = summary_of(data)
+        _check_same_images(study.data, summary)
+        store.set_data(summary)
+        save_sample(data, Places.of(study.job, out))
+        tracker = _tracker(store, study.job, out, display)
+        reason, problems, interrupted = _driven(store, study, summary, out, data, display, stopping)
+        state = "interrupted" if interrupted else "finished"
+        report = StudyReport.load(store)
+        if not is_scratch(out):
+            write_reports(report, out)
+        if tracker is not None:
+            display.on_step("delivering to MLflow")
+            if not tracker.close(DELIVERY_TIMEOUT_S, interrupted=interrupted):
+                problems.append("MLflow has not taken everything yet; `vitsearch resume` delivers the rest")
+        store.release(state)  # last: the next driver delivers, too, and would make every run a second time
+    except BaseException:
+        _leave(store, tracker, state)
+        raise
+    display.on_end(reason)
+    return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
+
+
+def _check_same_images(begun: DataSummary | None, now: DataSummary) -> None:
+    if begun is not None and begun.fingerprint != now.fingerprint:
         raise StudyError(
-            f"the images have changed since the study began ({study.data.fingerprint} -> {summary.fingerprint}); "
+            f"the images have changed since the study began ({begun.fingerprint} -> {now.fingerprint}); "
             f"restore them, or start a new study"
         )
-    store.set_data(summary)
+
+
+def _tracker(store: StudyStore, job: JobSpec, out: Path, display: Display) -> Tracker | None:
+    """What tells MLflow, at work; None where the job wants none."""
+    if not job.tracking.enabled:
+        return None
+    from vitsearch.tracking import Tracker
+
+    tracker = Tracker(store, out, job.tracking.uri, job.tracking.experiment)
+    tracker.start()
+    display.on_page(lambda: tracker.page)
+    return tracker
+
+
+def _leave(store: StudyStore, tracker: Tracker | None, state: StudyState) -> None:
+    """Give a study back after an error, or to a person who cannot wait: anybody may go on with it at once."""
+    store.patience_s = 0.0
+    if tracker is not None:
+        tracker.close(LEAVING_TIMEOUT_S, interrupted=state == "interrupted")
+    with suppress(Exception):  # the database may be what has failed, or another driver has taken over
+        before = store.study().state
+        store.release(state if before == "running" else before)
+
+
+def _driven(
+    store: StudyStore,
+    study: StudyRecord,
+    summary: DataSummary,
+    out: Path,
+    data: ImageData,
+    display: Display,
+    stopping: Stopping,
+) -> tuple[str, list[str], bool]:
+    """Search on workers of our own Ray; returns why that ended, what went wrong, and whether a person ended it."""
+    from vitsearch.cli.target_checks import check_targets
+    from vitsearch.cli.teaching import teach
+    from vitsearch.search import Driver, Finisher, Places, Study, asking_recipe, data_seed
+    from workers import RayExecutor, SharedData, crew_of, default_workers, local_ray
+
+    job = study.job
     places = Places.of(job, out)
-    save_sample(data, places)
     space = space_of(job, summary)
     workers = job.search.max_workers or default_workers()
-    tracker = None
-    if job.tracking.enabled:
-        from vitsearch.tracking import Tracker
-
-        tracker = Tracker(store, out, job.tracking.uri, job.tracking.experiment)
-        tracker.start()
-        display.on_page(lambda: tracker.page)
     display.on_step("starting workers on Ray")
     image_mb = data.images_NHWC.nbytes // 2**20
     # a name that no node has is most likely wrong in a new study, and in one that goes on a device that is away
@@ -283,17 +356,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         finally:
             with stopping.held():
                 executor.close()
-    interrupted = finisher.stop_requested
-    store.release("interrupted" if interrupted else "finished")
-    report = StudyReport.load(store)
-    if not is_scratch(out):
-        write_reports(report, out)
-    if tracker is not None:
-        display.on_step("delivering to MLflow")
-        if not tracker.close(DELIVERY_TIMEOUT_S):
-            problems.append("MLflow has not taken everything yet; `vitsearch resume` delivers the rest")
-    display.on_end(reason)
-    return Ended(report=report, reason=reason, interrupted=interrupted, problems=problems)
+    return reason, problems, finisher.stop_requested
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from vitsearch.errors import StudyError
 from vitsearch.pareto import hypervolume, knee, non_dominated
 from vitsearch.report.figures import constraints_known, directions, known_figures, objective_values, violations
 from vitsearch.space import SPARSITY_RATIOS, Dimension, SearchSpace, resolve_preset
-from vitsearch.storage import DataSummary, StudyRecord, StudyStore, TrialRecord
+from vitsearch.storage import DataSummary, KnownTrials, StudyRecord, StudyStore, TrialRecord
 
 CHANCE_ERRORS = 3
 TOKENS_REMOVED = ("tokens.r", "tokens.prune", "tokens.merge", "tokens.grid")
@@ -46,8 +46,12 @@ class StudyReport:
         return self.study.job
 
     @classmethod
-    def load(cls, store: StudyStore) -> StudyReport:
+    def load(cls, store: StudyStore, known: KnownTrials | None = None) -> StudyReport:
         """Read a study.
+
+        Args:
+            store: The study.
+            known: Its trials as read before; brought up to date.
 
         Raises:
             StudyError: The study ended before it had read its data.
@@ -55,7 +59,7 @@ class StudyReport:
         study = store.study()
         if study.data is None:
             raise StudyError(f"study {study.name!r} ended before it had read its data; resume or run it again")
-        job, data, trials = study.job, study.data, store.trials()
+        job, data, trials = study.job, study.data, store.trials(known)
         front = front_of(trials, job)
         reference = reference_of(job, space_of(job, data), data, trials)
         return cls(

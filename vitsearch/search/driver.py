@@ -7,22 +7,23 @@ without a result run again.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vitsearch.artifacts import names_in, remove
+from vitsearch.artifacts import discard, names_in
 from vitsearch.config import JobSpec, TrainSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
-from vitsearch.messages import EpochReport, Progress, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import Progress, TrialFailure, TrialRequest, TrialResult
 from vitsearch.report.figures import known_figures, objective_values, violations
 from vitsearch.search.asker import Asked, Asker, Past
 from vitsearch.search.budget import Budget
+from vitsearch.search.dispatcher import Dispatcher
 from vitsearch.search.executor import (
     EpochDone,
     Event,
@@ -30,7 +31,6 @@ from vitsearch.search.executor import (
     ProfileDone,
     TrialDone,
     WorkerLost,
-    WorkerRests,
     WorkerTaken,
 )
 from vitsearch.search.measurements import Measurements
@@ -45,22 +45,9 @@ POLL_S = 0.5
 RENEW_S = 5.0
 FRUITLESS_PER_DISPATCH = 50
 MAX_LOSSES_IN_A_ROW = 10
+MAX_LOSSES_EACH = 2
 DATA_SEED_OFFSET = 2_000_000
-
-
-@dataclass(kw_only=True)
-class Running:
-    """A trial on a worker.
-
-    Attributes:
-        trial: Its number.
-        since: When it started, last made progress or had to rest, on the driver's clock.
-        report: Its latest progress.
-    """
-
-    trial: int
-    since: float
-    report: EpochReport | None = None
+log = logging.getLogger(__name__)
 
 
 class Driver:
@@ -85,7 +72,8 @@ class Driver:
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
         self.places = Places.of(study.job, out)
-        self.running: dict[str, Running] = {}
+        self._dispatcher = Dispatcher(executor, timeout_s=study.job.search.trial_timeout_s, clock=clock)
+        self.running = self._dispatcher.running
         self._on_change, self._clock = on_change, clock
         self._asker = Asker(study.space, study.job, list(self._past()))
         mirrored = study.job.storage.optuna_mirror
@@ -95,7 +83,8 @@ class Driver:
         self._profiling: set[int] = set()
         self._measurements = Measurements(study, executor, self.places)
         self._data_seed = data_seed(study.job, study.space)
-        self._losses = 0
+        self._losses: Counter[str] = Counter()  # by worker, since anything went well
+        self._error: StudyError | None = None
         self._front: list[int] = []
         self._renewed = clock()
         self.stop_requested = False
@@ -107,18 +96,18 @@ class Driver:
 
     def run(self) -> str:
         """Search until the budget is used, the space is exhausted or a stop is requested; says which."""
+        self.study.store.renew(self.budget.elapsed_s)  # from now on it runs, for everybody who looks
         while not self.stop_requested:
             self._dispatch()
             if not (self.running or self._waiting or self._profiling) and self.budget.end_reason:
                 break
-            for event in self.executor.poll(POLL_S):
-                self._handle(event)
-            self._give_up_on_hanging()
+            self._handle_all(POLL_S)
+            for failure in self._dispatcher.give_up_on_hanging():
+                self._finish(failure)
             self._renew()
             self._on_change(self)
         if self.stop_requested:
-            for event in self.executor.poll(0):
-                self._handle(event)
+            self._handle_all(0)
             self._release()
         self.study.store.renew(self.budget.elapsed_s)
         return "stopped" if self.stop_requested else (self.budget.end_reason or "done")
@@ -162,15 +151,12 @@ class Driver:
             self._measure(number)
         self._front = [trial.number for trial in self.study.front]
         kept = {*self._front, *self._waiting, *self._profiling}
-        there = {int(name) for name in names_in(self.places.trials) if name.isdecimal()}
-        self._drop_weights(there - kept)  # the last driver may have died between a tell and its tidying
+        self._drop_weights(self._places_there() - kept)  # the last driver may have died before it was tidy
         if self._front:  # the last driver may have died between a tell and its message
             self.study.store.enqueue("front", {"members": self._front})
 
     def _dispatch(self) -> None:
-        for worker in self.executor.idle_workers():
-            if worker in self.running:
-                continue
+        for worker in self._dispatcher.idle_workers():
             number = self._waiting.popleft() if self._waiting else self._ask()
             if number is None:
                 return
@@ -223,8 +209,7 @@ class Driver:
         attempt = trial.attempts + 1
         self.study.store.lease_trial(number, worker, attempt)
         self.study.update(number, state="leased", worker=worker, attempts=attempt)
-        self.running[worker] = Running(trial=number, since=self._clock())
-        self.executor.submit(
+        self._dispatcher.start(
             worker,
             TrialRequest(
                 trial=number,
@@ -240,53 +225,55 @@ class Driver:
             ),
         )
 
+    def _handle_all(self, timeout_s: float) -> None:
+        """Take in all that has happened before any of it ends the search: nobody tells it again.
+
+        Raises:
+            StudyError: No trial would fare better now.
+        """
+        for event in self.executor.poll(timeout_s):
+            self._handle(event)
+        if self._error is not None:
+            raise self._error
+
     def _handle(self, event: Event) -> None:
+        noted = self._dispatcher.note(event)
         if isinstance(event, EpochDone):
-            running = self.running.get(event.worker)
-            if running is not None and running.trial == event.report.trial:
-                self._losses = 0
-                running.report, running.since = event.report, self._clock()
-        elif isinstance(event, WorkerRests):
-            if event.worker in self.running:
-                self.running[event.worker].since = self._clock()
+            if noted:
+                self._losses.clear()
         elif isinstance(event, TrialDone):
-            self.running.pop(event.worker, None)
             outcome = event.outcome
-            self._losses = 0
+            self._losses.clear()
             if not (isinstance(outcome, TrialFailure) and outcome.retryable):
                 self._finish(outcome)
             elif self._may_retry(outcome.trial):
                 self._requeue(outcome.trial)
             else:  # the candidate is innocent, and the next one would fare no better
-                self.study.store.unlease_trial(outcome.trial, 0)
-                raise StudyError(
-                    f"trial {outcome.trial} cannot be stored in {self.places.root}: {outcome.message}; "
-                    f"make room or mend the folder, then: {resume_command(self.out)}"
-                )
+                self._end(outcome.trial, _what_fails(outcome, self.places))
         elif isinstance(event, WorkerLost):
-            self.running.pop(event.worker, None)
-            self._count_loss(event)
-            if self._may_retry(event.trial):
+            self._losses[event.worker] += 1
+            if self._workers_only_die():
+                why = f"{self._losses.total()} workers were lost in a row, the last one because: {event.reason}"
+                self._end(event.trial, f"{why}; mend the machine")
+            elif self._may_retry(event.trial):
                 self._requeue(event.trial)
             else:
                 self._finish(
                     TrialFailure(trial=event.trial, stage="worker", failure="worker_lost", message=event.reason)
                 )
         elif isinstance(event, WorkerTaken):
-            self.running.pop(event.worker, None)
             self._requeue(event.trial, attempts=self.study.trials[event.trial].attempts - 1)
-        else:
+        elif isinstance(event, ProfileDone):
             self._profiled(event)
 
-    def _count_loss(self, event: WorkerLost) -> None:
-        """Stop when workers do nothing but die: the fault is theirs, but candidates would be blamed for it."""
-        self._losses += 1
-        if self._losses >= MAX_LOSSES_IN_A_ROW:
-            self.study.store.unlease_trial(event.trial, 0)
-            raise StudyError(
-                f"{self._losses} workers were lost in a row, the last one because: {event.reason}; "
-                f"mend the machine, then: {resume_command(self.out)}"
-            )
+    def _workers_only_die(self) -> bool:
+        """Whether the fault is theirs, though candidates would be blamed; a node takes all of its own along."""
+        return self._losses.total() >= max(MAX_LOSSES_IN_A_ROW, MAX_LOSSES_EACH * len(self._losses))
+
+    def _end(self, number: int, why: str) -> None:
+        """Let the search end with an error once all events are handled; the trial waits for a resume."""
+        self.study.store.unlease_trial(number, 0)
+        self._error = self._error or StudyError(f"{why}, then: {resume_command(self.out)}")
 
     def _may_retry(self, number: int) -> bool:
         return self.study.trials[number].attempts <= self.job.search.max_retries
@@ -341,9 +328,23 @@ class Driver:
             self._mirror.add(number)
 
     def _drop_weights(self, dominated: Iterable[int]) -> None:
-        """Keep weights of front members only; dominated models can be trained again from their seed."""
+        """Keep weights of front members only; dominated models can be trained again from their seed.
+
+        Whole places go, so that the next driver finds few to look at. What a store refuses to delete now, it does.
+        """
         for number in dominated:
-            remove(self.places.trial(number), ["model.safetensors", "epoch.pt", "*.onnx"])
+            try:
+                discard(self.places.trial(number))
+            except OSError as error:
+                log.warning("files of trial %d, which are not needed, could not be deleted: %s", number, error)
+
+    def _places_there(self) -> set[int]:
+        """Trials that have files."""
+        try:
+            return {int(name) for name in names_in(self.places.trials) if name.isdecimal()}
+        except OSError as error:
+            log.warning("files that are not needed could not be looked for: %s", error)
+            return set()
 
     def _has_all_figures(self, trial: TrialRecord) -> bool:
         """Whether nothing about the trial is still to be measured."""
@@ -352,15 +353,6 @@ class Driver:
         if not trial.succeeded or not self.job.needs_profile or trial.unmeasured:
             return True
         return objective_values(trial.figures, self.job) is not None and bool(trial.profiles)
-
-    def _give_up_on_hanging(self) -> None:
-        limit = self.job.search.trial_timeout_s
-        for worker, running in list(self.running.items()):
-            if self._clock() - running.since > limit:
-                message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"
-                del self.running[worker]
-                self.executor.restart(worker, message)
-                self._finish(TrialFailure(trial=running.trial, stage="train", failure="timeout", message=message))
 
     def _renew(self) -> None:
         if self._clock() - self._renewed > RENEW_S:
@@ -373,6 +365,14 @@ class Driver:
             trial = self.study.trials[running.trial]
             self.study.store.unlease_trial(running.trial, max(0, trial.attempts - 1))
         self.running.clear()
+
+
+def _what_fails(failure: TrialFailure, places: Places) -> str:
+    """Why trials fail that are innocent, and what to do about it."""
+    if failure.failure == "storage":
+        why = f"trial {failure.trial} cannot be stored in {places.root}: {failure.message}"
+        return f"{why}; make room or mend the folder"
+    return f"trial {failure.trial} cannot be trained on any worker: {failure.message}; mend that"
 
 
 def asking_recipe(job: JobSpec, space: SearchSpace) -> TrainSpec | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vitsearch.config import JobSpec
 from vitsearch.messages import TrialFailure, TrialRequest, TrialResult
-from vitsearch.search.driver import POLL_S, Running, data_seed, trial_seed
+from vitsearch.search.dispatcher import Dispatcher
+from vitsearch.search.driver import POLL_S, data_seed, trial_seed
 from vitsearch.search.executor import (
     EpochDone,
     Event,
@@ -17,7 +18,6 @@ from vitsearch.search.executor import (
     ProfileDone,
     TrialDone,
     WorkerLost,
-    WorkerRests,
     WorkerTaken,
 )
 from vitsearch.search.measurements import Measurements
@@ -54,12 +54,12 @@ class Finisher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
-        self._on_step, self._clock = on_step, clock
+        self._on_step = on_step
         self.places = Places.of(study.job, out)
         self._epochs = final_epochs(study.job)
         self._problems: list[str] = []
         self._queue: deque[int] = deque()
-        self._running: dict[str, Running] = {}
+        self._dispatcher = Dispatcher(executor, timeout_s=study.job.search.trial_timeout_s, clock=clock)
         self._attempts: Counter[int] = Counter()
         self.stop_requested = False
 
@@ -108,27 +108,26 @@ class Finisher:
                         self._problems.append(
                             f"trial {event.trial} could not be measured on {event.target}: {event.reason}"
                         )
-            self._renew()
 
     def _retrain(self) -> None:
         self._queue.extend(trial.number for trial in self.winners() if trial.final is None)
         if self._queue:
             self._on_step(f"retraining {len(self._queue)} at full length, then the test split")
-        while (self._queue or self._running) and not self.stop_requested:
-            for worker in self.executor.idle_workers():
-                if self._queue and worker not in self._running:
+        while (self._queue or self._dispatcher.running) and not self.stop_requested:
+            for worker in self._dispatcher.idle_workers():
+                if self._queue:
                     self._start(worker, self._queue.popleft())
             for event in self.executor.poll(POLL_S):
-                self._handle(event)
-            self._give_up_on_hanging()
-            self._renew()
+                if self._dispatcher.note(event):
+                    self._handle(event)
+            for failure in self._dispatcher.give_up_on_hanging():
+                self._store(failure.trial, failure)
 
     def _start(self, worker: str, number: int) -> None:
         candidate = self.study.trials[number].candidate
         recipe = candidate.training.applied_to(self.job.train)
         self._attempts[number] += 1
-        self._running[worker] = Running(trial=number, since=self._clock())
-        self.executor.submit(
+        self._dispatcher.start(
             worker,
             TrialRequest(
                 trial=number,
@@ -146,46 +145,29 @@ class Finisher:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, EpochDone):
-            running, report = self._running.get(event.worker), event.report
-            if running is not None and running.trial == report.trial:
-                running.since = self._clock()
-                doing = "retraining" if report.epochs == self._epochs else "fine-tuning"
-                self._on_step(f"{doing} trial {report.trial}: epoch {report.epoch}/{report.epochs}")
-        elif isinstance(event, WorkerRests):
-            if event.worker in self._running:
-                self._running[event.worker].since = self._clock()
+            report = event.report
+            doing = "retraining" if report.epochs == self._epochs else "fine-tuning"
+            self._on_step(f"{doing} trial {report.trial}: epoch {report.epoch}/{report.epochs}")
         elif isinstance(event, TrialDone):
-            number = self._running.pop(event.worker).trial
-            if isinstance(event.outcome, TrialFailure) and event.outcome.retryable:
-                self._problems.append(f"retraining trial {number} waits for a resume: {event.outcome.message}")
-            else:
-                self._store(number, event.outcome)
+            outcome = event.outcome
+            if not (isinstance(outcome, TrialFailure) and outcome.retryable):
+                self._store(outcome.trial, outcome)
+            elif not self._tries_again(outcome.trial):
+                self._problems.append(f"retraining trial {outcome.trial} waits for a resume: {outcome.message}")
         elif isinstance(event, WorkerTaken):
-            number = self._running.pop(event.worker).trial
-            self._attempts[number] -= 1
-            self._queue.append(number)
-        elif isinstance(event, WorkerLost):
-            number = self._running.pop(event.worker).trial
-            if self._attempts[number] <= self.job.search.max_retries:
-                self._queue.append(number)
-            else:
-                self._problems.append(f"retraining trial {number} failed: {event.reason}")
+            self._attempts[event.trial] -= 1
+            self._queue.append(event.trial)
+        elif isinstance(event, WorkerLost) and not self._tries_again(event.trial):
+            self._problems.append(f"retraining trial {event.trial} failed: {event.reason}")
 
-    def _give_up_on_hanging(self) -> None:
-        limit = self.job.search.trial_timeout_s
-        for worker, running in list(self._running.items()):
-            if self._clock() - running.since > limit:
-                message = f"no progress for {limit:g} s; raise search.trial_timeout_s if trials are this slow"
-                del self._running[worker]
-                self.executor.restart(worker, message)
-                failure = TrialFailure(trial=running.trial, stage="train", failure="timeout", message=message)
-                self._store(running.trial, failure)
+    def _tries_again(self, number: int) -> bool:
+        if self._attempts[number] > self.job.search.max_retries:
+            return False
+        self._queue.append(number)
+        return True
 
     def _store(self, number: int, outcome: TrialResult | TrialFailure) -> None:
         self.study.store.store_final(number, outcome)
         self.study.update(number, final=outcome)
         if not isinstance(outcome, TrialResult):
             self._problems.append(f"retraining trial {number} failed: {outcome.message}")
-
-    def _renew(self) -> None:
-        self.study.store.renew(self.study.store.study().elapsed_s)

@@ -25,20 +25,31 @@ class OptunaMirror:
 
     def __init__(self, folder: Path, name: str, study: optuna.Study) -> None:
         self._source = study
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{(folder / MIRROR_FILE).resolve()}", engine_kwargs={"connect_args": {"timeout": 15}}
-        )
-        self._copy = optuna.create_study(
-            study_name=name, storage=storage, directions=study.directions, load_if_exists=True
-        )
-        self._mirrored = {trial.user_attrs["vitsearch_trial"] for trial in self._copy.get_trials(deepcopy=False)}
+        self._copy: optuna.Study | None = None
+        self._mirrored: set[int] = set()
+        try:
+            self._open(folder / MIRROR_FILE, name)
+        except Exception as error:  # noqa: BLE001 - whatever the database raises; logged
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("the Optuna mirror %s stays as it is, since it cannot be used: %s", MIRROR_FILE, reason)
+            return
         for trial in study.get_trials(deepcopy=False):
             self.add(trial.number)
+
+    def _open(self, file: Path, name: str) -> None:
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{file.resolve()}", engine_kwargs={"connect_args": {"timeout": 15}}
+        )
+        copy = optuna.create_study(
+            study_name=name, storage=storage, directions=self._source.directions, load_if_exists=True
+        )
+        self._mirrored = {trial.user_attrs["vitsearch_trial"] for trial in copy.get_trials(deepcopy=False)}
+        self._copy = copy
 
     def add(self, number: int) -> None:
         """Copy one told trial; a mirror that cannot be written is a warning, never a failure."""
         trial: FrozenTrial = self._source.get_trials(deepcopy=False)[number]
-        if number in self._mirrored or not trial.state.is_finished():
+        if self._copy is None or number in self._mirrored or not trial.state.is_finished():
             return
         copy = optuna.trial.create_trial(
             state=trial.state,

@@ -41,6 +41,9 @@ class Study:
             if trial.kind == "evaluate":
                 self._by_hash.setdefault(trial.candidate.hash, trial.number)
         self._front = [trial.number for trial in front_of(self.trials.values(), job)]
+        self._worst: dict[str, float] = {}
+        for trial in self.trials.values():
+            self._note_worst(trial)
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -69,6 +72,7 @@ class Study:
             self._counts[before] -= 1
         self._counts[now] += 1
         self.trials[trial.number], self._fates[trial.number] = trial, now
+        self._note_worst(trial)
         return trial
 
     def store_outcome(self, number: int, outcome: TrialResult | TrialFailure) -> bool:
@@ -124,7 +128,7 @@ class Study:
         excess = sum(violations(figures, self.job.constraints).values())
         values = objective_values(figures, self.job) if source.succeeded else None
         if values is None or not constraints_known(figures, self.job.constraints):
-            values = infeasible_values(known, self.job, self.data.chance_accuracy, self._worst_seen())
+            values = infeasible_values(known, self.job, self.data.chance_accuracy, self._worst)
             excess = excess or 1.0
         return values, excess if excess > 0 else -1.0
 
@@ -158,14 +162,12 @@ class Study:
         reference = reference_of(self.job, self.space, self.data, self.trials.values())
         return hypervolume_of(self.front, self.job, reference)
 
-    def _worst_seen(self) -> dict[str, float]:
-        """The worst figure so far of each objective that only a measurement tells."""
-        worst: dict[str, float] = {}
+    def _note_worst(self, trial: TrialRecord) -> None:
+        """Keep the worst figure so far of each objective that only a measurement tells."""
         for metric in (METRICS[name] for name in self.job.objectives):
-            if metric.origin == "measured":
-                seen = [t.figures[metric.key] for t in self.trials.values() if metric.key in t.figures]
-                worst |= {metric.key: min(seen) if metric.maximize else max(seen)} if seen else {}
-        return worst
+            if metric.origin == "measured" and metric.key in trial.figures:
+                worse, value = min if metric.maximize else max, trial.figures[metric.key]
+                self._worst[metric.key] = worse(value, self._worst.get(metric.key, value))
 
     def _consider(self, trial: TrialRecord) -> None:
         """Let a trial onto the front if it belongs there; only the front itself is compared."""

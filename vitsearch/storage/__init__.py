@@ -8,13 +8,14 @@ from vitsearch.storage.database import (
     open_engine,
     open_existing,
 )
-from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
+from vitsearch.storage.records import DataSummary, KnownTrials, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.store import StudyStore
 
 __all__ = [
     "DATABASE_FILE",
     "DataSummary",
     "DatabaseError",
+    "KnownTrials",
     "OutboxRecord",
     "StudyRecord",
     "StudyState",

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import ColumnElement, Engine, Float, cast, extract, func, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -40,16 +40,18 @@ def take_lease(engine: Engine, study_id: int, owner: str) -> int:
     """
     with Session(engine) as session, session.begin():
         study = session.execute(select(StudyTable).where(StudyTable.id == study_id).with_for_update()).scalar_one()
-        if study.owner and study.owner != owner and _is_alive(study.owner, study.lease_until):
+        left_s = study.lease_until - session.execute(select(_clock(session))).scalar_one()
+        if study.owner and study.owner != owner and _is_alive(study.owner, left_s):
             raise StudyLockedError(
                 f"study {study.name!r} is driven by {study.owner.rpartition(':')[0]}; stop that driver, or wait "
-                f"{study.lease_until - time.time():.0f} s if it died on another machine"
+                f"{left_s:.0f} s if it died on another machine"
             )
         seen = study.epoch
         taken = session.execute(
             update(StudyTable)
             .where(StudyTable.id == study_id, StudyTable.epoch == seen)
-            .values(epoch=seen + 1, owner=owner, lease_until=time.time() + LEASE_S)
+            .values(epoch=seen + 1, owner=owner, lease_until=_clock(session) + LEASE_S)
+            .execution_options(synchronize_session=False)
         )
         if taken.rowcount != 1:  # type: ignore[attr-defined]
             raise StudyLockedError(f"study {study.name!r} was taken by another driver at the same moment")
@@ -65,7 +67,8 @@ def hold_lease(session: Session, study_id: int, epoch: int) -> None:
     held = session.execute(
         update(StudyTable)
         .where(StudyTable.id == study_id, StudyTable.epoch == epoch)
-        .values(lease_until=time.time() + LEASE_S)
+        .values(lease_until=_clock(session) + LEASE_S)
+        .execution_options(synchronize_session=False)
     )
     if held.rowcount != 1:  # type: ignore[attr-defined]
         raise StudyLockedError("another driver has taken over this study; this one stops")
@@ -107,12 +110,19 @@ class Heartbeat:
                 log.warning("the study's lease could not be renewed: %s", type(error).__name__)
 
 
-def _is_alive(owner: str, lease_until: float) -> bool:
+def _clock(session: Session) -> ColumnElement[float]:
+    """The time in seconds, by a server's own clock where there is one: hosts may differ by minutes."""
+    if session.get_bind().dialect.name == "postgresql":
+        return cast(extract("epoch", func.clock_timestamp()), Float)
+    return literal(time.time())
+
+
+def _is_alive(owner: str, left_s: float) -> bool:
     import psutil
 
     host, pid, started = owner.rsplit(":", 2)
     if host != socket.gethostname():
-        return lease_until > time.time()
+        return left_s > 0
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(started)) <= 2
     except (psutil.NoSuchProcess, ValueError):

@@ -114,6 +114,19 @@ class TrialRecord(Spec):
         return isinstance(self.outcome, TrialResult)
 
 
+class KnownTrials:
+    """Trials as somebody has read them last, so that only those that have changed since are read again.
+
+    Attributes:
+        trials: By number.
+        marks: Of each, what is different in the database once it has changed.
+    """
+
+    def __init__(self) -> None:
+        self.trials: dict[int, TrialRecord] = {}
+        self.marks: dict[int, tuple[object, ...]] = {}
+
+
 class OutboxRecord(Spec):
     """One undelivered message to MLflow.
 

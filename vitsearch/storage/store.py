@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,7 @@ from vitsearch.messages import Outcome, Profile, TrialFailure, TrialResult
 from vitsearch.storage.copy import copy_study
 from vitsearch.storage.lease import Heartbeat, hold_lease, take_lease, this_driver
 from vitsearch.storage.patience import is_away, patiently, reason_of
-from vitsearch.storage.records import DataSummary, OutboxRecord, StudyRecord, StudyState, TrialRecord
+from vitsearch.storage.records import DataSummary, KnownTrials, OutboxRecord, StudyRecord, StudyState, TrialRecord
 from vitsearch.storage.tables import (
     FinalTable,
     MeasurementTable,
@@ -40,6 +40,7 @@ from vitsearch.storage.tables import (
 )
 
 PATIENCE_S = 600.0
+AT_ONCE = 500  # numbers in one query, of the few thousand that databases take
 _OUTCOME: TypeAdapter[TrialResult | TrialFailure] = TypeAdapter(Outcome)
 
 
@@ -292,10 +293,22 @@ class StudyStore:
             session.merge(FinalTable(study_id=self.study_id, trial=number, outcome=outcome.model_dump_json()))
 
     @patiently
-    def trials(self) -> list[TrialRecord]:
-        """All trials, by number."""
+    def trials(self, known: KnownTrials | None = None) -> list[TrialRecord]:
+        """All trials, by number.
+
+        Args:
+            known: What the caller has read before; brought up to date. Reading a trial costs almost a millisecond,
+                looking whether it has changed a hundredth of one.
+        """
+        known = KnownTrials() if known is None else known
         with _reading(), Session(self._engine) as session:
-            return [self._record(*row) for row in self._rows(session)]
+            marks = self._marks(session)
+            changed = [number for number, mark in marks.items() if known.marks.get(number) != mark]
+            for first in range(0, len(changed), AT_ONCE):
+                for row in self._rows(session, changed[first : first + AT_ONCE]):
+                    record = self._record(*row)
+                    known.trials[record.number], known.marks[record.number] = record, marks[record.number]
+            return [known.trials[number] for number in marks]
 
     @patiently
     def num_trials(self) -> int:
@@ -328,8 +341,20 @@ class StudyStore:
 
     @patiently
     def mark_delivered(self, message_ids: Sequence[int]) -> None:
-        """Note deliveries; needs no lease, since delivering twice is harmless."""
+        """Note deliveries, and forget earlier ones; needs no lease, since delivering twice is harmless.
+
+        The latest stay, so that no message ever gets the number of another.
+        """
+        if not message_ids:
+            return
         with Session(self._engine) as session, session.begin():
+            session.execute(
+                delete(OutboxTable).where(
+                    OutboxTable.study_id == self.study_id,
+                    OutboxTable.delivered_at.is_not(None),
+                    OutboxTable.id < min(message_ids),
+                )
+            )
             session.execute(
                 update(OutboxTable).where(OutboxTable.id.in_(message_ids)).values(delivered_at=time.time())
             )
@@ -362,12 +387,30 @@ class StudyStore:
             values = {"study_id": self.study_id, "trial": number, "target": target}
             session.execute(insert(ProfileTable).values(**values, profile=profile.model_dump_json()))
 
+    def _marks(self, session: Session) -> dict[int, tuple[object, ...]]:
+        """For each trial, by number, all that changes when it does: figures change with a state or a profile."""
+        profiled = (
+            select(ProfileTable.trial, func.max(ProfileTable.id).label("latest"))
+            .where(ProfileTable.study_id == self.study_id)
+            .group_by(ProfileTable.trial)
+            .subquery()
+        )
+        t = TrialTable
+        query = (
+            select(t.number, t.state, t.attempts, t.worker, t.unmeasured, profiled.c.latest, FinalTable.outcome)
+            .outerjoin(profiled, profiled.c.trial == t.number)
+            .outerjoin(FinalTable, (FinalTable.study_id == t.study_id) & (FinalTable.trial == t.number))
+            .where(t.study_id == self.study_id)
+            .order_by(t.number)
+        )
+        return {row.number: tuple(row) for row in session.execute(query)}
+
     def _rows(
-        self, session: Session
+        self, session: Session, numbers: Sequence[int]
     ) -> Iterator[tuple[TrialTable, str | None, str | None, str | None, list[str]]]:
         profiles: dict[int, list[str]] = {}
-        of_study = select(ProfileTable).where(ProfileTable.study_id == self.study_id).order_by(ProfileTable.id)
-        for profile in session.scalars(of_study):
+        wanted = ProfileTable.study_id == self.study_id, ProfileTable.trial.in_(numbers)
+        for profile in session.scalars(select(ProfileTable).where(*wanted).order_by(ProfileTable.id)):
             profiles.setdefault(profile.trial, []).append(profile.profile)
         query = (
             select(TrialTable, ResultTable.outcome, ResultTable.figures, FinalTable.outcome)
@@ -378,7 +421,7 @@ class StudyStore:
             .outerjoin(
                 FinalTable, (FinalTable.study_id == TrialTable.study_id) & (FinalTable.trial == TrialTable.number)
             )
-            .where(TrialTable.study_id == self.study_id)
+            .where(TrialTable.study_id == self.study_id, TrialTable.number.in_(numbers))
             .order_by(TrialTable.number)
         )
         for row, outcome, figures, final in session.execute(query):

@@ -15,7 +15,7 @@ from vitsearch.config import JobSpec, TargetSpec
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.messages import ProfileRequest, TrialFailure, TrialRequest
-from vitsearch.storage import StudyStore, TrialRecord, open_engine
+from vitsearch.storage import KnownTrials, StudyStore, TrialRecord, open_engine
 from vitsearch.testing.noop import noop_profile, noop_result
 from vitsearch.testing.study import noop_data
 
@@ -104,6 +104,33 @@ def check_trial(url: str) -> None:
         assert told.profiles == {"local": profile}
 
 
+def check_known_trials(url: str) -> None:
+    """Trials that are known are read again when they have changed, and only then."""
+    request = ProfileRequest(trial=0, artifact_dir="x", candidate=CANDIDATE, target=TargetSpec(name="local"))
+    failure = TrialFailure(trial=0, stage="train", failure="nan_loss", message="NaN")
+    with new_study(url) as store:
+        steps: list[Callable[[], object]] = [
+            lambda: store.add_trial(asked_trial(0)),
+            lambda: store.lease_trial(0, "w1", 1),
+            lambda: store.unlease_trial(0, 1),
+            lambda: store.lease_trial(0, "w2", 1),
+            lambda: store.store_outcome(0, failure, {"macs": 1.0}),
+            lambda: store.add_profiles(0, [noop_profile(request)], {"macs": 2.0}),
+            lambda: store.add_profiles(0, [noop_profile(request)], {"macs": 3.0}),
+            lambda: store.set_unmeasured(0, "away"),
+            lambda: store.set_told(0),
+            lambda: store.store_final(0, failure),
+        ]
+        store.add_trial(asked_trial(1))
+        known = KnownTrials()
+        for step in steps:
+            before = {trial.number: trial for trial in store.trials(known)}
+            step()
+            now = store.trials(known)
+            assert now == store.trials()
+            assert now[-1] is before[1]
+
+
 def check_measurements(url: str) -> None:
     """A measurement is found again by its key, also by another study; the latest counts."""
     request = ProfileRequest(trial=0, artifact_dir="x", candidate=CANDIDATE, target=TargetSpec(name="local"))
@@ -153,12 +180,20 @@ def check_outbox(url: str) -> None:
         assert [json.loads(message.payload)["members"] for message in waiting] == [[0], [1], [2]]
         store.mark_delivered([waiting[0].id])
         assert [message.id for message in store.undelivered()] == [waiting[1].id, waiting[2].id]
+        store.mark_delivered([waiting[1].id, waiting[2].id])
+        assert store.undelivered() == []
+        store.enqueue("front", {"members": [3]})
+        (later,) = store.undelivered()
+        assert later.id > waiting[2].id
+        store.mark_delivered([waiting[2].id])
+        assert store.undelivered() == [later]
 
 
 STORE_CHECKS: tuple[Callable[[str], None], ...] = (
     check_study,
     check_name,
     check_trial,
+    check_known_trials,
     check_measurements,
     check_first_outcome,
     check_driver,

@@ -49,6 +49,7 @@ class Tracker:
         self._is_local = uri is None
         self._closing, self._giving_up = threading.Event(), threading.Event()
         self._wake = threading.Event()
+        self._interrupted = False
         self._view: View | None = None
         self._last_error = self._page = ""
         self._thread = threading.Thread(target=self._run, name="vitsearch-mlflow", daemon=True)
@@ -64,8 +65,14 @@ class Tracker:
         """Begin to deliver."""
         self._thread.start()
 
-    def close(self, timeout_s: float) -> bool:
-        """Deliver what is left, for at most ``timeout_s``; returns whether everything was delivered."""
+    def close(self, timeout_s: float, *, interrupted: bool = False) -> bool:
+        """Deliver what is left; returns whether everything was delivered.
+
+        Args:
+            timeout_s: For at most how long.
+            interrupted: Whether the study ends here for now, and MLflow should say so.
+        """
+        self._interrupted = interrupted
         self._closing.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -133,7 +140,7 @@ class Tracker:
 
     def _leave(self) -> None:
         """Say in MLflow that an interrupted study is not running any more."""
-        if self._view is not None and self._store.study().state == "interrupted":
+        if self._view is not None and self._interrupted:
             self._view.interrupt()
 
     def _mlflow(self) -> View:

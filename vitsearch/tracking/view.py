@@ -14,7 +14,7 @@ from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
 from vitsearch.report.plots import front_html, save_front_png
 from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown, trials_csv
-from vitsearch.storage import StudyStore, TrialRecord
+from vitsearch.storage import KnownTrials, StudyStore, TrialRecord
 from vitsearch.tracking.runs import MAX_TAG, STUDY, KnownRun, StudyRuns
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class View:
 
     def __init__(self, client: MlflowClient, experiment_id: str, store: StudyStore, out: Path) -> None:
         self._client, self._store, self._out = client, store, out
-        self._runs = StudyRuns(client, experiment_id, study_key(StudyReport.load(store)))
+        self._known = KnownTrials()
+        self._runs = StudyRuns(client, experiment_id, study_key(self._report()))
         self._artifacts_at: float | None = None
 
     def sync(self, ever: AbstractSet[int] = frozenset()) -> None:
@@ -46,12 +47,16 @@ class View:
         Args:
             ever: Trials that were on the front since the last call, whether they still are or not.
         """
-        report = StudyReport.load(self._store)
+        report = self._report()
         parent = self._sync_study(report)
         self._runs.set_status(parent, "RUNNING")
         self._sync_trials(report, parent, ever)
         if self._artifacts_at is None or time.monotonic() - self._artifacts_at > ARTIFACTS_EVERY_S:
             self._log_artifacts(report, parent)
+
+    def _report(self) -> StudyReport:
+        """The study as it is now; trials that ended are not read again, however often the front changes."""
+        return StudyReport.load(self._store, self._known)
 
     def finish(self) -> None:
         """Show the final state with all files, and end the study's run."""
@@ -62,7 +67,7 @@ class View:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
-        report = StudyReport.load(self._store)
+        report = self._report()
         parent = self._sync_study(report)
         self._sync_trials(report, parent, frozenset())
         self._log_artifacts(report, parent)

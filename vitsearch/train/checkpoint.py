@@ -23,10 +23,12 @@ class Progress:
     Attributes:
         epoch: Finished epochs.
         history: Validation accuracy after each.
+        ended: Whether the run has ended, early perhaps.
     """
 
     epoch: int = 0
     history: tuple[float, ...] = ()
+    ended: bool = False
 
 
 class EpochCheckpoint:
@@ -52,6 +54,7 @@ class EpochCheckpoint:
             "key": self.key,
             "epoch": progress.epoch,
             "history": list(progress.history),
+            "ended": progress.ended,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -79,7 +82,11 @@ class EpochCheckpoint:
             model.load_state_dict(fresh[0])
             optimizer.load_state_dict(fresh[1])
             return Progress()
-        return Progress(epoch=int(state["epoch"]), history=tuple(float(a) for a in state["history"]))
+        return Progress(
+            epoch=int(state["epoch"]),
+            history=tuple(float(a) for a in state["history"]),
+            ended=bool(state.get("ended", False)),  # older files are of runs that go on
+        )
 
     def _read(self) -> dict[str, Any] | None:
         try:

@@ -103,7 +103,7 @@ def train(
     set_fused_attention(model, spec.autocast != "bf16_unfused")
     progress = hooks.checkpoint.restore(model, optimizer) if hooks.checkpoint else Progress()
 
-    while progress.epoch < epochs:
+    while not progress.ended:
         epoch = progress.epoch
         model.train()
         started = time.perf_counter()
@@ -127,11 +127,10 @@ def train(
             raise TrialError("train", "nan_loss", f"the loss is not finite in epoch {epoch + 1}; lower train.lr")
         seconds = time.perf_counter() - started
         score = evaluate(model, data, data.source.val, batch_size=eval_batch_size, on_batch=hooks.on_batch)
-        progress = Progress(epoch=epoch + 1, history=(*progress.history, score.accuracy))
-        ends = spec.early_stop and out_of_reach(
-            progress.history, epochs + hooks.further_epochs, hooks.accuracy_to_beat
-        )
-        if hooks.checkpoint and progress.epoch < epochs and not ends:
+        history = (*progress.history, score.accuracy)
+        hopeless = spec.early_stop and out_of_reach(history, epochs + hooks.further_epochs, hooks.accuracy_to_beat)
+        progress = Progress(epoch=epoch + 1, history=history, ended=hopeless or epoch + 1 == epochs)
+        if hooks.checkpoint:
             hooks.checkpoint.save(progress, model, optimizer)  # what is reported is safe
         hooks.on_epoch(
             EpochReport(
@@ -144,8 +143,7 @@ def train(
                 images_per_s=len(batches) / seconds,
             )
         )
-        if ends:
-            break
+    seed_everything(seed, progress.epoch)  # what follows draws the same after a run that was restored at its end
     set_fused_attention(model, fused=True)
     model.eval()
     return TrainOutcome(

@@ -49,7 +49,7 @@ from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
 
 FINETUNE_LR_SHARE = 0.2
-CHECKPOINT_FILE = "epoch.pt"
+CHECKPOINT_FILES = "epoch*.pt"
 INHERIT_IMAGES = 64
 INIT_EPOCH, COMPRESS_EPOCH = 1_000_001, 1_000_002  # seeds of their own, apart from every epoch's
 
@@ -103,7 +103,7 @@ def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | Tri
 def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     with ExitStack() as stack:
         with _stage("build"):
-            place = stack.enter_context(workspace(request.artifact_dir, fetch=[CHECKPOINT_FILE]))
+            place = stack.enter_context(workspace(request.artifact_dir, fetch=[CHECKPOINT_FILES]))
         return _run_in(place, request, context)
 
 
@@ -117,15 +117,10 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
             f"the worker holds data {data.source.fingerprint}, not {request.data_fingerprint}",
             retryable=True,
         )
-    checkpoint = EpochCheckpoint(
-        place.folder / CHECKPOINT_FILE,
-        key=_checkpoint_key(request),
-        on_saved=lambda: place.publish(CHECKPOINT_FILE),
-    )
     hooks = Hooks(
         on_epoch=context.on_epoch,
         on_batch=context.on_batch,
-        checkpoint=checkpoint,
+        checkpoint=_checkpoint(place, request),
         accuracy_to_beat=request.accuracy_to_beat,
         further_epochs=_further_epochs(request),
     )
@@ -158,14 +153,15 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
         fold_temperatures(dense)
         fold_batch_norms(dense)
         dense.set_reducers({})
-        model = compress(dense, candidate, request, context)
+        model = compress(dense, candidate, request, context, _trainer(request, context, place))
     with _stage("evaluate"):
         split = indices_of(data.source, request.split)
         with metered(model) as meter:
             score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
         checksum = save_model(model, candidate, place.folder)
         place.publish(CANDIDATE_FILE, WEIGHTS_FILE)
-        place.withdraw(CHECKPOINT_FILE)
+        for file in place.folder.glob(CHECKPOINT_FILES):
+            place.withdraw(file.name)
     return TrialResult(
         trial=request.trial,
         accuracy=score.accuracy,
@@ -186,11 +182,14 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
 
 
 def compress(
-    dense: VisionTransformer, candidate: Candidate, request: TrialRequest, context: TrialContext
+    dense: VisionTransformer,
+    candidate: Candidate,
+    request: TrialRequest,
+    context: TrialContext,
+    fine_tune: Trainer,
 ) -> VisionTransformer:
     """Tokens, then structure and fine-tuning with tokens already removed, then bits: calibrated, then trained."""
     data = context.data
-    fine_tune = _trainer(request, context)
     if candidate.sparsity.prunes:
         model = prune(dense, candidate, _prune_context(request, context, fine_tune))
     else:
@@ -283,6 +282,16 @@ def _inherit(dense: VisionTransformer, request: TrialRequest, context: TrialCont
     inherit(dense, context.start, next(_sample_batches(request, context.data, INHERIT_IMAGES)))
 
 
+def _checkpoint(place: Workspace, request: TrialRequest, run: int = 0) -> EpochCheckpoint:
+    """Where a run of training is saved: the dense network's (0), then those while it is compressed.
+
+    Each has a file of its own, kept until the trial ends: a trial that goes on compresses anew, from run to run.
+    """
+    name = f"epoch-{run}.pt" if run else "epoch.pt"
+    key = f"{_checkpoint_key(request)}:{run}" if run else _checkpoint_key(request)
+    return EpochCheckpoint(place.folder / name, key=key, on_saved=lambda: place.publish(name))
+
+
 def _checkpoint_key(request: TrialRequest) -> str:
     """Everything that decides how training goes on."""
     recipe = hashlib.sha256(request.train.model_dump_json().encode()).hexdigest()[:16]
@@ -302,20 +311,23 @@ def _prune_context(request: TrialRequest, context: TrialContext, fine_tune: Trai
     return PruneContext(seed=request.seed, batches=batches, train=fine_tune, epochs=request.train.finetune_epochs)
 
 
-def _trainer(request: TrialRequest, context: TrialContext) -> Trainer:
+def _trainer(request: TrialRequest, context: TrialContext, place: Workspace) -> Trainer:
     """Trains what pruning or quantisation has changed, by the recipe, with smaller steps."""
     spec = request.train.model_copy(
         update={"lr": request.train.lr * FINETUNE_LR_SHARE, "warmup_epochs": 0.0, "early_stop": False}
     )
-    runs = itertools.count(1)  # each has a seed of its own
+    runs = itertools.count(1)  # each has a seed and a checkpoint of its own
 
     def fine_tune(model: VisionTransformer, epochs: int, terms: tuple[LossTerm, ...] = ()) -> None:
+        run = next(runs)
+        hooks = Hooks(
+            on_epoch=context.on_epoch, on_batch=context.on_batch, checkpoint=_checkpoint(place, request, run)
+        )
         with _inner_losses(request, context, model, epochs) as inner:
             train(
-                model, context.data, spec, seed=request.seed + next(runs), data_seed=request.data_seed,
+                model, context.data, spec, seed=request.seed + run, data_seed=request.data_seed,
                 trial=request.trial, epochs=epochs, loss_terms=(*_loss_terms(request, context), *inner, *terms),
-                hooks=Hooks(on_epoch=context.on_epoch, on_batch=context.on_batch),
-                eval_batch_size=request.evaluate.batch_size,
+                hooks=hooks, eval_batch_size=request.evaluate.batch_size,
             )  # fmt: skip
 
     return fine_tune

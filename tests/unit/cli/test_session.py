@@ -1,17 +1,159 @@
-"""The run's folder of a new study."""
+"""What a new study is made of, and what a search leaves behind, however it ends."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from tests.unit.report.factory import job
-from vitsearch.cli.session import JOB_FILE, keep_private, new_study
-from vitsearch.storage import DATABASE_FILE
+import vitsearch.tracking
+import workers
+from tests.unit.report import factory
+from tests.unit.train.factory import image_data
+from vitsearch.cli import session
+from vitsearch.cli.session import JOB_FILE, Display, keep_private, new_study, open_study, search
+from vitsearch.cli.stopping import Stopping
+from vitsearch.errors import InputError, StudyError
+from vitsearch.messages import TrialRequest, TrialResult
+from vitsearch.search import InlineExecutor
+from vitsearch.storage import DATABASE_FILE, StudyStore, open_engine
+from vitsearch.storage.tables import StudyTable
+from vitsearch.testing import noop_profile, noop_result
+
+SILENT = Display(on_step=lambda _: None, on_change=lambda _: None, on_stop=lambda _: None)
+
+
+class FakeExecutor(InlineExecutor):
+    run: Callable[[TrialRequest], TrialResult] = staticmethod(noop_result)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__(type(self).run, noop_profile)
+
+    def wait_until_ready(self, on_step: Callable[[str], None]) -> None:
+        pass
+
+
+class FakeTracker:
+    """Notes who owns the study when it is closed."""
+
+    closed: list[tuple[bool, bool]]
+
+    def __init__(self, store: StudyStore, *_: object) -> None:
+        self.store, self.page = store, ""
+
+    def start(self) -> None:
+        self.closed.clear()
+
+    def close(self, timeout_s: float, *, interrupted: bool) -> bool:
+        self.closed.append((bool(row(self.store).owner), interrupted))
+        return True
+
+
+def row(store: StudyStore) -> StudyTable:
+    with Session(store._engine) as session:
+        return session.get_one(StudyTable, store.study_id)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
+    @contextmanager
+    def no_ray(**_: object) -> Iterator[None]:
+        yield
+
+    found: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(FakeTracker, "closed", found, raising=False)
+    monkeypatch.setattr(vitsearch.tracking, "Tracker", FakeTracker)
+    monkeypatch.setattr(workers, "RayExecutor", FakeExecutor)
+    monkeypatch.setattr(workers, "SharedData", SimpleNamespace(put=lambda data: data))
+    monkeypatch.setattr(workers, "local_ray", no_ray)
+    return found
+
+
+def ready(tmp_path: Path, **changes: Any) -> StudyStore:
+    job = factory.job(
+        search={"sampler": "random", "trials": 3}, train={"epochs": 1, "autocast": "fp32"}, **changes
+    )
+    return new_study(job, tmp_path / "run")
+
+
+def test_of_two_that_find_a_folder_free_one_gets_it_and_the_other_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "deep" / "run"
+
+    def meanwhile(url: str) -> Any:
+        monkeypatch.setattr(session, "open_engine", open_engine)
+        new_study(factory.job(name="first"), out)
+        return open_engine(url)
+
+    monkeypatch.setattr(session, "open_engine", meanwhile)
+    with pytest.raises(InputError, match="holds a study already"):
+        new_study(factory.job(name="second", storage={"url": f"sqlite:///{tmp_path}/shared.db"}), out)
+    assert open_study(out).study().job.name == "first"
+
+
+def test_the_lease_is_given_back_after_mlflow_has_been_told(
+    tmp_path: Path, closed: list[tuple[bool, bool]]
+) -> None:
+    store = ready(tmp_path)
+    with Stopping() as stopping:
+        ended = search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    assert ended.reason == "trial budget used"
+    assert closed == [(True, False)], "the next driver must not deliver beside this one"
+    assert (row(store).owner, row(store).state) == ("", "finished")
+
+
+@pytest.mark.parametrize("error", [StudyError("the disk is full"), KeyboardInterrupt(), OSError("no such device")])
+def test_an_error_or_an_impatient_person_leaves_an_interrupted_study_that_nobody_drives(
+    error: BaseException, tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(request: TrialRequest) -> TrialResult:
+        if request.trial == 1:
+            raise error
+        return noop_result(request)
+
+    monkeypatch.setattr(FakeExecutor, "run", staticmethod(run))
+    store = ready(tmp_path)
+    with pytest.raises(type(error)), Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    assert closed == [(True, True)]
+    assert (row(store).owner, row(store).state) == ("", "interrupted")
+
+
+def test_what_is_refused_before_it_begins_stays_what_it_was(
+    tmp_path: Path, closed: list[tuple[bool, bool]]
+) -> None:
+    store = ready(tmp_path)
+    with Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    with pytest.raises(StudyError, match="images have changed"), Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(45), SILENT, stopping)
+    assert (row(store).owner, row(store).state) == ("", "finished")
+
+
+def test_the_first_error_is_told_where_the_database_is_gone_too(
+    tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ready(tmp_path)
+
+    def run(request: TrialRequest) -> TrialResult:
+        monkeypatch.setattr(store, "release", fail)
+        raise StudyError("first")
+
+    def fail(_: str) -> None:
+        raise StudyError("second")
+
+    monkeypatch.setattr(FakeExecutor, "run", staticmethod(run))
+    with pytest.raises(StudyError, match="first"), Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(), SILENT, stopping)
+
 
 SECRET = {"dataset": {"kind": "npz", "path": "https://me:geheim@h/x.npz"}}
 
@@ -28,7 +170,7 @@ def read_by_others(folder: Path) -> set[str]:
 
 
 def test_only_its_owner_reads_a_study_whose_job_holds_a_password(tmp_path: Path):
-    store = new_study(job(**SECRET), tmp_path / "out")
+    store = new_study(factory.job(**SECRET), tmp_path / "out")
     store.acquire()
     assert {JOB_FILE, DATABASE_FILE, f"{DATABASE_FILE}-wal"} <= {
         file.name for file in (tmp_path / "out").iterdir()
@@ -37,19 +179,17 @@ def test_only_its_owner_reads_a_study_whose_job_holds_a_password(tmp_path: Path)
 
 
 def test_a_password_that_comes_later_closes_the_files(tmp_path: Path):
-    store = new_study(job(), tmp_path)
+    store = new_study(factory.job(), tmp_path)
     store.acquire()
     assert {JOB_FILE, DATABASE_FILE} <= read_by_others(tmp_path)
-    keep_private(job(), tmp_path)
+    keep_private(factory.job(), tmp_path)
     assert DATABASE_FILE in read_by_others(tmp_path)
-    keep_private(job(**SECRET), tmp_path)
+    keep_private(factory.job(**SECRET), tmp_path)
     assert read_by_others(tmp_path) == {JOB_FILE}  # which its author has written
 
 
 def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path):
-    from vitsearch.errors import InputError
-
-    elsewhere = job(storage={"artifacts": "ftp://me:geheim@127.0.0.1:9/x"})
+    elsewhere = factory.job(storage={"artifacts": "ftp://me:geheim@127.0.0.1:9/x"})
     with pytest.raises(
         InputError, match=r"storage\.artifacts: cannot be reached \(Connection refused\)"
     ) as caught:

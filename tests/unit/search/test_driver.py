@@ -21,6 +21,7 @@ from vitsearch.search import (
     WorkerRests,
     WorkerTaken,
 )
+from vitsearch.search import driver as driver_module
 from vitsearch.storage import StudyStore, database_url, open_engine
 from vitsearch.testing import noop_result
 
@@ -306,6 +307,24 @@ def test_a_measured_objective_is_measured_before_the_sampler_is_told(tmp_path: P
     assert all(told[t.number].values[1] == 1.0 + t.number for t in trials)
 
 
+def test_what_breaks_a_constraint_is_told_as_bad_as_the_worst_that_was_measured(tmp_path: Path) -> None:
+    constraints = [{"metric": "params", "max": 40_000}]
+    job = make_job(objectives=["accuracy", "latency"], constraints=constraints)
+    store = make_store(tmp_path, job)
+    driver = make_driver(tmp_path, store)
+    driver.run()
+    trials = store.trials()
+    assert any(trial.kind == "rejected" for trial in trials)
+    worst, told = 0.0, driver._asker.study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.kind == "rejected" and worst:
+            assert told[trial.number].values[1] == worst
+        worst = max(worst, trial.figures.get("latency_ms_p50", 0.0))
+    again = make_study(store)
+    rejected = next(trial for trial in trials if trial.kind == "rejected")
+    assert again.told_values(rejected)[0][1] == worst
+
+
 @pytest.mark.parametrize(
     ("method", "calls"),
     [("lease_trial", 4), ("store_outcome", 4), ("set_told", 4), ("add_trial", 5)],
@@ -426,6 +445,33 @@ def test_only_weights_of_the_front_are_kept(tmp_path: Path) -> None:
     assert kept == {t.number for t in driver.study.front}
 
 
+def test_files_that_cannot_be_deleted_end_no_search_and_the_next_driver_deletes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(request: TrialRequest) -> TrialResult:
+        folder = Path(request.artifact_dir)
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "candidate.json", "epoch-1.pt"):
+            (folder / name).write_bytes(b"weights")
+        return noop_result(request)
+
+    def refuse(place: str) -> None:
+        raise OSError("slow down")
+
+    store = make_store(tmp_path, make_job())
+    with monkeypatch.context() as patched:
+        patched.setattr(driver_module, "discard", refuse)
+        make_driver(tmp_path, store, run).run()
+        make_driver(tmp_path, store)
+        patched.setattr(driver_module, "names_in", refuse)
+        make_driver(tmp_path, store)
+    places = tmp_path / "artifacts" / "trials"
+    assert len(list(places.iterdir())) == 10
+
+    driver = make_driver(tmp_path, store)
+    assert {int(place.name) for place in places.iterdir()} == {t.number for t in driver.study.front}
+
+
 def fail_profiles_of(numbers: set[int]) -> InlineExecutor:
     executor = InlineExecutor(noop_result, fake_profile)
 
@@ -510,6 +556,84 @@ def test_a_full_disk_stops_the_search_and_blames_no_candidate(tmp_path: Path) ->
 
     make_driver(tmp_path, store).run()
     assert sum(t.succeeded for t in store.trials()) == 10
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "message"),
+    [("data", "other_data", "the worker holds other data"), ("train", "no_teacher", "the worker has no teacher")],
+)
+def test_a_worker_that_lacks_something_is_not_taken_for_a_full_disk(
+    tmp_path: Path, stage: str, kind: str, message: str
+) -> None:
+    def run(request: TrialRequest) -> TrialFailure:
+        found = {"trial": request.trial, "stage": stage, "failure": kind, "message": message, "retryable": True}
+        return TrialFailure.model_validate(found)
+
+    with pytest.raises(
+        StudyError, match=f"cannot be trained on any worker: {message}.*vitsearch resume"
+    ) as caught:
+        make_driver(tmp_path, make_store(tmp_path, make_job()), run).run()
+    assert "make room" not in str(caught.value)
+
+
+def test_what_ends_beside_the_trial_that_ends_the_search_is_kept(tmp_path: Path) -> None:
+    class Crowd(PausedExecutor):
+        def __init__(self) -> None:
+            super().__init__(noop_result)
+            self.requests: dict[str, TrialRequest] = {}
+
+        def submit(self, worker: str, request: TrialRequest) -> None:
+            self.requests[worker] = request
+
+        def poll(self, timeout_s: float) -> list[Event]:
+            full = TrialFailure(
+                trial=self.requests["a"].trial, stage="train", failure="storage", message="full", retryable=True
+            )
+            return [
+                TrialDone(worker="a", outcome=full),
+                TrialDone(worker="b", outcome=noop_result(self.requests["b"])),
+            ]
+
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 4, "max_retries": 0}))
+    with pytest.raises(StudyError, match="full"):
+        Driver(make_study(store), Crowd(), tmp_path).run()
+    assert [(trial.state, trial.succeeded) for trial in store.trials()] == [("asked", False), ("told", True)]
+
+
+class NodesExecutor(InlineExecutor):
+    """Loses all of its many workers at once, as often as asked."""
+
+    def __init__(self, workers: int, deaths: int) -> None:
+        super().__init__(noop_result, fake_profile)
+        self.names, self.deaths = [f"w{number}" for number in range(workers)], deaths
+        self.requests: dict[str, TrialRequest] = {}
+
+    def idle_workers(self) -> list[str]:
+        return [name for name in self.names if name not in self.requests]
+
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        self.requests[worker] = request
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        requests, self.requests = self.requests, {}
+        if self.deaths:
+            self.deaths -= 1
+            return [WorkerLost(worker=name, trial=one.trial, reason="gone") for name, one in requests.items()]
+        return [TrialDone(worker=name, outcome=noop_result(one)) for name, one in requests.items()]
+
+
+def test_a_node_that_takes_many_workers_along_ends_no_search(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 20}))
+    driver = Driver(make_study(store), NodesExecutor(16, deaths=1), tmp_path)
+    assert driver.run() == "trial budget used"
+    assert all(trial.succeeded for trial in store.trials() if trial.kind == "evaluate")
+
+
+def test_nodes_that_only_die_stop_the_search(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job(search={"sampler": "random", "trials": 20, "max_retries": 2}))
+    with pytest.raises(StudyError, match="32 workers were lost in a row"):
+        Driver(make_study(store), NodesExecutor(16, deaths=99), tmp_path).run()
+    assert not any(trial.outcome for trial in store.trials())
 
 
 def test_workers_that_only_die_stop_the_search(tmp_path: Path) -> None:

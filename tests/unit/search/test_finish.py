@@ -115,6 +115,32 @@ def test_a_lost_worker_is_tried_again_and_then_reported(tmp_path: Path) -> None:
     assert not problems
 
 
+def test_a_store_that_refuses_once_costs_an_attempt_and_no_retraining(tmp_path: Path) -> None:
+    class Refused(Executor):
+        left = 0
+
+        def remember(self, request: TrialRequest) -> TrialResult | TrialFailure:  # type: ignore[override]
+            if not self.left:
+                return super().remember(request)
+            self.left -= 1
+            return TrialFailure(
+                trial=request.trial, stage="evaluate", failure="storage", message="slow down", retryable=True
+            )
+
+    store = searched(tmp_path, search={"sampler": "random", "trials": 6, "max_retries": 1})
+    executor = Refused()
+    executor.left = 2
+    study, problems = finish(store, tmp_path, executor)
+    knee = study.knee()
+    assert knee is not None
+    assert problems == [f"retraining trial {knee.number} waits for a resume: slow down"]
+    assert knee.final is None
+    executor.left = 1
+    study, problems = finish(store, tmp_path, executor)
+    assert not problems
+    assert isinstance(study.trials[knee.number].final, TrialResult)
+
+
 def test_a_retraining_that_hangs_is_given_up(tmp_path: Path) -> None:
     now = [0.0]
 

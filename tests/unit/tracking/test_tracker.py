@@ -155,10 +155,9 @@ def test_an_unknown_message_does_not_block(store: StudyStore, caplog: pytest.Log
 def test_an_interrupted_study_is_told_when_mlflow_knows_it(store: StudyStore, told: bool):
     if told:
         store.enqueue("front", {"members": [3]})
-    store.release("interrupted")
     one = FakeTracker(store, FakeView())
     one.start()
-    assert one.close(10)
+    assert one.close(10, interrupted=True)
     assert one.fake.calls == ([[3], "interrupted"] if told else [])
 
 

@@ -104,6 +104,67 @@ def test_an_abandoned_trial_resumes_to_the_same_result(tmp_path: Path):
     assert again.accuracy == whole.accuracy
 
 
+EVERY_RUN_OF_TRAINING: list[dict[str, Any]] = [
+    {**COMPRESSED, "precision": {"weight_bits": 4, "activation_bits": 4, "noisy": True, "training": "lsq"}},
+    {
+        "tokens": {"reducer": "dynamicvit", "keep": 0.6},
+        "sparsity": {"method": "wdpruning", "mlp_units": 20, "heads": 1, "steps": 2, "mask": "2:4"},
+        "precision": {"weight_bits": 4, "activation_bits": 8, "training": "ste"},
+    },
+    {
+        "tokens": {"reducer": "topk", "score": "learned", "keep": 0.5},
+        "sparsity": {"method": "vtp", "width": 12, "mlp_units": 20, "heads": 1, "steps": 2},
+    },
+    {"sparsity": {"method": "xpruner", "macs_ratio": 0.7}, "precision": {"weight_bits": 8, "activation_bits": 8}},
+    {"tokens": {"reducer": "ps_vit", "epsilon": 0.5}, "sparsity": {"method": "taylor", "heads": 1}},
+]
+
+
+@pytest.mark.parametrize("parts", EVERY_RUN_OF_TRAINING, ids=str)
+def test_a_trial_lost_after_any_epoch_repeats_none(parts: dict[str, Any], tmp_path: Path):
+    c = candidate(**parts)
+    recipe = spec(epochs=2, finetune_epochs=4, qat_epochs=2)
+    reports: list[tuple[int, int]] = []
+
+    def kept(report: EpochReport) -> None:
+        reports.append((report.epoch, report.epochs))
+
+    def lost_at_once(report: EpochReport) -> None:
+        kept(report)
+        raise TrialStopped
+
+    whole = succeeded(run_trial(request(tmp_path / "a", c, train=recipe), context(on_epoch=kept)))
+    expected = list(reports)
+    reports.clear()
+    for attempt in range(1, len(expected) + 1):
+        torch.manual_seed(attempt)
+        wanted = request(tmp_path / "b", c, train=recipe, attempt=attempt)
+        with pytest.raises(TrialStopped):
+            run_trial(wanted, context(on_epoch=lost_at_once))
+    again = succeeded(run_trial(request(tmp_path / "b", c, train=recipe), context(on_epoch=kept)))
+    assert reports == expected
+    assert (again.weights_sha256, again.accuracy) == (whole.weights_sha256, whole.accuracy)
+    assert not list((tmp_path / "b").glob("epoch*"))
+
+
+def test_a_trial_lost_while_it_ends_trains_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = spec(epochs=9, lr=1e-9, min_lr=0)
+    wanted = request(tmp_path, train=recipe, accuracy_to_beat=0.99)
+    reports: list[EpochReport] = []
+
+    def lost(*_: object, **__: object) -> None:
+        raise TrialStopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "evaluate", lost)
+        with pytest.raises(TrialStopped):
+            run_trial(wanted, context(on_epoch=reports.append))
+    assert len(reports) == 3
+    easier = wanted.model_copy(update={"accuracy_to_beat": None})
+    result = succeeded(run_trial(easier, context(on_epoch=reports.append)))
+    assert (len(reports), result.epochs_run, result.stopped_early) == (3, 3, True)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -350,7 +411,7 @@ def test_a_full_disk_after_training_does_not_train_again(tmp_path: Path, monkeyp
     (tmp_path / "model.safetensors.partial").unlink()
     reports: list[EpochReport] = []
     succeeded(run_trial(wanted, context(on_epoch=reports.append)))
-    assert [report.epoch for report in reports] == [3], "only the last epoch"
+    assert reports == []
 
 
 def test_anything_else_is_unexpected_and_names_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
