@@ -103,7 +103,7 @@ def train(
     set_fused_attention(model, spec.autocast != "bf16_unfused")
     progress = hooks.checkpoint.restore(model, optimizer) if hooks.checkpoint else Progress()
 
-    while not progress.ended:
+    while progress.epoch < epochs and not progress.ended:
         epoch = progress.epoch
         model.train()
         started = time.perf_counter()
