@@ -208,6 +208,8 @@ class Target:
             self._current = current
             self._run(current)
             return None
+        except FileNotFoundError as error:  # of the exporter: there is no such model
+            return self._failed(current, reason_of(error))
         except OSError as error:  # its disk is full
             self._wait_for_storage(current, error)
             return None
