@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+CLOSING_PAUSE_S = 2.0  # a search that ends waits a minute: a server that comes back in it must be noticed
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ class Tracker:
                 self._warn(error)
                 if closing != self._closing.is_set():
                     continue  # asked to close meanwhile: try at once, once
-                pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))
+                longest_s = CLOSING_PAUSE_S if closing else LONGEST_PAUSE_S
+                pause_s = min(longest_s, max(FIRST_PAUSE_S, 2 * pause_s))
             if not more:
                 self._pause(pause_s or POLL_S)
 

@@ -59,6 +59,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "POLL_S", 0.02)
     monkeypatch.setattr(tracker, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(tracker, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(tracker, "CLOSING_PAUSE_S", 0.1)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
@@ -127,6 +128,19 @@ def test_closing_ends_a_long_pause(store: StudyStore, monkeypatch: pytest.Monkey
     one = FakeTracker(store, FakeView(failures=1))
     one.start()
     wait_until(lambda: one.fake.failures == 0)
+    assert one.close(10)
+    assert one.fake.calls == [[3]]
+
+
+def test_a_server_that_comes_back_while_the_search_ends_is_noticed(
+    store: StudyStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracker, "FIRST_PAUSE_S", 600.0)
+    monkeypatch.setattr(tracker, "LONGEST_PAUSE_S", 600.0)
+    store.enqueue("front", {"members": [3]})
+    one = FakeTracker(store, FakeView(failures=3))
+    one.start()
+    wait_until(lambda: one.fake.failures == 2)
     assert one.close(10)
     assert one.fake.calls == [[3]]
 
