@@ -186,6 +186,15 @@ class Driver:
         if code == 0:
             self.has_finished = True
             return
+        self._start()
+
+    def deliver(self) -> None:
+        """Resume the ended study, as the driver advises that ended while MLflow was away."""
+        self._start()
+        assert self._process is not None
+        self._process.wait(300)
+
+    def _start(self) -> None:
         words = (
             ["resume", self._out] if (self._out / "job.yaml").exists() else ["run", self._job, "--out", self._out]
         )
@@ -330,6 +339,9 @@ def run(
         victims["database"].mend()
         victims["MLflow"].mend()
         time.sleep(0.25)
+    if driver.has_finished and (waiting := database.undelivered()):
+        print(f"MLflow was away when the search ended: {waiting} messages wait, and the study is resumed for them")
+        driver.deliver()
     problems += changed(seen, database)
     problems += faults(driver, database, folder, kills)
     print(f"\n{'kind':<10}{'kills':>6}{'median outage s':>18}{'longest':>10}")
