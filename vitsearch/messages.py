@@ -17,6 +17,10 @@ Stage = Literal["data", "build", "train", "compress", "evaluate", "profile", "wo
 Split = Literal["val", "test"]
 
 
+CHECKPOINT_FILES = "epoch*.pt"
+"""What a trial goes on from, in its ``artifact_dir``."""
+
+
 class TrialRequest(Spec):
     """Everything a worker needs for one evaluation; the images travel apart.
 
@@ -30,7 +34,8 @@ class TrialRequest(Spec):
         data_seed: Seed of order and augmentation where trials must see the same batches; ``seed`` otherwise.
         split: Split that is scored.
         data_fingerprint: The data set the worker must hold.
-        artifact_dir: Folder for weights and the epoch checkpoint.
+        artifact_dir: Folder for weights and checkpoints, which stay until who asked has stored the result: until
+            then a lost answer costs no training.
         accuracy_to_beat: Best accuracy of a model that is at least as good in every other objective; training may
             end early when it is out of reach. None while there is no such model.
     """

@@ -14,6 +14,9 @@ from vitsearch.search.executor import (
     WorkerRests,
 )
 
+LISTENS_EVERY_S = 5.0
+"""Who looks after trials less often has been away: the time beyond it says nothing about them."""
+
 
 @dataclass(kw_only=True)
 class Running:
@@ -21,7 +24,8 @@ class Running:
 
     Attributes:
         trial: Its number.
-        since: When it started, last made progress or had to rest, on the driver's clock.
+        since: When it started, last made progress or had to rest, on the driver's clock; later by the time in
+            which the driver could not have heard of it.
         report: Its latest progress.
     """
 
@@ -44,6 +48,7 @@ class Dispatcher:
 
     def __init__(self, executor: Executor, *, timeout_s: float, clock: Callable[[], float]) -> None:
         self._executor, self._timeout_s, self._clock = executor, timeout_s, clock
+        self._listened = clock()
         self.running: dict[str, Running] = {}
 
     def idle_workers(self) -> list[str]:
@@ -77,9 +82,18 @@ class Dispatcher:
         return True
 
     def give_up_on_hanging(self) -> Iterator[TrialFailure]:
-        """Replace each worker whose trial hangs; yields what becomes of the trial."""
+        """Replace each worker whose trial hangs; yields what becomes of the trial.
+
+        Called after every look at events. Where that was long ago (the database was away, the process stopped),
+        reports may still be under way, and the time is not the trials'.
+        """
+        now = self._clock()
+        away_s = now - self._listened - LISTENS_EVERY_S
+        self._listened = now
+        for running in self.running.values() if away_s > 0 else ():
+            running.since = min(now, running.since + away_s)
         for worker, running in list(self.running.items()):
-            if self._clock() - running.since > self._timeout_s:
+            if now - running.since > self._timeout_s:
                 message = (
                     f"no progress for {self._timeout_s:g} s; raise search.trial_timeout_s if trials are this slow"
                 )

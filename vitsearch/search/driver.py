@@ -35,7 +35,7 @@ from vitsearch.search.executor import (
 )
 from vitsearch.search.measurements import Measurements
 from vitsearch.search.mirror import OptunaMirror
-from vitsearch.search.places import Places, resume_command
+from vitsearch.search.places import Places, forget_checkpoints, resume_command
 from vitsearch.search.progress import progress_of
 from vitsearch.search.study import Study
 from vitsearch.space import SearchSpace, recipes
@@ -152,6 +152,8 @@ class Driver:
         self._front = [trial.number for trial in self.study.front]
         kept = {*self._front, *self._waiting, *self._profiling}
         self._drop_weights(self._places_there() - kept)  # the last driver may have died before it was tidy
+        for number in self._front:
+            forget_checkpoints(self.places.trial(number))
         if self._front:  # the last driver may have died between a tell and its message
             self.study.store.enqueue("front", {"members": self._front})
 
@@ -318,6 +320,8 @@ class Driver:
         self.study.update(number, state="told")
         front = [trial.number for trial in self.study.front]
         self._drop_weights({number, *self._front} - {*front})
+        if number in front:
+            forget_checkpoints(self.places.trial(number))
         if front != self._front:
             self._front = front
             self.study.store.enqueue("front", {"members": front})

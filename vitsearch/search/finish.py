@@ -21,7 +21,7 @@ from vitsearch.search.executor import (
     WorkerTaken,
 )
 from vitsearch.search.measurements import Measurements
-from vitsearch.search.places import Places
+from vitsearch.search.places import Places, forget_checkpoints
 from vitsearch.search.study import Study
 from vitsearch.storage import TrialRecord
 
@@ -169,5 +169,6 @@ class Finisher:
     def _store(self, number: int, outcome: TrialResult | TrialFailure) -> None:
         self.study.store.store_final(number, outcome)
         self.study.update(number, final=outcome)
+        forget_checkpoints(self.places.final(number))
         if not isinstance(outcome, TrialResult):
             self._problems.append(f"retraining trial {number} failed: {outcome.message}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.artifacts import join
+from vitsearch.artifacts import join, remove
 from vitsearch.config import JobSpec
+from vitsearch.errors import hide_password
+from vitsearch.messages import CHECKPOINT_FILES
 
+log = logging.getLogger(__name__)
 SAMPLE_FILE = "validation_sample.npy"
 _SCRATCH = "vitsearch-scratch-"
 
@@ -29,6 +33,16 @@ def resume_command(out: Path) -> str:
         study = out.name.removeprefix(_SCRATCH).rpartition("-")[0]
         return f"vitsearch resume --study {study} (with --address of its cluster, or --database)"
     return f"vitsearch resume {shlex.quote(str(out))}"
+
+
+def forget_checkpoints(place: str) -> None:
+    """Delete what a trial would have gone on from, once its result is stored."""
+    try:
+        remove(place, [CHECKPOINT_FILES])
+    except OSError as error:
+        log.warning(
+            "checkpoints in %s, which are not needed, could not be deleted: %s", hide_password(place), error
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

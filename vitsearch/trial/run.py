@@ -36,7 +36,15 @@ from vitsearch.compress.saved import CANDIDATE_FILE, WEIGHTS_FILE, save_model
 from vitsearch.compress.weights import Trainer
 from vitsearch.cost import Tokens, cost_kind, measured_cost
 from vitsearch.errors import TrialError, WorkerError
-from vitsearch.messages import EpochReport, MeasuredCost, Stage, TrialFailure, TrialRequest, TrialResult
+from vitsearch.messages import (
+    CHECKPOINT_FILES,
+    EpochReport,
+    MeasuredCost,
+    Stage,
+    TrialFailure,
+    TrialRequest,
+    TrialResult,
+)
 from vitsearch.models import VisionTransformer, build_dense
 from vitsearch.models.conv_stem import fold_batch_norms, learn_batch_norms
 from vitsearch.models.lsa import fold_temperatures, learn_temperatures
@@ -49,7 +57,6 @@ from vitsearch.train.seeds import seed_everything
 from vitsearch.train.tensors import TensorData, indices_of
 
 FINETUNE_LR_SHARE = 0.2
-CHECKPOINT_FILES = "epoch*.pt"
 INHERIT_IMAGES = 64
 INIT_EPOCH, COMPRESS_EPOCH = 1_000_001, 1_000_002  # seeds of their own, apart from every epoch's
 
@@ -160,8 +167,6 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
             score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
         checksum = save_model(model, candidate, place.folder)
         place.publish(CANDIDATE_FILE, WEIGHTS_FILE)
-        for file in place.folder.glob(CHECKPOINT_FILES):
-            place.withdraw(file.name)
     return TrialResult(
         trial=request.trial,
         accuracy=score.accuracy,

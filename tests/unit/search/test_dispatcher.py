@@ -49,13 +49,30 @@ def test_only_events_of_what_runs_count(tmp_path: Path) -> None:
     assert one.idle_workers() == ["a", "b"]
 
 
+def test_time_in_which_the_driver_was_away_is_not_the_trials(tmp_path: Path) -> None:
+    """Its database was gone, or the laptop asleep: what trials told meanwhile is still to come."""
+    executor, now = TwoWorkers(), [0.0]
+    one = Dispatcher(executor, timeout_s=10, clock=lambda: now[0])
+    one.start("a", request(tmp_path))
+    now[0] = 4.0
+    assert list(one.give_up_on_hanging()) == []
+    now[0] = 104.0
+    assert list(one.give_up_on_hanging()) == []
+    now[0] = 108.0
+    assert [failure.failure for failure in one.give_up_on_hanging()] == ["timeout"], "one that hangs still does"
+    assert executor.restarted == ["a"]
+
+
 def test_progress_and_rest_put_off_the_end_of_patience(tmp_path: Path) -> None:
     executor, now = TwoWorkers(), [0.0]
     one = Dispatcher(executor, timeout_s=10, clock=lambda: now[0])
     for worker in ("a", "b"):
         one.start(worker, request(tmp_path))
+    now[0] = 4.0
+    assert list(one.give_up_on_hanging()) == []
     now[0] = 8.0
     one.note(WorkerRests(worker="a"))
+    assert list(one.give_up_on_hanging()) == []
     now[0] = 11.0
     (failure,) = one.give_up_on_hanging()
     assert executor.restarted == ["b"]

@@ -445,6 +445,35 @@ def test_only_weights_of_the_front_are_kept(tmp_path: Path) -> None:
     assert kept == {t.number for t in driver.study.front}
 
 
+def with_checkpoint(request: TrialRequest) -> TrialResult:
+    folder = Path(request.artifact_dir)
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "epoch.pt", "epoch-1.pt"):
+        (folder / name).write_bytes(b"weights")
+    return noop_result(request)
+
+
+def test_checkpoints_stay_until_the_result_is_stored(tmp_path: Path) -> None:
+    store = make_store(tmp_path, make_job())
+    driver = make_driver(tmp_path, store, with_checkpoint)
+    kept: list[bool] = []
+    keep = driver.study.store_outcome
+
+    def look(number: int, outcome: TrialResult | TrialFailure) -> bool:
+        kept.append((Path(driver.places.trial(number)) / "epoch.pt").is_file())
+        return keep(number, outcome)
+
+    driver.study.store_outcome = look  # type: ignore[method-assign]
+    driver.run()
+    assert kept == [True] * 10
+    assert not list(tmp_path.glob("artifacts/trials/*/epoch*.pt"))
+
+    left = Path(driver.places.trial(driver.study.front[0].number)) / "epoch.pt"
+    left.write_bytes(b"weights")
+    make_driver(tmp_path, store)
+    assert not left.exists(), "the last driver died before it was tidy"
+
+
 def test_files_that_cannot_be_deleted_end_no_search_and_the_next_driver_deletes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

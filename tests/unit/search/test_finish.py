@@ -101,6 +101,18 @@ def test_winners_train_longer_and_alone_read_the_test_split(
     assert not again.trained, "the test split is read once"
 
 
+def test_a_retrained_winner_keeps_no_checkpoint(tmp_path: Path) -> None:
+    class Trainer(Executor):
+        def remember(self, request: TrialRequest) -> TrialResult | TrialFailure:  # type: ignore[override]
+            folder = Path(request.artifact_dir)
+            folder.mkdir(parents=True)
+            (folder / "epoch.pt").write_bytes(b"weights")
+            return super().remember(request)
+
+    finish(searched(tmp_path), tmp_path, Trainer())
+    assert [list(place.iterdir()) for place in (tmp_path / "artifacts" / "finals").iterdir()] == [[]]
+
+
 def test_a_lost_worker_is_tried_again_and_then_reported(tmp_path: Path) -> None:
     store = searched(tmp_path, search={"sampler": "random", "trials": 6, "max_retries": 1})
     executor = Executor(losses=2)
