@@ -12,7 +12,7 @@ import typer
 
 from vitsearch import __version__
 from vitsearch.cli import cluster, cost, explore, results, run, serve, show, site, targets
-from vitsearch.errors import VitsearchError, hide_passwords
+from vitsearch.errors import VitsearchError, first_line, hide_passwords
 
 app = typer.Typer(
     name="vitsearch",
@@ -76,6 +76,18 @@ def run_app(commands: typer.Typer) -> None:
         with suppress(OSError):  # what is still buffered can be written nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("VITSEARCH_DEBUG") or not _is_of_a_database(error):
+            raise
+        reason = first_line(getattr(error, "orig", None) or error)
+        typer.echo(f"error: the study's database failed ({reason}); nothing stored is lost", err=True)
+        sys.exit(1)
+
+
+def _is_of_a_database(error: Exception) -> bool:
+    """Whether a database has raised it; what has loaded none is spared that."""
+    storage = sys.modules.get("vitsearch.storage")
+    return storage is not None and isinstance(error, storage.DatabaseError)
 
 
 def _is_stuck(stream: TextIO) -> bool:

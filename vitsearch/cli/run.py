@@ -136,10 +136,10 @@ def drive_on(folder: Path, further: Further) -> None:
     """
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
-    from vitsearch.cli.session import JOB_FILE, keep_private, open_study, write_job
+    from vitsearch.cli.session import JOB_FILE, begun_study, keep_private, write_job
 
     folder = folder.resolve()
-    store = open_study(folder)
+    store = begun_study(folder)
     stored = store.study().job
     written, notes = resumed_job(stored, folder / JOB_FILE)
     check_tracking(written, folder / JOB_FILE)

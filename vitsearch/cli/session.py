@@ -106,14 +106,8 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         raise _taken(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
-    if job.storage.artifacts is not None:
-        from vitsearch.search import Places
-
-        place = Places.of(job, out).root
-        if _names_in(place):
-            raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
-                             remedy="change the job's name, or choose another place")  # fmt: skip
-    elsewhere = None if job.storage.url is None else open_engine(job.storage.url)
+    _require_no_artifacts(job, out)
+    engine = None if job.storage.url is None else open_engine(job.storage.url)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     ours = False
     try:
@@ -121,21 +115,38 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
         (out / JOB_FILE).touch(exist_ok=False)  # of two that find the folder free, one gets it
         ours = True
         write_job(job, out)
-        if elsewhere is None:
+        if engine is None:
             keep_private(job, out)
-        return StudyStore.create(elsewhere or open_engine(database_url(out)), job)
+            engine = open_engine(database_url(out))
+        return StudyStore.create(engine, job)
     except FileExistsError as error:
         raise _taken(out) from error
-    except (OSError, StudyError) as error:
-        for file in (JOB_FILE, DATABASE_FILE) if ours else ():
+    except (OSError, StudyError, DatabaseError) as error:
+        if engine is not None:
+            engine.dispose()
+        for file in [out / JOB_FILE, *out.glob(f"{DATABASE_FILE}*")] if ours else ():
             with suppress(OSError):
-                (out / file).unlink()
+                file.unlink()
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
         if isinstance(error, StudyError):
             raise
+        if isinstance(error, DatabaseError):
+            reason = first_line(getattr(error, "orig", None) or error)
+            raise StudyError(f"the study's database refuses a new study ({reason})") from error
         raise InputError(f"cannot be written ({error.strerror})", where=str(out), field="--out") from error
+
+
+def _require_no_artifacts(job: JobSpec, out: Path) -> None:
+    if job.storage.artifacts is None:
+        return
+    from vitsearch.search import Places
+
+    place = Places.of(job, out).root
+    if _names_in(place):
+        raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
+                         remedy="change the job's name, or choose another place")  # fmt: skip
 
 
 def _names_in(place: str) -> list[str]:
@@ -168,6 +179,32 @@ def open_study(folder: Path) -> StudyStore:
     if url is None and not (folder / DATABASE_FILE).is_file():
         raise InputError(f"holds no study ({DATABASE_FILE} is missing)", where=str(folder))
     return StudyStore.find(open_engine(database_url(folder, url)), None if url is None else job.name)
+
+
+def begun_study(folder: Path) -> StudyStore:
+    """The study of a run's folder, to go on with; one whose driver died while it made the folder begins now.
+
+    Raises:
+        InputError: The folder holds no study.
+        StudyError: Its database cannot be reached, or holds another one.
+    """
+    try:
+        return open_study(folder)
+    except (InputError, StudyError):
+        if not _has_only_begun(folder):
+            raise
+    job = load_job(folder / JOB_FILE)
+    _require_no_artifacts(job, folder)
+    if job.storage.url is None:
+        keep_private(job, folder)
+    return StudyStore.create(open_engine(database_url(folder, job.storage.url)), job)
+
+
+def _has_only_begun(folder: Path) -> bool:
+    """Whether there is nothing in a folder but its job and its database, if that."""
+    if not (folder / JOB_FILE).is_file():
+        return False
+    return all(file.name == JOB_FILE or file.name.startswith(DATABASE_FILE) for file in folder.iterdir())
 
 
 def write_job(job: JobSpec, out: Path) -> None:

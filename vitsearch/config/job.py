@@ -22,7 +22,7 @@ from vitsearch.errors import InputError, hide_password
 
 EerMetric = Literal["params", "macs", "bits", "size", "latency", "memory", "energy"]
 Positive = Annotated[float, Field(gt=0)]
-TARGET_NAME = r"^[a-z0-9_]+$"
+TARGET_NAME = r"^[a-z0-9_]{1,64}$"
 
 
 class ConstraintSpec(Spec):

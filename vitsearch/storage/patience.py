@@ -45,12 +45,13 @@ def patiently(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     @functools.wraps(method)
     def waiting(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        began, pause_s = time.monotonic(), FIRST_PAUSE_S
+        failed_at, pause_s = None, FIRST_PAUSE_S
         while True:
             try:
                 return method(self, *args, **kwargs)
             except DBAPIError as error:
-                waited_s = time.monotonic() - began
+                failed_at = time.monotonic() if failed_at is None else failed_at  # to notice can take long, too
+                waited_s = time.monotonic() - failed_at
                 if not is_away(error) or waited_s >= self.patience_s:
                     raise
                 self.on_wait(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 import vitsearch.tracking
@@ -18,12 +19,12 @@ import workers
 from tests.unit.report import factory
 from tests.unit.train.factory import image_data
 from vitsearch.cli import session
-from vitsearch.cli.session import JOB_FILE, Display, keep_private, new_study, open_study, search
+from vitsearch.cli.session import JOB_FILE, Display, begun_study, keep_private, new_study, open_study, search
 from vitsearch.cli.stopping import Stopping
 from vitsearch.errors import InputError, StudyError
 from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.search import InlineExecutor
-from vitsearch.storage import DATABASE_FILE, StudyStore, open_engine
+from vitsearch.storage import DATABASE_FILE, StudyStore, database_url, open_engine
 from vitsearch.storage.tables import StudyTable
 from vitsearch.testing import noop_profile, noop_result
 
@@ -196,3 +197,41 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path):
         new_study(elsewhere, tmp_path / "out")
     assert "geheim" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("database", ["none", "empty", "elsewhere"])
+def test_a_study_whose_driver_died_while_it_made_the_folder_begins_when_it_is_resumed(
+    database: str, tmp_path: Path
+):
+    out = tmp_path / "run"
+    out.mkdir()
+    url = f"sqlite:///{tmp_path}/shared.db" if database == "elsewhere" else None
+    session.write_job(factory.job(name="early", storage={"url": url}), out)
+    if database == "empty":
+        open_engine(database_url(out)).dispose()
+    assert begun_study(out).study().job.name == "early"
+    assert open_study(out).study().state == "created"
+    assert begun_study(out).study().id == open_study(out).study().id
+
+
+def test_a_study_whose_database_is_lost_does_not_begin_anew(tmp_path: Path):
+    out = tmp_path / "run"
+    new_study(factory.job(), out)
+    (out / "artifacts").mkdir()
+    for file in out.glob(f"{DATABASE_FILE}*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"study\.db is missing"):
+        begun_study(out)
+    assert not (out / DATABASE_FILE).exists()
+
+
+def test_a_database_that_refuses_a_study_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def read_only(url: str) -> Any:
+        engine = open_engine(url)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only=ON"))
+        return engine
+
+    monkeypatch.setattr(session, "open_engine", read_only)
+    with pytest.raises(StudyError, match=r"refuses a new study .*readonly"):
+        new_study(factory.job(), tmp_path / "deep" / "run")
+    assert not list(tmp_path.iterdir())

@@ -7,9 +7,12 @@ import traceback
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from vitsearch.errors import InputError, MissingExtraError, StudyError
 from vitsearch.storage import check_url, open_engine
+from vitsearch.storage.database import POSTGRES_TIMEOUTS
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,29 @@ def test_a_database_in_no_folder_is_one_line(tmp_path: Path):
     with pytest.raises(StudyError) as caught:
         open_engine(f"sqlite:///{tmp_path}/none/a.db")
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_vanished_server_is_noticed_in_half_a_minute_unless_the_address_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[dict[str, object]] = []
+
+    def connect(*_: object, **given: object) -> None:
+        asked.append(given)
+        raise psycopg.OperationalError("no")
+
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    monkeypatch.setattr(psycopg, "connect", connect)
+    for query in ("", "?connect_timeout=3&keepalives_idle=60"):
+        with pytest.raises(StudyError, match="cannot open the database"):
+            open_engine(f"postgresql+psycopg://me@host/db{query}")
+    assert asked[0].items() >= POSTGRES_TIMEOUTS.items()
+    assert (asked[1]["connect_timeout"], asked[1]["keepalives_idle"]) == ("3", "60")
+    assert asked[1]["tcp_user_timeout"] == POSTGRES_TIMEOUTS["tcp_user_timeout"]
+
+
+def test_an_error_shows_no_row(tmp_path: Path):
+    engine = open_engine(f"sqlite:///{tmp_path}/a.db")
+    with engine.begin() as connection, pytest.raises(IntegrityError) as caught:
+        connection.execute(text("INSERT INTO studies (name) VALUES (:name)"), {"name": "geheim"})
+    assert "geheim" not in str(caught.value)

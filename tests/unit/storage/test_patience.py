@@ -114,3 +114,25 @@ def test_pauses_grow_and_the_notice_hides_passwords(monkeypatch: pytest.MonkeyPa
     assert notices[0] == (
         "the database does not answer (connection to postgresql://***@host/db failed); waiting: 0 s so far"
     )
+
+
+def test_a_failure_that_took_longer_than_all_patience_is_tried_again(
+    store: StudyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that vanishes may be noticed only after minutes; by then its successor may be there."""
+    now = [0.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.0)
+    whole = store._writing
+
+    @contextmanager
+    def gone() -> Iterator[Session]:
+        monkeypatch.setattr(store, "_writing", whole)
+        now[0] += 10 * store.patience_s
+        raise OperationalError("UPDATE", {}, ServerError(None))
+        yield
+
+    store.acquire()
+    monkeypatch.setattr(store, "_writing", gone)
+    store.add_trial(asked_trial(0))
+    assert len(store.trials()) == 1
