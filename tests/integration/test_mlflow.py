@@ -70,7 +70,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
     storage = {"url": f"postgresql://user:{SECRET}@host/db"}  # never opened: only what is shown of it matters
-    store = factory.new_store(tmp_path, factory.job(storage=storage))
+    dataset = {"kind": "npz", "path": f"https://bucket/photos.npz?X-Amz-Signature={SECRET}&sig={SECRET}"}
+    store = factory.new_store(tmp_path, factory.job(storage=storage, dataset=dataset))
     (tmp_path / "job.yaml").write_text(f"storage:\n  url: {storage['url']}\n")
     return store
 
