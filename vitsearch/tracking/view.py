@@ -67,6 +67,7 @@ class View:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
+        self._runs.look_up()  # what was made twice since is seen by nobody later
         report = self._report()
         parent = self._sync_study(report)
         self._sync_trials(report, parent, frozenset())
