@@ -17,8 +17,9 @@ import pytest
 
 from tests.unit.report import factory
 from vitsearch.report import StudyReport
-from vitsearch.storage import StudyStore
+from vitsearch.storage import StudyStore, TrialRecord
 from vitsearch.tracking import Tracker, default_uri, server_command, study_url
+from vitsearch.tracking import tracker as tracker_module
 from vitsearch.tracking.runs import MAX_PARAM, MAX_TAG, StudyRuns
 
 pytestmark = [
@@ -314,6 +315,36 @@ def test_nobody_but_the_tracker_makes_a_run_again(
     server.shutdown()
     server.server_close()
     assert len(NeverDone.made) == 1
+
+
+def test_trials_are_read_once_however_often_mlflow_fails(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    def full(*_: object) -> None:
+        failed.append(1)
+        raise OSError("the artifact store is full")
+
+    def counted(*row: Any) -> TrialRecord:
+        read.append(row[0].number)
+        return record(*row)
+
+    failed: list[int] = []
+    read: list[int] = []
+    record = StudyStore._record
+    factory.add_trials(store, 8)
+    finish(store)
+    monkeypatch.setattr(MlflowClient, "log_artifact", full)
+    monkeypatch.setattr(StudyStore, "_record", staticmethod(counted))
+    monkeypatch.setattr(tracker_module, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(tracker_module, "LONGEST_PAUSE_S", 0.1)
+    tracker = Tracker(store, tmp_path, None, None)
+    tracker.start()
+    wait_until(lambda: len(failed) >= 3)
+    assert not tracker.close(0.1)
+    wait_until(lambda: not tracker._thread.is_alive())
+    assert sorted(read) == list(range(8))
 
 
 def test_a_resumed_study_with_a_larger_budget_goes_on_in_its_run(store: StudyStore, tmp_path: Path):

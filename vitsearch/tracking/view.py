@@ -33,11 +33,13 @@ class View:
         experiment_id: Where the runs go.
         store: The study.
         out: The run's folder.
+        known: The study's trials as read before; brought up to date.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, store: StudyStore, out: Path) -> None:
-        self._client, self._store, self._out = client, store, out
-        self._known = KnownTrials()
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, store: StudyStore, out: Path, known: KnownTrials
+    ) -> None:
+        self._client, self._store, self._out, self._known = client, store, out, known
         self._runs = StudyRuns(client, experiment_id, study_key(self._report()))
         self._artifacts_at: float | None = None
 
