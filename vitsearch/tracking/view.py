@@ -12,8 +12,8 @@ from vitsearch.config.addresses import without_passwords
 from vitsearch.errors import hide_passwords
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
-from vitsearch.report.plots import front_html, save_front_png
-from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown, trials_csv
+from vitsearch.report.files import write_report_files
+from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown
 from vitsearch.storage import KnownTrials, StudyStore, TrialRecord
 from vitsearch.tracking.runs import MAX_TAG, STUDY, KnownRun, StudyRuns
 
@@ -132,9 +132,7 @@ class View:
     def _log_artifacts(self, report: StudyReport, parent: KnownRun) -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
-            save_front_png(report, out / "pareto.png")
-            (out / "pareto.html").write_text(front_html(report), encoding="utf-8")
-            (out / "trials.csv").write_text(trials_csv(report), encoding="utf-8")
+            write_report_files(report, out)  # of what cannot be drawn, the search tells in the end
             job_file = self._out / "job.yaml"
             if job_file.is_file():
                 text = hide_passwords(job_file.read_text(encoding="utf-8"))
