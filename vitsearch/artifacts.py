@@ -171,13 +171,13 @@ def _put_whole(store: Any, file: Path, root: str) -> None:
         except Exception:
             if not store.exists(target):
                 raise
-        if store.exists(partial):  # such a store moves onto no file
-            store.rm_file(target)
-            store.mv(partial, target)
     except BaseException:
         with suppress(Exception):
             store.rm_file(partial)
         raise
+    if store.exists(partial):  # such a store moves onto no file; from here on this one is all there is
+        store.rm_file(target)
+        store.mv(partial, target)
 
 
 def _entries_in(place: str) -> list[str]:
