@@ -6,7 +6,9 @@ files are published one by one. Errors of any store are ``OSError``, as those of
 
 from __future__ import annotations
 
+import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -15,6 +17,10 @@ from typing import Any
 
 from vitsearch.errors import InputError, first_line, hide_password, hide_passwords
 from vitsearch.scratch import scratch_folder
+
+# they show a file once all of it has arrived, and move it by copying; everything else shows what has come so far
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "tos"}
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
 
 
 def join(place: str, *names: str) -> str:
@@ -31,13 +37,16 @@ def check_place(place: str) -> None:
     """Refuse a place that nothing installed here reaches.
 
     Raises:
-        InputError: Its protocol is unknown, or needs a package that is missing.
+        InputError: Its protocol is unknown, or needs a package that is missing; or each process has its own.
     """
     if is_folder(place):
         if not Path(place).is_absolute():
             raise InputError("must be an absolute folder or an address", field="storage.artifacts", value=place,
                              remedy="write /FOLDER or s3://BUCKET/FOLDER")  # fmt: skip
         return
+    if place.startswith("memory://"):
+        raise InputError("must be a place that every process sees", field="storage.artifacts", value=place,
+                         remedy="write /FOLDER or s3://BUCKET/FOLDER")  # fmt: skip
     check_address(place, field="storage.artifacts")
 
 
@@ -75,7 +84,7 @@ class Workspace:
         self.place, self.folder = place, folder
 
     def publish(self, *names: str) -> None:
-        """Put files where they belong, each whole or not at all.
+        """Put files where they belong, each whole or not at all: a kill on the way leaves the one of before.
 
         Raises:
             OSError: The store refuses.
@@ -85,7 +94,10 @@ class Workspace:
         with _store(self.place) as (store, root):
             store.makedirs(root, exist_ok=True)
             for name in names:
-                store.put_file(str(self.folder / name), f"{root}/{name}")
+                if self.place.partition("://")[0] in OBJECT_STORES:
+                    store.put_file(str(self.folder / name), f"{root}/{name}")
+                else:
+                    _put_whole(store, self.folder / name, root)
 
     def withdraw(self, name: str) -> None:
         """Delete a file in both places; one that is not there is no error."""
@@ -110,24 +122,22 @@ def workspace(place: str, fetch: Sequence[str] = ("*",)) -> Iterator[Workspace]:
         return
     with scratch_folder() as folder:
         with _store(place) as (store, root):
-            for name in _names(store, root):
-                if any(fnmatch(name, pattern) for pattern in fetch):
+            for name in _entries(store, root):
+                if not _PARTIAL.fullmatch(name) and any(fnmatch(name, pattern) for pattern in fetch):
                     store.get_file(f"{root}/{name}", str(folder / name))
         yield Workspace(place, folder)
 
 
 def names_in(place: str) -> list[str]:
     """What lies directly in a place, sorted; nothing where there is no such place."""
-    if is_folder(place):
-        folder = Path(place)
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    with _store(place) as (store, root):
-        return _names(store, root)
+    return [name for name in _entries_in(place) if not _PARTIAL.fullmatch(name)]
 
 
 def remove(place: str, patterns: Iterable[str]) -> None:
-    """Delete the files of a place that match; those that are not there are no error."""
-    chosen = [name for name in names_in(place) if any(fnmatch(name, pattern) for pattern in patterns)]
+    """Delete the files of a place that match, and what a kill left of them; those not there are no error."""
+    patterns, entries = list(patterns), _entries_in(place)
+    meant = {name: partial[1] if (partial := _PARTIAL.fullmatch(name)) else name for name in entries}
+    chosen = [name for name in entries if any(fnmatch(meant[name], pattern) for pattern in patterns)]
     if is_folder(place):
         for name in chosen:
             (Path(place) / name).unlink(missing_ok=True)
@@ -151,7 +161,34 @@ def discard(place: str) -> None:
                 store.rm(root, recursive=True)
 
 
-def _names(store: Any, root: str) -> list[str]:
+def _put_whole(store: Any, file: Path, root: str) -> None:
+    """Send a file under a name of its own, so that the one in its place is whole at any moment."""
+    partial, target = f"{root}/.{file.name}.{uuid.uuid4().hex}.partial", f"{root}/{file.name}"
+    try:
+        store.put_file(str(file), partial)
+        try:
+            store.mv(partial, target)
+        except Exception:
+            if not store.exists(target):
+                raise
+    except BaseException:
+        with suppress(Exception):
+            store.rm_file(partial)
+        raise
+    if store.exists(partial):  # such a store moves onto no file; from here on this one is all there is
+        store.rm_file(target)
+        store.mv(partial, target)
+
+
+def _entries_in(place: str) -> list[str]:
+    if is_folder(place):
+        folder = Path(place)
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    with _store(place) as (store, root):
+        return _entries(store, root)
+
+
+def _entries(store: Any, root: str) -> list[str]:
     try:
         return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in store.ls(root, detail=False))
     except FileNotFoundError:

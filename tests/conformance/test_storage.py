@@ -105,7 +105,9 @@ def test_a_dead_driver_is_replaced_and_can_write_no_more(engine: Engine, store: 
             connection.execute(update(StudyTable).where(StudyTable.id == store.study_id).values(**values))
 
     successor = StudyStore(engine, store.study_id)
+    assert not successor.holds_lease()
     successor.acquire()
+    assert (stale.holds_lease(), successor.holds_lease()) == (False, True)
     successor.add_trial(asked_trial(0))
 
     with pytest.raises(StudyLockedError):

@@ -4,8 +4,10 @@ import json
 import logging
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,8 +17,9 @@ import pytest
 
 from tests.unit.report import factory
 from vitsearch.report import StudyReport
-from vitsearch.storage import StudyStore
+from vitsearch.storage import StudyStore, TrialRecord
 from vitsearch.tracking import Tracker, default_uri, server_command, study_url
+from vitsearch.tracking import tracker as tracker_module
 from vitsearch.tracking.runs import MAX_PARAM, MAX_TAG, StudyRuns
 
 pytestmark = [
@@ -70,7 +73,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
     storage = {"url": f"postgresql://user:{SECRET}@host/db"}  # never opened: only what is shown of it matters
-    store = factory.new_store(tmp_path, factory.job(storage=storage))
+    dataset = {"kind": "npz", "path": f"https://bucket/photos.npz?X-Amz-Signature={SECRET}&sig={SECRET}"}
+    store = factory.new_store(tmp_path, factory.job(storage=storage, dataset=dataset))
     (tmp_path / "job.yaml").write_text(f"storage:\n  url: {storage['url']}\n")
     return store
 
@@ -219,6 +223,128 @@ def test_a_death_in_the_middle_of_a_delivery_makes_no_second_run(
     _, children = runs_of(default_uri(tmp_path))
     assert set(children) == {trial.number for trial in StudyReport.load(store).front}
     assert all("accuracy" in run.data.metrics and run.info.status == "FINISHED" for run in children.values())
+
+
+def test_of_runs_that_a_slow_server_has_made_twice_one_stays(store: StudyStore, tmp_path: Path):
+    """A create of which nothing was heard is tried again, and may have been carried out nevertheless."""
+    uri = default_uri(tmp_path)
+    factory.add_trials(store, 8)
+    finish(store)
+    assert deliver(store, tmp_path)
+    before = runs_of(uri)
+
+    def make_twice(run: Any) -> None:
+        kept = {key: value for key, value in run.data.tags.items() if key != "mlflow.note.content"}
+        client_of(uri).create_run(run.info.experiment_id, start_time=run.info.start_time, tags=kept)
+
+    for run in (before[0], *before[1].values()):
+        make_twice(run)
+    finish(store)
+    tracker = Tracker(store, tmp_path, None, None)
+    assert tracker._deliver_next()
+    after = runs_of(uri)
+    assert after[0].info.run_id == before[0].info.run_id
+    assert {run.info.run_id for run in after[1].values()} == {run.info.run_id for run in before[1].values()}
+
+    make_twice(before[0])  # carried out later than it was looked for
+    assert tracker._deliver_next()
+    assert runs_of(uri)[0].info.run_id == before[0].info.run_id
+
+
+def test_runs_that_may_not_be_deleted_hold_nothing_up(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def forbidden(*_: object) -> None:
+        raise MlflowException("permission denied")
+
+    factory.add_trials(store, 4)
+    finish(store)
+    assert deliver(store, tmp_path)
+    parent, _ = runs_of(default_uri(tmp_path))
+    client_of(default_uri(tmp_path)).create_run(parent.info.experiment_id, tags=parent.data.tags)
+    monkeypatch.setattr(MlflowClient, "delete_run", forbidden)
+    finish(store)
+    assert deliver(store, tmp_path)
+    assert "permission denied" in caplog.text
+
+
+class NeverDone(BaseHTTPRequestHandler):
+    """An MLflow that knows the experiment and lets whoever makes a run wait in vain."""
+
+    made: list[str]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        experiment = {"experiment_id": "1", "name": "x", "lifecycle_stage": "active"}
+        answer = json.dumps({"experiment": experiment, "runs": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("/runs/create"):
+            self.made.append(self.path)
+            time.sleep(2)
+        else:
+            self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_nobody_but_the_tracker_makes_a_run_again(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """MLflow's client would, without looking whether the first one was made, after it has waited in vain."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(NeverDone, "made", [], raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NeverDone)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    factory.add_trials(store, 4)
+    finish(store)
+    tracker = Tracker(store, tmp_path, f"http://127.0.0.1:{server.server_port}", None)
+    with pytest.raises(Exception, match="timed out"):
+        tracker._deliver_next()
+    server.shutdown()
+    server.server_close()
+    assert len(NeverDone.made) == 1
+
+
+def test_trials_are_read_once_however_often_mlflow_fails(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    def full(*_: object) -> None:
+        failed.append(1)
+        raise OSError("the artifact store is full")
+
+    def counted(*row: Any) -> TrialRecord:
+        read.append(row[0].number)
+        return record(*row)
+
+    failed: list[int] = []
+    read: list[int] = []
+    record = StudyStore._record
+    factory.add_trials(store, 8)
+    finish(store)
+    monkeypatch.setattr(MlflowClient, "log_artifact", full)
+    monkeypatch.setattr(StudyStore, "_record", staticmethod(counted))
+    monkeypatch.setattr(tracker_module, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(tracker_module, "LONGEST_PAUSE_S", 0.1)
+    tracker = Tracker(store, tmp_path, None, None)
+    tracker.start()
+    wait_until(lambda: len(failed) >= 3)
+    assert not tracker.close(0.1)
+    wait_until(lambda: not tracker._thread.is_alive())
+    assert sorted(read) == list(range(8))
 
 
 def test_a_resumed_study_with_a_larger_budget_goes_on_in_its_run(store: StudyStore, tmp_path: Path):

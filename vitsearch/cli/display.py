@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitsearch.search import Driver
 
 LINE_EVERY_S = 10.0
+DRAW_EVERY_S = 0.25
 
 
 @contextmanager
@@ -40,10 +41,16 @@ def make_display(*, quiet: bool) -> Iterator[Display]:
 
 
 class _Table:
-    """What a terminal shows: the last step or the running trials, under a notice that stays."""
+    """What a terminal shows: the last step or the running trials, under a notice that stays.
 
-    def __init__(self, live: Live) -> None:
-        self._live, self._notice = live, ""
+    Args:
+        live: The place on the screen.
+        clock: Seconds from any fixed point.
+    """
+
+    def __init__(self, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
+        self._live, self._clock, self._notice = live, clock, ""
+        self._drawn = -DRAW_EVERY_S
         self._view: RenderableType = Text("")
 
     def step(self, text: str) -> None:
@@ -51,7 +58,10 @@ class _Table:
         self._live.refresh()
 
     def change(self, driver: Driver) -> None:
-        self._show(live_view(driver.progress()))
+        """The running trials, as often as an eye can follow: rounds of short trials are many more."""
+        if self._clock() - self._drawn >= DRAW_EVERY_S:
+            self._drawn = self._clock()
+            self._show(live_view(driver.progress()))
 
     def stop(self, text: str) -> None:
         self._notice = text

@@ -277,6 +277,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         StudyLockedError: Another driver is alive.
         StudyError: The data is not what the study began with.
     """
+    from vitsearch.report.files import write_report_files
     from vitsearch.search import Places, is_scratch
 
     store.on_wait = display.on_step
@@ -294,7 +295,7 @@ def search(store: StudyStore, out: Path, data: ImageData, display: Display, stop
         state = "interrupted" if interrupted else "finished"
         report = StudyReport.load(store)
         if not is_scratch(out):
-            write_reports(report, out)
+            problems += write_report_files(report, out)
         if tracker is not None:
             display.on_step("delivering to MLflow")
             if not tracker.close(DELIVERY_TIMEOUT_S, interrupted=interrupted):
@@ -429,16 +430,6 @@ def save_sample(data: ImageData, places: Places) -> None:
         place.folder.mkdir(parents=True, exist_ok=True)
         np.save(place.folder / SAMPLE_FILE, data.images_NHWC[data.val[:SAMPLE_IMAGES]], allow_pickle=False)
         place.publish(SAMPLE_FILE)
-
-
-def write_reports(report: StudyReport, out: Path) -> None:
-    """The front as picture, page and table in the run's folder."""
-    from vitsearch.report.plots import front_html, save_front_png
-    from vitsearch.report.tables import trials_csv
-
-    save_front_png(report, out / "pareto.png")
-    (out / "pareto.html").write_text(front_html(report), encoding="utf-8")
-    (out / "trials.csv").write_text(trials_csv(report), encoding="utf-8")
 
 
 def _facts_of(target: str, executor: RayExecutor) -> MachineFacts | None:

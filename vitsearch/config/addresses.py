@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vitsearch.config.base import Spec
+from vitsearch.config.base import Place, Spec
 from vitsearch.errors import InputError, hide_password, holds_password
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -30,6 +30,16 @@ def without_passwords(spec: SpecT) -> SpecT:
     if all(hide_password(address) == address for address in addresses_in(spec).values()):
         return spec
     return type(spec).model_validate(_changed(spec.model_dump()))
+
+
+def name_of(place: Place) -> str:
+    """What people call a file or an address: its last part, without query, fragment, user and password."""
+    if isinstance(place, Path):
+        return place.name
+    plain = hide_password(place)  # first: a password may hold what would look like a query or a path
+    for mark in "?#":
+        plain = plain.partition(mark)[0]
+    return plain.rstrip("/").rpartition("/")[2].rpartition("@")[2]
 
 
 def check_address_text(address: str, *, field: str) -> None:

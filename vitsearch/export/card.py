@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from vitsearch.candidate import Candidate, Sparsity
-from vitsearch.config import DistillSpec, NetworkSpec, Place
+from vitsearch.config import DistillSpec, NetworkSpec
+from vitsearch.config.addresses import name_of
 from vitsearch.cost.eer import reference_value
 from vitsearch.export.contents import (
     CARD_FILE,
@@ -144,13 +145,9 @@ def _teaching(distill: DistillSpec) -> str:
 def _network(network: NetworkSpec) -> str:
     """What people call it, without folders and servers of whoever trained."""
     if network.bundle is not None:
-        return f"the bundle {_code(_last_name(network.bundle))}"
-    own = "" if network.checkpoint is None else f" with the checkpoint {_code(_last_name(network.checkpoint))}"
+        return f"the bundle {_code(name_of(network.bundle))}"
+    own = "" if network.checkpoint is None else f" with the checkpoint {_code(name_of(network.checkpoint))}"
     return f"timm's {_code(str(network.timm))}{own}"
-
-
-def _last_name(place: Place) -> str:
-    return str(place).partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _accuracy(metrics: BundleMetrics) -> str:

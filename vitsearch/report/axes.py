@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 from vitsearch.candidate import Candidate
 from vitsearch.config import METRICS, JobSpec
+from vitsearch.config.addresses import name_of
 from vitsearch.cost import eer_pct, landmarks
 from vitsearch.report.figures import objective_values, violations
 from vitsearch.report.front import StudyReport
@@ -135,7 +135,8 @@ def staircase(points: Sequence[tuple[float, float]], maximize_x: bool) -> list[t
 def data_words(report: StudyReport) -> str:
     """The data set in a few words."""
     data, spec = report.data, report.job.dataset
-    name = spec.name or ("" if spec.path is None else PurePosixPath(spec.path).name)
+    hub_name = spec.name and (name_of(spec.name) if "://" in spec.name else spec.name)
+    name = hub_name or ("" if spec.path is None else name_of(spec.path))
     kind = f"{spec.kind} {name}" if name and name != spec.kind else spec.kind
     side = data.image_size
     return (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vitsearch.config import METRICS, JobSpec, Value
+from vitsearch.config import METRICS, JobSpec, Metric, Value
 from vitsearch.cost import cost_of
 from vitsearch.errors import StudyError
 from vitsearch.pareto import hypervolume, knee, non_dominated
@@ -120,21 +120,54 @@ def hypervolume_of(front: Sequence[TrialRecord], job: JobSpec, reference: Sequen
 def reference_of(
     job: JobSpec, space: SearchSpace, data: DataSummary, trials: Iterable[TrialRecord]
 ) -> list[float]:
-    """Where the hypervolume ends: chance accuracy, the space's costliest corner, the worst measurement."""
-    corner, trials = costliest_figures(space, job), list(trials)
-    bounds = []
-    for name in job.objectives:
-        metric = METRICS[name]
-        if name == "accuracy":
-            bounds.append(data.chance_accuracy)
-        elif metric.key in corner:
+    """Where the hypervolume of these trials ends, one figure for each objective."""
+    reference = Reference(job, space, data)
+    for trial in trials:
+        reference.note(trial)
+    return reference.point()
+
+
+class Reference:
+    """Where the hypervolume ends: chance accuracy, the space's costliest corner, the worst measurement.
+
+    Kept up trial by trial: a search asks whenever one ends, which must not take longer the more there are.
+
+    Args:
+        job: The job.
+        space: Its search space.
+        data: Its data set.
+    """
+
+    def __init__(self, job: JobSpec, space: SearchSpace, data: DataSummary) -> None:
+        self._metrics = [METRICS[name] for name in job.objectives]
+        self._corner = {"accuracy": data.chance_accuracy, **costliest_figures(space, job)}
+        self._seen: dict[str, dict[int, float]] = {metric.key: {} for metric in self._metrics}
+        self._worst: dict[str, float] = {}
+
+    def note(self, trial: TrialRecord) -> None:
+        """Take in a trial's figures, in place of those it had before."""
+        for metric in self._metrics:
             # a cost that was known only within bounds may turn out to lie beyond the corner
-            seen = [t.figures[metric.key] for t in trials if metric.key in t.figures and t.cost.kind != "exact"]
-            bounds.append(max([corner[metric.key], *seen]))
-        else:
-            seen = [t.figures[metric.key] for t in trials if metric.key in t.figures] or [0.0]
-            bounds.append(min(seen) * 0.9 if metric.maximize else max(seen) * 1.1)
-    return bounds
+            is_sure = metric.key == "accuracy" or (metric.key in self._corner and trial.cost.kind == "exact")
+            if metric.key in trial.figures and not is_sure:
+                self._note(metric, trial.number, trial.figures[metric.key])
+
+    def _note(self, metric: Metric, number: int, value: float) -> None:
+        worse, seen = min if metric.maximize else max, self._seen[metric.key]
+        before, worst = seen.get(number), self._worst.get(metric.key, value)
+        seen[number] = value
+        was_the_worst = before == worst and before != value  # measured again
+        self._worst[metric.key] = worse(seen.values()) if was_the_worst else worse(value, worst)
+
+    def point(self) -> list[float]:
+        """One figure for each objective."""
+        return [self._bound(metric) for metric in self._metrics]
+
+    def _bound(self, metric: Metric) -> float:
+        corner = self._corner.get(metric.key)
+        if corner is not None:
+            return max(corner, self._worst.get(metric.key, corner))
+        return self._worst.get(metric.key, 0.0) * (0.9 if metric.maximize else 1.1)
 
 
 def costliest_figures(space: SearchSpace, job: JobSpec) -> dict[str, float]:

@@ -78,14 +78,17 @@ def save_front_png(report: StudyReport, path: Path, *, landmarks: bool = False) 
 
 
 def _write_frame(figure: Figure, report: StudyReport) -> None:
-    figure.text(0.03, 0.948, f"Pareto front of {report.study.name}", size=19, weight="bold", color=palette.INK)
-    figure.text(0.03, 0.914, data_words(report), size=11.5, color=palette.SOFT)
-    figure.text(0.97, 0.952, counts_words(report), size=10.5, color=palette.SOFT, ha="right")
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x, y, text, parse_math=False, **style)  # people name folders and references as they like
+
+    write(0.03, 0.948, f"Pareto front of {report.study.name}", size=19, weight="bold", color=palette.INK)
+    write(0.03, 0.914, data_words(report), size=11.5, color=palette.SOFT)
+    write(0.97, 0.952, counts_words(report), size=10.5, color=palette.SOFT, ha="right")
     foot = [eer_words(report.job), reference_words(report)]
     if any(simulated_bits(trial.candidate) for trial in report.front):
         foot.append("bits below 8 and 16-bit activations simulated: in size and EER, never in latency")
     text = "  ·  ".join(foot[:2]) + ("\n" + foot[2] if foot[2:] else "")
-    figure.text(0.03, 0.018, text, size=9, color=palette.SOFT, va="bottom", linespacing=1.4, parse_math=False)
+    write(0.03, 0.018, text, size=9, color=palette.SOFT, va="bottom", linespacing=1.4)
 
 
 def _scatter(figure: Figure, ax: Axes, canvas: FigureCanvasAgg, report: StudyReport, landmarks: bool) -> None:

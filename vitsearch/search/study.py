@@ -14,7 +14,7 @@ from vitsearch.report.figures import (
     objective_values,
     violations,
 )
-from vitsearch.report.front import front_of, hypervolume_of, is_candidate_for_front, knee_of, reference_of
+from vitsearch.report.front import Reference, front_of, hypervolume_of, is_candidate_for_front, knee_of
 from vitsearch.report.tables import fate
 from vitsearch.space import SearchSpace
 from vitsearch.storage import DataSummary, StudyStore, TrialRecord
@@ -42,6 +42,7 @@ class Study:
                 self._by_hash.setdefault(trial.candidate.hash, trial.number)
         self._front = [trial.number for trial in front_of(self.trials.values(), job)]
         self._worst: dict[str, float] = {}
+        self._reference = Reference(job, space, data)
         for trial in self.trials.values():
             self._note_worst(trial)
 
@@ -159,11 +160,15 @@ class Study:
 
     def hypervolume(self) -> float:
         """Volume the front dominates."""
-        reference = reference_of(self.job, self.space, self.data, self.trials.values())
-        return hypervolume_of(self.front, self.job, reference)
+        return hypervolume_of(self.front, self.job, self.reference())
+
+    def reference(self) -> list[float]:
+        """Where the hypervolume ends, one figure for each objective."""
+        return self._reference.point()
 
     def _note_worst(self, trial: TrialRecord) -> None:
-        """Keep the worst figure so far of each objective that only a measurement tells."""
+        """Keep the worst figure so far of each objective that only a measurement tells, and the reference."""
+        self._reference.note(trial)
         for metric in (METRICS[name] for name in self.job.objectives):
             if metric.origin == "measured" and metric.key in trial.figures:
                 worse, value = min if metric.maximize else max, trial.figures[metric.key]

@@ -148,6 +148,13 @@ class StudyStore:
         self._heartbeat.start()
 
     @patiently
+    def holds_lease(self) -> bool:
+        """Whether this driver has the study: it has taken it, and no later one did."""
+        with Session(self._engine) as session:
+            epoch = session.execute(select(StudyTable.epoch).where(StudyTable.id == self.study_id)).scalar_one()
+            return epoch == self._epoch
+
+    @patiently
     def release(self, state: StudyState) -> None:
         """Give the lease back and leave the study in ``state``."""
         with self._writing() as session:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 KIND_TAG = "mlflow.experimentKind"
 KIND = "custom_model_development"
-# MLflow's own settings; what the user has set stands
+# MLflow would send a create that was not answered again without a look at whether it was carried out. The tracker
+# does look; so whatever the user has set, MLflow sends once.
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# MLflow's further settings; what the user has set stands
 SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its default hides a dead server for minutes; we retry ourselves
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the terminal belongs to the search
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -31,6 +33,7 @@ def connect(
     """A client and the id of the job's experiment, which is made where it is missing."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ[RETRIES] = "0"
     from mlflow import MlflowClient
 
     for logger in ("mlflow", "alembic"):  # tables being made, migrations: nothing a search's terminal should show

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
+
+from vitsearch.errors import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +21,8 @@ PAGE = 1000
 # MLflow's limits, from mlflow.utils.validation
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_PER_BATCH = 250, 6000, 8000, 100
 STUDY = -1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -50,7 +55,21 @@ class StudyRuns:
 
     def __init__(self, client: MlflowClient, experiment_id: str, study_key: str) -> None:
         self._client, self._experiment_id, self._study_key = client, experiment_id, study_key
-        self._runs = dict(self._search())
+        self._runs: dict[int, KnownRun] = {}
+        self.look_up()
+
+    def look_up(self) -> None:
+        """Learn what MLflow holds; of runs that it has made twice, one stays.
+
+        A server may carry out a create long after whoever asked for it has given up, looked, and made another.
+        """
+        found: dict[int, list[KnownRun]] = {}
+        for number, run in self._search():
+            found.setdefault(number, []).append(run)
+        for number, runs in found.items():
+            # the study's run that trials name as theirs is one that has been written
+            self._runs[number] = max(runs, key=lambda run: (len(run.params), len(run.metrics), len(run.tags)))
+            self._delete([run for run in runs if run is not self._runs[number]])
 
     def trials(self) -> list[int]:
         """Numbers of the trials that have a run."""
@@ -118,6 +137,17 @@ class StudyRuns:
             ended_ms = None if ended_at is None else round(1000 * ended_at)
             self._client.set_terminated(run.run_id, status=status, end_time=ended_ms)
         run.status = status
+
+    def _delete(self, runs: Iterable[KnownRun]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        for run in runs:
+            try:
+                self._client.delete_run(run.run_id)
+            except MlflowException as error:  # not everybody may; a run too many holds nothing up
+                log.warning(
+                    "MLflow has made run %s twice and does not delete it: %s", run.run_id, first_line(error)
+                )
 
     def _search(self) -> Iterator[tuple[int, KnownRun]]:
         token = None

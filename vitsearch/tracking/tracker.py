@@ -9,8 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitsearch.errors import hide_passwords
-from vitsearch.storage import OutboxRecord, StudyStore
+from vitsearch.errors import StudyLockedError, hide_passwords
+from vitsearch.storage import KnownTrials, OutboxRecord, StudyStore
 from vitsearch.tracking.addresses import address_of, default_uri, experiment_url, experiments_url
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ class Tracker:
     """Mirrors one study into MLflow from a thread of its own.
 
     Messages are delivered in order and at least once; the view is idempotent. Several ``front`` messages in a row
-    are delivered as one. Nothing here raises into the search: an error is logged, without passwords, and tried
-    again after 1, 2, 4, ... 30 seconds. What ``close`` leaves undelivered stays in the outbox for the study's next
-    driver.
+    are delivered as one. Only the driver that holds the study's lease delivers: one that has lost it ends without
+    a word, since the messages are its successor's. Nothing here raises into the search: an error is logged,
+    without passwords, and tried again after 1, 2, 4, ... 30 seconds. What ``close`` leaves undelivered stays in
+    the outbox for the study's next driver.
 
     Args:
         store: The study; read, never written but for delivery marks.
@@ -52,6 +53,7 @@ class Tracker:
         self._wake = threading.Event()
         self._interrupted = False
         self._view: View | None = None
+        self._known = KnownTrials()  # stays when the view does not: reading all trials again takes seconds
         self._last_error = self._page = ""
         self._thread = threading.Thread(target=self._run, name="vitsearch-mlflow", daemon=True)
 
@@ -98,6 +100,8 @@ class Tracker:
                     self._leave()
                     return
                 pause_s = 0.0
+            except StudyLockedError:
+                return
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the search goes on
                 more, self._view = False, None  # what it remembers of MLflow may be what is wrong
                 self._warn(error)
@@ -123,10 +127,15 @@ class Tracker:
             self._wake.clear()  # closing wakes us once; from then on pauses are slept through
 
     def _deliver_next(self) -> bool:
-        """Deliver the oldest message, or the run of front messages it begins; returns whether there was one."""
+        """Deliver the oldest message, or the run of front messages it begins; returns whether there was one.
+
+        Raises:
+            StudyLockedError: Another driver has the study.
+        """
         messages = self._store.undelivered()
         if not messages:
             return False
+        self._check_lease()
         if messages[0].kind == "front":
             batch = _leading_fronts(messages)
             self._mlflow().sync({number for message in batch for number in _members(message)})
@@ -143,14 +152,19 @@ class Tracker:
     def _leave(self) -> None:
         """Say in MLflow that an interrupted study is not running any more."""
         if self._view is not None and self._interrupted:
+            self._check_lease()
             self._view.interrupt()
+
+    def _check_lease(self) -> None:
+        if not self._store.holds_lease():
+            raise StudyLockedError("another driver has taken over this study, and delivers")
 
     def _mlflow(self) -> View:
         if self._view is None:
             from vitsearch.tracking.view import View
 
             client, experiment_id = self._connect()
-            self._view = View(client, experiment_id, self._store, self._out)
+            self._view = View(client, experiment_id, self._store, self._out, self._known)
         return self._view
 
     def _connect(self) -> tuple[MlflowClient, str]:

@@ -12,8 +12,8 @@ from vitsearch.config.addresses import without_passwords
 from vitsearch.errors import hide_passwords
 from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
-from vitsearch.report.plots import front_html, save_front_png
-from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown, trials_csv
+from vitsearch.report.files import write_report_files
+from vitsearch.report.tables import fate, flatten, front_markdown, trial_markdown
 from vitsearch.storage import KnownTrials, StudyStore, TrialRecord
 from vitsearch.tracking.runs import MAX_TAG, STUDY, KnownRun, StudyRuns
 
@@ -33,11 +33,13 @@ class View:
         experiment_id: Where the runs go.
         store: The study.
         out: The run's folder.
+        known: The study's trials as read before; brought up to date.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, store: StudyStore, out: Path) -> None:
-        self._client, self._store, self._out = client, store, out
-        self._known = KnownTrials()
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, store: StudyStore, out: Path, known: KnownTrials
+    ) -> None:
+        self._client, self._store, self._out, self._known = client, store, out, known
         self._runs = StudyRuns(client, experiment_id, study_key(self._report()))
         self._artifacts_at: float | None = None
 
@@ -67,6 +69,7 @@ class View:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
+        self._runs.look_up()  # what was made twice since is seen by nobody later
         report = self._report()
         parent = self._sync_study(report)
         self._sync_trials(report, parent, frozenset())
@@ -129,9 +132,7 @@ class View:
     def _log_artifacts(self, report: StudyReport, parent: KnownRun) -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
-            save_front_png(report, out / "pareto.png")
-            (out / "pareto.html").write_text(front_html(report), encoding="utf-8")
-            (out / "trials.csv").write_text(trials_csv(report), encoding="utf-8")
+            write_report_files(report, out)  # of what cannot be drawn, the search tells in the end
             job_file = self._out / "job.yaml"
             if job_file.is_file():
                 text = hide_passwords(job_file.read_text(encoding="utf-8"))

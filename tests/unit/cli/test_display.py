@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.unit.report.factory import job
 from vitsearch.candidate import Architecture, Candidate
-from vitsearch.cli.display import headline, live_view, make_display
+from vitsearch.cli.display import _Table, headline, live_view, make_display
 from vitsearch.messages import EpochReport
 from vitsearch.search import Driver
 from vitsearch.search.progress import progress_of
@@ -122,6 +122,23 @@ def test_the_table_has_a_bar_for_the_study_and_a_row_with_a_bar_for_each_worker(
     assert second.endswith("81.5 %")
     assert "0/5" in third
     assert all(line.count("━") + line.count("╸") + line.count("╺") == 20 for line in (first, second, third))
+
+
+def test_the_table_is_drawn_a_few_times_a_second_however_often_trials_end(monkeypatch: pytest.MonkeyPatch):
+    now, drawn_at = [100.0], []
+    live: Any = SimpleNamespace(update=lambda _: drawn_at.append(now[0]), refresh=lambda: None)
+    table = _Table(live, clock=lambda: now[0])
+    one = driver([0.9], {"w0": report(2, None)}, done=2)
+    asked: list[float] = []
+    monkeypatch.setattr(one, "progress", lambda: asked.append(now[0]) or progress_of(one))
+    for _ in range(200):
+        table.change(one)
+        now[0] += 0.01
+    assert 4 <= len(drawn_at) <= 10
+    assert asked == drawn_at
+    table.step("delivering")
+    table.change(one)
+    assert len(drawn_at) == len(asked) + 1, "a step is shown at once"
 
 
 def test_lines_are_written_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):

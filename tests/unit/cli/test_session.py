@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -21,12 +22,14 @@ from tests.unit.train.factory import image_data
 from vitsearch.cli import session
 from vitsearch.cli.session import JOB_FILE, Display, begun_study, keep_private, new_study, open_study, search
 from vitsearch.cli.stopping import Stopping
-from vitsearch.errors import InputError, StudyError
+from vitsearch.errors import InputError, StudyError, StudyLockedError
 from vitsearch.messages import TrialRequest, TrialResult
+from vitsearch.report import files
 from vitsearch.search import InlineExecutor
 from vitsearch.storage import DATABASE_FILE, StudyStore, database_url, open_engine
 from vitsearch.storage.tables import StudyTable
 from vitsearch.testing import noop_profile, noop_result
+from vitsearch.tracking import Tracker, tracker
 
 SILENT = Display(on_step=lambda _: None, on_change=lambda _: None, on_stop=lambda _: None)
 
@@ -111,6 +114,36 @@ def test_the_lease_is_given_back_after_mlflow_has_been_told(
     assert (row(store).owner, row(store).state) == ("", "finished")
 
 
+def test_a_picture_that_cannot_be_drawn_keeps_no_study_from_its_end(
+    tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(files, "save_front_png", fail)
+    store = ready(tmp_path)
+    with Stopping() as stopping:
+        ended = search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    assert "pareto.png cannot be drawn (no such font)" in ended.problems
+    assert (tmp_path / "run" / "trials.csv").is_file()
+    assert closed == [(True, False)]
+    assert (row(store).owner, row(store).state) == ("", "finished")
+
+
+def test_a_disk_that_is_full_for_the_reports_ends_in_an_error_and_gives_the_study_back(
+    tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "save_front_png", fail)
+    store = ready(tmp_path)
+    with pytest.raises(OSError, match="No space left"), Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    assert closed == [(True, False)]
+    assert (row(store).owner, row(store).state) == ("", "finished")
+
+
 @pytest.mark.parametrize("error", [StudyError("the disk is full"), KeyboardInterrupt(), OSError("no such device")])
 def test_an_error_or_an_impatient_person_leaves_an_interrupted_study_that_nobody_drives(
     error: BaseException, tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
@@ -126,6 +159,32 @@ def test_an_error_or_an_impatient_person_leaves_an_interrupted_study_that_nobody
         search(store, tmp_path / "run", image_data(), SILENT, stopping)
     assert closed == [(True, True)]
     assert (row(store).owner, row(store).state) == ("", "interrupted")
+
+
+def test_a_driver_whose_study_another_has_taken_tells_mlflow_nothing(
+    tmp_path: Path, closed: list[tuple[bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ready(tmp_path)
+    successor = open_study(tmp_path / "run")
+    told: list[str] = []
+
+    def run(request: TrialRequest) -> TrialResult:
+        if request.trial == 1:
+            successor.acquire()
+            successor.enqueue("front", {"members": [0]})
+        return noop_result(request)
+
+    monkeypatch.setattr(FakeExecutor, "run", staticmethod(run))
+    monkeypatch.setattr(vitsearch.tracking, "Tracker", Tracker)
+    monkeypatch.setattr(tracker, "POLL_S", 600.0)  # until it is closed
+    monkeypatch.setattr(Tracker, "_connect", lambda _: (None, "1"))
+    monkeypatch.setattr(Tracker, "_mlflow", lambda _: told.append("something"))
+    with pytest.raises(StudyLockedError), Stopping() as stopping:
+        search(store, tmp_path / "run", image_data(), SILENT, stopping)
+    assert told == []
+    assert successor.undelivered()
+    assert row(store).owner
+    successor.release("interrupted")
 
 
 def test_what_is_refused_before_it_begins_stays_what_it_was(

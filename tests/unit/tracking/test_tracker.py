@@ -175,6 +175,37 @@ def test_an_interrupted_study_is_told_when_mlflow_knows_it(store: StudyStore, to
     assert one.fake.calls == ([[3], "interrupted"] if told else [])
 
 
+def test_nothing_is_delivered_once_another_driver_has_the_study(
+    store: StudyStore, caplog: pytest.LogCaptureFixture
+):
+    """One that was frozen for longer than its lease wakes up beside its successor, whose messages these are."""
+    one = FakeTracker(store, FakeView())
+    one.start()
+    store.enqueue("front", {"members": [3]})
+    wait_until(lambda: one.fake.calls == [[3]])
+    successor = StudyStore(store._engine, store.study_id)
+    successor.acquire()
+    successor.enqueue("front", {"members": [4]})
+    wait_until(lambda: not one._thread.is_alive())
+    assert not one.close(10, interrupted=True)
+    assert one.fake.calls == [[3]]
+    assert len(successor.undelivered()) == 1
+    assert not caplog.records
+    successor.release("interrupted")
+
+
+def test_mlflow_is_not_told_of_an_interruption_by_a_driver_without_the_study(store: StudyStore):
+    store.enqueue("front", {"members": [3]})
+    one = FakeTracker(store, FakeView())
+    one.start()
+    wait_until(lambda: not store.undelivered())
+    successor = StudyStore(store._engine, store.study_id)
+    successor.acquire()
+    assert one.close(10, interrupted=True)
+    assert one.fake.calls == [[3]]
+    successor.release("interrupted")
+
+
 def test_closing_without_a_start(store: StudyStore):
     assert FakeTracker(store, FakeView()).close(1)
     store.enqueue("finished", {})
