@@ -48,15 +48,17 @@ def run(out: Out = None) -> None:
     check_written(job, Path(JOB_NAME))
     data = checked_data(job)
     with study_folder(out, job) as folder:
-        # the package goes when the job ends, and a resume needs its files again
-        if out is None:
-            root = Places.of(written, folder).root
-            store = new_study(written.with_paths(keep_files(Path(FILES), root)), folder)
-            copy_files(Path(FILES), root)
-            _remember_database(job.name, written.storage.url or "")
+        # the package goes when the job ends, and a resume needs its files again; trainers read them where the
+        # weights are, which may be all that they see
+        if written.storage.artifacts is None:
+            root, lasting = str(folder), written.resolve_paths(folder)
         else:
-            store = new_study(written.resolve_paths(folder), folder)
-            copy_files(Path(FILES), str(folder))
+            root = Places.of(written, folder).root
+            lasting = written.with_paths(keep_files(Path(FILES), root))
+        store = new_study(lasting, folder)
+        copy_files(Path(FILES), root)
+        if out is None:
+            _remember_database(job.name, written.storage.url or "")
         drive(store, folder, data, board=_board(job.name))
 
 
