@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,16 +183,21 @@ class Cluster:
 
         loop = asyncio.new_event_loop()
         lines = self._client.tail_job_logs(job.id)
+        asked: asyncio.Task[str] | None = None
         try:
             with self._talking():
                 while True:
+                    asked = loop.create_task(_next(lines))
                     try:
-                        yield loop.run_until_complete(anext(lines))
+                        yield loop.run_until_complete(asked)
                     except StopAsyncIteration:
                         return
                     except ClientError as error:
                         raise ConnectionError(str(error)) from error
         finally:
+            if asked is not None:  # Ctrl-C ends the loop, not what it waits for
+                asked.cancel()
+                loop.run_until_complete(asyncio.gather(asked, return_exceptions=True))
             loop.run_until_complete(lines.aclose())
             loop.close()
 
@@ -243,9 +248,9 @@ class Cluster:
         try:
             port = parts.port or {"http": 80, "https": 443}[parts.scheme]
             socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name with an empty or an endless part
             raise StudyError(
-                f"no Ray cluster answers at {self.address} ({error.strerror or error}); give the address of its "
+                f"no Ray cluster answers at {self.address} ({_why(error)}); give the address of its "
                 f"dashboard, http://HEAD:{DEFAULT_PORT}, and check that the cluster is up"
             ) from error
 
@@ -308,17 +313,26 @@ def _as_url(address: str) -> str:
             "must hold no password, which the list of processes and each hint would show", field="--address",
             value=url, remedy="write http://HEAD:8265, and set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
         )  # fmt: skip
-    parts = urlsplit(url.rstrip("/"))
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-        raise InputError("must be the address of a Ray dashboard", field="--address", value=address,
+    refused = InputError("must be the address of a Ray dashboard", field="--address", value=address,
                          remedy=f"write http://HEAD:{DEFAULT_PORT}")  # fmt: skip
+    try:
+        parts = urlsplit(url.rstrip("/"))
+        port = parts.port
+    except ValueError as error:
+        raise refused from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise refused
     if port is None and parts.scheme == "http":
         return f"{parts.scheme}://{parts.netloc}:{DEFAULT_PORT}{parts.path}"
     return url.rstrip("/")
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+async def _next(lines: AsyncIterator[str]) -> str:
+    return await anext(lines)
 
 
 def _submitted(job: JobDetails) -> Submitted:

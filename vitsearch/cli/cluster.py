@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -85,7 +86,7 @@ def submit(
     cluster = connect(address)
     found = begin(cluster, spec, out, folder=job.resolve().parent, where=str(job))
     state = _begun(cluster, found, wait=wait, quiet=json_output)
-    page = _page(state, spec.tracking.uri)
+    page = _page(state, spec.tracking.uri if spec.tracking.enabled else None)
     if json_output:
         print_json(_submitted_facts(cluster, found, state, page))
         return
@@ -222,12 +223,12 @@ def stop(submission: Submission, address: Address = DEFAULT_ADDRESS) -> None:
     if not job.has_ended:
         raise StudyError(
             f"{job.id} has not ended in {STOP_PATIENCE_S:g} s and is {job.status.lower()}; it was asked to; look "
-            f"again with: vitsearch status {job.id} --address {cluster.address}"
+            f"again with: vitsearch status {_words(cluster, job)}"
         )
     typer.echo(f"{job.id}: {job.status.lower()}")
     for line in _state_lines(state_of(cluster, job)):
         typer.echo(line)
-    typer.echo(f"go on with: vitsearch resume {job.id} --address {cluster.address}")
+    typer.echo(f"go on with: vitsearch resume {_words(cluster, job)}")
 
 
 def resume_submitted(named: StudyName, *, trials: int | None, workers: int | None, json_output: bool) -> None:
@@ -352,7 +353,7 @@ class _screen:  # noqa: N801 - used as a function
     def __call__(self, view: RenderableType, lines: list[str]) -> None:
         if self._live is not None:
             self._live.update(view)
-        elif lines[:1] != self._lines[:1] and time.monotonic() - self._at > LINE_EVERY_S:
+        elif lines and lines[:1] != self._lines[:1] and time.monotonic() - self._at > LINE_EVERY_S:
             self._lines, self._at = lines, time.monotonic()
             typer.echo(lines[0])
 
@@ -373,16 +374,19 @@ def _page(state: LiveState | None, uri: str | None) -> str:
 
 
 def _hints(cluster: Cluster, job: Submitted) -> str:
-    at = f"--address {cluster.address}"
-    return (
-        f"watch     vitsearch watch {job.id} {at}\nstop      vitsearch stop {job.id} {at}\n{_after(cluster, job)}"
-    )
+    words = _words(cluster, job)
+    return f"watch     vitsearch watch {words}\nstop      vitsearch stop {words}\n{_after(cluster, job)}"
+
+
+def _words(cluster: Cluster, job: Submitted) -> str:
+    """What names a submission on a command line."""
+    return f"{shlex.quote(job.id)} --address {shlex.quote(cluster.address)}"
 
 
 def _after(cluster: Cluster, job: Submitted) -> str:
-    at = f"--address {cluster.address} --study {job.study}"
+    at = f"--address {shlex.quote(cluster.address)} --study {shlex.quote(job.study)}"
     return f"front     vitsearch pareto {at}\nexport    vitsearch export {at} --select knee --out bundle"
 
 
 def _say_it_goes_on(cluster: Cluster, job: Submitted) -> None:
-    typer.echo(f"{job.id} goes on; stop it with: vitsearch stop {job.id} --address {cluster.address}", err=True)
+    typer.echo(f"{job.id} goes on; stop it with: vitsearch stop {_words(cluster, job)}", err=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import tarfile
 import tempfile
 from pathlib import Path
 
-from vitsearch.artifacts import workspace
+from vitsearch.artifacts import join, workspace
 from vitsearch.cli.finding import FoundStudy
 from vitsearch.config import StorageSpec
-from vitsearch.errors import InputError, StudyError
+from vitsearch.errors import InputError, StudyError, hide_passwords
+from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport, select_trial
 from vitsearch.search.places import SAMPLE_FILE, Places
-from vitsearch.storage import TrialRecord
+from vitsearch.storage import StudyStore, TrialRecord, database_url, open_engine
 
 WEIGHTS = "none, front, or what --select takes"
+WEIGHT_FILES = "*.safetensors"
+ATTEMPTS = 3
 
 
 def pack_study(found: FoundStudy, weights: str, file: Path) -> dict[str, str | int]:
@@ -31,28 +35,47 @@ def pack_study(found: FoundStudy, weights: str, file: Path) -> dict[str, str | i
 
     Raises:
         InputError: The selection names no exportable trial, or its weights lie in a folder that is not known here.
-        StudyError: Nothing was found yet that could be exported.
+        StudyError: Nothing was found yet that could be exported, or the weights are gone.
     """
-    from vitsearch.cli.session import JOB_FILE, job_yaml
-
-    store = found.store
-    chosen = [] if weights == "none" else _chosen(StudyReport.load(store), weights)
-    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
-        copy = Path(temporary)
-        job = store.copy_to(copy)
-        (copy / JOB_FILE).write_text(job_yaml(job), encoding="utf-8")
+    for left in reversed(range(ATTEMPTS)):
         try:
-            with tarfile.open(file, "w") as package:
-                for made in sorted(copy.iterdir()):
-                    package.add(made, made.name)
-                if chosen:
-                    _add_files(package, found.places, chosen)
+            _pack(found, weights, file)
+            break
+        except _GoneError as error:
+            if not left:
+                raise StudyError(
+                    f"{hide_passwords(str(error))}: is gone, though the study's front has this trial; restore the "
+                    "file, or select another trial"
+                ) from error
         except OSError as error:
             file.unlink(missing_ok=True)
             raise StudyError(f"{file}: {error.strerror or error}; make room on the cluster's head") from error
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {"sha256": digest, "bytes": file.stat().st_size}
+
+
+class _GoneError(Exception):
+    """A file of a chosen trial is not there: a search deletes the weights of trials that have left its front."""
+
+
+def _pack(found: FoundStudy, weights: str, file: Path) -> None:
+    from vitsearch.cli.session import JOB_FILE, job_yaml
+
+    with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
+        copy = Path(temporary)
+        job = found.store.copy_to(copy)
+        (copy / JOB_FILE).write_text(job_yaml(job), encoding="utf-8")
+        chosen = [] if weights == "none" else _chosen(copy, weights)
+        try:
+            with tarfile.open(file, "w") as package:
+                for made in sorted(copy.iterdir()):
+                    package.add(made, made.name)
+                if chosen:
+                    _add_files(package, found.places, chosen)
+        except _GoneError:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def unpack_study(file: Path, folder: Path) -> None:
@@ -88,19 +111,38 @@ def require_alone(folder: Path) -> None:
     check(open_study(folder).study().job.storage)
 
 
-def _chosen(report: StudyReport, weights: str) -> list[TrialRecord]:
+def _chosen(copy: Path, weights: str) -> list[TrialRecord]:
+    """The trials as the copy has them, which others than those of a study that goes on may be."""
+    engine = open_engine(database_url(copy))
+    try:
+        report = StudyReport.load(StudyStore.find(engine))
+    finally:
+        engine.dispose()
     return report.front if weights == "front" else [select_trial(report, weights)]
 
 
 def _add_files(package: tarfile.TarFile, places: Places, trials: list[TrialRecord]) -> None:
     """The sample of images, and the weights of trials, under the names that a run's folder has for them."""
     copy = Places(root="artifacts")
-    wanted = [(places.root, copy.root, [SAMPLE_FILE])]
+    _add_place(package, places.root, copy.root, [SAMPLE_FILE])
     for trial in trials:
-        for source, target in ((places.trial, copy.trial), (places.final, copy.final)):
-            wanted.append((source(trial.number), target(trial.number), ["*.safetensors", "*.json"]))
-    for source_place, target_place, patterns in wanted:
-        with workspace(source_place, patterns) as place:
-            for pattern in patterns:
-                for file in sorted(place.folder.glob(pattern)):
-                    package.add(file, f"{target_place}/{file.name}")
+        retrained = isinstance(trial.final, TrialResult)
+        for source, target, needed in (
+            (places.trial, copy.trial, not retrained), (places.final, copy.final, retrained),
+        ):  # fmt: skip
+            place = source(trial.number)
+            try:
+                names = _add_place(package, place, target(trial.number), [WEIGHT_FILES, "*.json"])
+            except FileNotFoundError as error:
+                raise _GoneError(error.filename or place) from error
+            if needed and not fnmatch.filter(names, WEIGHT_FILES):
+                raise _GoneError(join(place, WEIGHT_FILES))
+
+
+def _add_place(package: tarfile.TarFile, source: str, target: str, patterns: list[str]) -> list[str]:
+    """Pack the files of a place that match; returns their names."""
+    with workspace(source, patterns) as place:
+        files = [file for pattern in patterns for file in sorted(place.folder.glob(pattern))]
+        for file in files:
+            package.add(file, f"{target}/{file.name}")
+    return [file.name for file in files]

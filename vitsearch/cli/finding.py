@@ -77,9 +77,9 @@ class StudyName:
         Raises:
             InputError: ``--database`` is no database's address, or would show its password to everybody.
         """
-        if database is not None:
-            _check_option(database)
         elsewhere = address or (None if database is not None else os.environ.get(ADDRESS_VARIABLE)) or None
+        if database is not None:
+            _check_option(database, here=elsewhere is None)
         known = database or os.environ.get(DATABASE_VARIABLE) or None
         if elsewhere is None and known is None:
             elsewhere = DEFAULT_ADDRESS
@@ -197,13 +197,18 @@ def found_study(
         yield FoundStudy(store=found.store, folder=copy, words=named.words)
 
 
-def _check_option(url: str) -> None:
+def _check_option(url: str, *, here: bool) -> None:
+    """Refuse what no ``--database`` may be; ``here`` is whether it is connected to from this machine.
+
+    What it leaves open, and its driver, are the business of whoever connects.
+    """
     from vitsearch.config.addresses import check_address_text
     from vitsearch.storage import check_url
 
     check_address_text(url, field="--database")
-    with _told_of("--database"):
-        check_url(url)
+    if here:
+        with _told_of("--database"):
+            check_url(url)
     if holds_password(url):
         raise InputError(
             "must hold no password, which the list of processes would show", field="--database", value=url,

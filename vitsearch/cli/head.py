@@ -48,15 +48,17 @@ def run(out: Out = None) -> None:
     check_written(job, Path(JOB_NAME))
     data = checked_data(job)
     with study_folder(out, job) as folder:
-        # the package goes when the job ends, and a resume needs its files again
-        if out is None:
-            root = Places.of(written, folder).root
-            store = new_study(written.with_paths(keep_files(Path(FILES), root)), folder)
-            copy_files(Path(FILES), root)
-            _remember_database(job.name, written.storage.url or "")
+        # the package goes when the job ends, and a resume needs its files again; trainers read them where the
+        # weights are, which may be all that they see
+        if written.storage.artifacts is None:
+            root, lasting = str(folder), written.resolve_paths(folder)
         else:
-            store = new_study(written.resolve_paths(folder), folder)
-            copy_files(Path(FILES), str(folder))
+            root = Places.of(written, folder).root
+            lasting = written.with_paths(keep_files(Path(FILES), root))
+        store = new_study(lasting, folder)
+        copy_files(Path(FILES), root)
+        if out is None:
+            _remember_database(job.name, written.storage.url or "")
         drive(store, folder, data, board=_board(job.name))
 
 
@@ -88,7 +90,6 @@ def hand_out(
     import ray
 
     from vitsearch.cli.copying import pack_study
-    from vitsearch.cli.finding import in_folder
     from vitsearch.errors import StudyError
     from workers import StateFile, log_folder, this_submission
 
@@ -100,7 +101,7 @@ def hand_out(
     signal.signal(signal.SIGTERM, _leave)  # Ray sets its own
     file = log_folder() / f"vitsearch-{submission}.tar"
     try:
-        facts = pack_study(_named(study) if out is None else in_folder(out), weights, file)
+        facts = pack_study(_opened(out, study), weights, file)
         StateFile(submission).write(json.dumps({**facts, "file": file.name}))
         time.sleep(HANDED_OUT_FOR_S)
     finally:
@@ -109,10 +110,10 @@ def hand_out(
 
 
 @app.command()
-def find(study: Name) -> None:
+def find(out: Out = None, study: Name = "") -> None:
     """Look a study up that no submission of this cluster is known to drive, and tell where it stands."""
     from vitsearch.cli.remote import Stored
-    from vitsearch.errors import StudyError
+    from vitsearch.errors import InputError, StudyError
     from vitsearch.report import StudyReport
     from vitsearch.report.progress import stored_progress
     from workers import StateFile, this_submission
@@ -121,7 +122,11 @@ def find(study: Name) -> None:
     if submission is None:
         raise StudyError("only a submitted job looks for a study")
     with _on_ray():
-        store = _named(study).store
+        try:
+            store = _opened(out, study).store
+        except InputError as error:
+            StateFile(submission).write(json.dumps({"unknown": str(error)}))
+            return
         record = store.study()
         progress = None if record.data is None else stored_progress(StudyReport.load(store))
         answer = Stored(study=record.name, state=record.state, progress=progress)
@@ -162,15 +167,23 @@ def _site_address(variable: str) -> str | None:
     return f"${{{variable}}}" if address and holds_password(address) else address
 
 
+def _opened(out: Path | None, study: str) -> FoundStudy:
+    """A study in its folder, or by its name where it has none; see ``_named``."""
+    from vitsearch.cli.finding import in_folder
+
+    return _named(study) if out is None else in_folder(out)
+
+
 def _named(study: str) -> FoundStudy:
     """A study by its name, in the first database that holds it: the client's, the submission's, this head's own.
 
     Raises:
         InputError: None of them does.
         StudyError: One of them cannot be reached, and the others do not.
+        MissingExtraError: Its driver is not installed here, and the others do not.
     """
     from vitsearch.cli.finding import in_database
-    from vitsearch.errors import InputError, StudyError, VitsearchError
+    from vitsearch.errors import InputError, VitsearchError
     from workers import remembered
 
     sent = Path(DATABASE_NAME)
@@ -186,7 +199,7 @@ def _named(study: str) -> FoundStudy:
         except VitsearchError as error:
             problems.append(error)
     for problem in problems:
-        if isinstance(problem, StudyError):  # it may well hold the study
+        if not isinstance(problem, InputError):  # it may well hold the study
             raise problem
     raise InputError(
         "is in no database that this cluster knows" + "".join(f" ({problem})" for problem in problems),

@@ -84,13 +84,13 @@ def keep_files(files: Path, root: str) -> Callable[[Path], Place]:
     """
     kept = join(root, files.name)
 
-    def stays(path: Path) -> Place:
-        if path.is_absolute():
-            return path
+    def kept_at(path: Path) -> Place:
+        if stays(path):
+            return from_folder(path, Path())
         name = _kept_name(path, root)
         return Path(kept, name) if is_folder(root) else join(kept, name)
 
-    return stays
+    return kept_at
 
 
 def copy_files(files: Path, root: str) -> None:

@@ -42,6 +42,10 @@ class RemoteError(VitsearchError):
         self.exit_code = exit_code
 
 
+class UnknownStudyError(InputError):
+    """The head of a cluster has looked for a study and found none."""
+
+
 def connect(address: str) -> Cluster:
     """The cluster at an address.
 
@@ -75,7 +79,7 @@ def begin(cluster: Cluster, job: JobSpec, out: str | None, *, folder: Path, wher
 
 def go_on(cluster: Cluster, place: Place, *, trials: int | None, workers: int | None) -> Submitted:
     """Submit the rest of a study, or a larger budget for it."""
-    study, out = place.study, place.out
+    study, out = place.study or _looked_up(cluster, place).study, place.out
     _refuse_if_running(cluster, study, out)
     given = {"--trials": trials, "--workers": workers}
     options = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
@@ -98,7 +102,7 @@ def _refuse_if_running(cluster: Cluster, study: str, out: str) -> None:
         if not job.has_ended and (job.study, job.out) == (study, out):
             raise StudyError(
                 f"study {study!r} is being driven already by submission {job.id}; "
-                f"watch it with: vitsearch watch {job.id} --address {cluster.address}"
+                f"watch it with: vitsearch watch {shlex.quote(job.id)} --address {shlex.quote(cluster.address)}"
             )
 
 
@@ -153,7 +157,8 @@ def raise_if_failed(cluster: Cluster, job: Submitted) -> None:
     """
     if job.status == "FAILED":
         words = last_error(cluster.log(job)) or job.message or "it failed without a word"
-        raise RemoteError(f"submission {job.id} ended with: {words}", job.exit_code or 1)
+        ended_with = job.exit_code or 0  # below zero where a signal has ended it
+        raise RemoteError(f"submission {job.id} ended with: {words}", ended_with if ended_with > 0 else 1)
 
 
 def last_error(log: str) -> str:
@@ -273,7 +278,7 @@ class Place:
     """Where a cluster finds a study.
 
     Attributes:
-        study: Its name.
+        study: Its name; empty where a folder was named, and only the study there tells it.
         out: Its folder there; empty where it has none.
         database: Address of a database to look into first; None for those that the cluster knows itself.
     """
@@ -306,7 +311,7 @@ def place_of(cluster: Cluster, named: StudyName) -> Place:
     found = None if named.name.startswith("/") else job_or_stored(cluster, named)
     if found is None:
         known = [job.study for job in cluster.jobs() if named.name == job.out]
-        return Place(study=known[0] if known else Path(named.name).name, out=named.name)
+        return Place(study=known[0] if known else "", out=named.name)
     if isinstance(found, Stored):
         return Place(study=found.study, out="", database=named.database)
     return Place(study=found.study, out=found.out, database=None if found.out else named.database)
@@ -324,14 +329,12 @@ def job_or_stored(cluster: Cluster, named: StudyName) -> Submitted | Stored:
         if "/" in named.name:
             raise
         unknown = error
-    command = f"find --study {shlex.quote(named.name)}"
     try:
-        with _helper(cluster, "find", command, named.database) as helper:
-            return Stored.model_validate(helper.answer)
-    except InputError as error:
+        return _looked_up(cluster, Place(study=named.name, out="", database=named.database))
+    except UnknownStudyError as error:
         unknown.remedy += (
-            "; a cluster that was restarted forgets names, and takes --study /FOLDER, or --database URL where a "
-            "study has no folder"
+            f"; a cluster that was restarted forgets names, and takes --study /FOLDER, or --database URL where a "
+            f"study has no folder; its head says: {error}"
         )
         if named.withheld:
             unknown.remedy += (
@@ -339,6 +342,21 @@ def job_or_stored(cluster: Cluster, named: StudyName) -> Submitted | Stored:
                 f"--database '${{{DATABASE_VARIABLE}}}' in the place of --address"
             )
         raise unknown from error
+
+
+def _looked_up(cluster: Cluster, place: Place) -> Stored:
+    """What the head finds of a study in its database.
+
+    Raises:
+        UnknownStudyError: It has looked, and there is none.
+        InputError: It cannot look there.
+        StudyError: The same.
+    """
+    with _helper(cluster, "find", f"find{place.words}", place.database) as helper, _understood(cluster):
+        words = helper.answer.get("unknown")
+        if words is None:
+            return Stored.model_validate(helper.answer)
+    raise UnknownStudyError(str(words))
 
 
 def _wait_for_answer(cluster: Cluster, submission: str, name: str) -> dict[str, Any]:

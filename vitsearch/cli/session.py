@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from vitsearch.artifacts import names_in, workspace
 from vitsearch.candidate import Architecture
 from vitsearch.config import JobSpec, load_job
 from vitsearch.config.addresses import fields_with_password
+from vitsearch.config.loading import dump_yaml
 from vitsearch.errors import InputError, StudyError, first_line
 from vitsearch.report import StudyReport, space_of
 from vitsearch.space import SearchSpace, resolve_preset
@@ -231,7 +230,7 @@ def keep_private(job: JobSpec, out: Path) -> None:
 
 def job_yaml(job: JobSpec) -> str:
     """The job as a file a person can read and run again."""
-    return yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    return dump_yaml(job.model_dump(mode="json", exclude_none=True))
 
 
 def summary_of(data: ImageData) -> DataSummary:

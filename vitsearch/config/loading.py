@@ -15,7 +15,7 @@ from vitsearch.config.job import JobSpec
 from vitsearch.errors import InputError
 
 MAX_FILE_BYTES = 4_000_000
-__all__ = ["MAX_FILE_BYTES", "load_job", "load_json", "load_yaml", "parse", "read_job", "read_text"]
+__all__ = ["MAX_FILE_BYTES", "dump_yaml", "load_job", "load_json", "load_yaml", "parse", "read_job", "read_text"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,9 +44,17 @@ class _Loader(yaml.SafeLoader):
 # What PyYAML raises of values that are not what their tags say, beside its own errors.
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which puts in quotes what the loader above would take for a number."""
+
+
+for _way in (_Loader, _Dumper):
+    _way.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def load_job(path: Path) -> JobSpec:
@@ -81,6 +89,11 @@ def load_yaml(path: Path) -> Any:
             where=str(path),
             remedy="check indentation, colons and quotes",
         ) from error
+
+
+def dump_yaml(value: Any) -> str:
+    """What ``load_yaml`` reads back as it is, in the order given."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import sqlite3
@@ -98,6 +99,27 @@ def server_command(out: Path, port: int, host: str = "127.0.0.1") -> list[str]:
         "--host", host,
         "--port", str(port),
         "--workers", "1",
+        *([] if _is_loopback(host) else _reached_at(host, port)),
+    ]  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reached_at(host: str, port: int) -> list[str]:
+    """What lets MLflow answer there: by itself it refuses names, public addresses and its own pages there.
+
+    A tunnel ends at any port of the machine that it begins at. Clients write a name in small letters.
+    """
+    there = list(dict.fromkeys((f"{host}:{port}", host, f"{host.lower()}:{port}", host.lower())))
+    origins = list(dict.fromkeys((f"http://{host}:{port}", f"http://{host.lower()}:{port}")))
+    return [
+        "--allowed-hosts", ",".join([*there, "localhost:*", "127.0.0.1:*"]),
+        "--cors-allowed-origins", ",".join(origins),
     ]  # fmt: skip
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.report import factory
 from vitsearch.cli import cluster, remote
 from vitsearch.cli.finding import StudyName
+from vitsearch.cli.session import job_yaml
 from vitsearch.errors import StudyError
 from vitsearch.messages import LiveState, Progress
 from workers import Submitted
@@ -79,3 +83,32 @@ def test_a_resumed_submission_is_told_as_json(
         "id": "a-1", "study": "a", "out": "/studies/a", "address": "http://h:1",
         "mlflow": "http://mlflow/1" if begun else "", "begun": begun,
     }  # fmt: skip
+
+
+def test_a_search_that_has_nothing_to_tell_any_more_shows_nothing_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(cluster, "LINE_EVERY_S", -1.0)
+    with cluster._screen() as show:
+        for lines in (["3/8 trials"], [], ["4/8 trials"]):
+            show("", lines)
+    assert capsys.readouterr().out == "3/8 trials\n4/8 trials\n"
+
+
+@pytest.mark.usefixtures("status")
+@pytest.mark.parametrize("enabled", [False, True])
+def test_only_a_search_that_is_recorded_has_a_page(
+    enabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(remote, "begin", lambda *_, **__: submitted("PENDING"))
+    job = tmp_path / "job.yaml"
+    job.write_text(job_yaml(factory.job(tracking={"enabled": enabled, "uri": "http://mlflow:5000"})))
+    cluster.submit(job, "/studies/a", "http://h:1", wait=False)
+    assert ("MLflow" in capsys.readouterr().out) == enabled
+
+
+def test_hints_can_be_pasted_into_a_shell():
+    there: Any = SimpleNamespace(address="http://h:1/a&b")
+    said = cluster._hints(there, dataclasses.replace(submitted("PENDING"), id="a b-1", study="a b"))
+    assert "vitsearch watch 'a b-1' --address 'http://h:1/a&b'" in said
+    assert "--study 'a b'" in said

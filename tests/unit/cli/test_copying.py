@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.unit.report.factory import add_trials, job
+from vitsearch.cli import copying
 from vitsearch.cli.copying import pack_study, require_alone, unpack_study
 from vitsearch.cli.finding import in_folder
 from vitsearch.cli.results import front_json
@@ -17,7 +20,7 @@ from vitsearch.cli.session import new_study, open_study, write_job
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport
 from vitsearch.search import Places
-from vitsearch.storage import DataSummary
+from vitsearch.storage import DataSummary, TrialRecord
 
 
 @pytest.fixture
@@ -76,6 +79,62 @@ def test_the_weights_of_a_selection_come_along_and_checkpoints_do_not(study: Pat
     files = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.suffix in {".safetensors", ".pt"}}
     here = Places(root="artifacts")
     assert files - {f"{here.final(chosen)}/model.safetensors"} == {f"{here.trial(chosen)}/model.safetensors"}
+
+
+def test_trials_are_chosen_from_the_copy_and_copied_again_where_the_front_moves_on(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The study goes on meanwhile, and deletes the weights of what has left its front."""
+    front = [trial.number for trial in StudyReport.load(open_study(study)).front]
+    copies, chosen = [], iter([front[0], front[-1]])
+
+    def choose(report: StudyReport, _: str) -> TrialRecord:
+        copies.append(report.study.job.storage)
+        number = next(chosen)
+        folder = Path(Places.of(job(), study).trial(front[-1]))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(b"chosen")
+        return next(trial for trial in report.front if trial.number == number)
+
+    shutil.rmtree(Places.of(job(), study).trials)
+    monkeypatch.setattr(copying, "select_trial", choose)
+    copy = copied(study, "knee", tmp_path)
+    assert (copy / Places(root="artifacts").trial(front[-1]) / "model.safetensors").read_bytes() == b"chosen"
+    assert len(copies) == 2
+
+
+def test_weights_that_are_gone_are_named(study: Path, tmp_path: Path):
+    shutil.rmtree(Places.of(job(), study).trials)
+    with pytest.raises(
+        StudyError, match=r"artifacts/trials/.*/\*\.safetensors: is gone, though .* front"
+    ) as caught:
+        pack_study(in_folder(study), "knee", tmp_path / "study.tar")
+    assert "make room" not in str(caught.value)
+    assert not (tmp_path / "study.tar").exists()
+
+
+def test_a_file_that_vanishes_while_it_is_packed_is_named(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "/there/model.safetensors")
+
+    def vanishing(_: object, source: str, *__: object) -> list[str]:
+        if "trials" in source:
+            raise gone
+        return []
+
+    monkeypatch.setattr(copying, "_add_place", vanishing)
+    with pytest.raises(StudyError, match=r"/there/model\.safetensors: is gone"):
+        pack_study(in_folder(study), "knee", tmp_path / "study.tar")
+
+
+def test_a_full_disk_of_the_head_is_told(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(copying, "_add_files", full)
+    with pytest.raises(StudyError, match="No space left on device; make room on the cluster's head"):
+        pack_study(in_folder(study), "knee", tmp_path / "study.tar")
 
 
 def test_nothing_leaves_the_folder(tmp_path: Path):

@@ -50,3 +50,19 @@ def test_a_folder_is_asked_of_nobody(
 def test_one_of_both_is_needed(place: str | None, study: str | None):
     with pytest.raises(InputError, match="needs a run"):
         named_place(place, study, None, None)
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me:${NO_SUCH}@host/db", "nosuch+driver://host/db"])
+def test_a_database_is_checked_where_it_is_connected_to(url: str):
+    """What only the head knows, and its driver, were asked for on a client that never connects."""
+    assert StudyName.of("a", CLUSTER, url) == StudyName(name="a", address=CLUSTER, database=url)
+    with pytest.raises(InputError, match="--database: "):
+        StudyName.of("a", None, url)
+
+
+@pytest.mark.parametrize("address", [CLUSTER, None])
+@pytest.mark.parametrize("password", ["geheim", "ge'heim"])
+def test_a_database_with_a_password_is_refused_wherever_it_is_asked_for(address: str | None, password: str):
+    with pytest.raises(InputError, match="--database: must h") as caught:
+        StudyName.of("a", address, f"postgresql+psycopg://me:{password}@host/db")
+    assert "heim" not in str(caught.value)

@@ -93,6 +93,7 @@ def test_files_stay_in_a_folder_as_they_are(tmp_path: Path, monkeypatch: pytest.
     stays = keep_files(files, root)
     assert stays(Path("files/0-digits.npz")) == tmp_path / "store/digits/files/0-digits.npz"
     assert stays(Path("/data/photos")) == Path("/data/photos")
+    assert stays(Path("~/photos")) == Path.home() / "photos"
     copy_files(files, root)
     assert (tmp_path / "store/digits/files/1-photos/cat/1.png").read_bytes() == b"cat"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from vitsearch.cli import services
-from vitsearch.cli.services import Service, Settings, Site
+from vitsearch.cli import postgres
+from vitsearch.cli.services import MARK, Service, Settings, Site
 from vitsearch.errors import InputError, StudyError
 
 DATABASE = "postgresql+psycopg://host/db"
 
 
-def quiet(_: str) -> None:
+def quiet(_: object) -> None:
     """Nobody listens."""
 
 
@@ -46,14 +47,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Settings]]:
 
         return start
 
-    def postgres(_: Path) -> Service:
+    def start_postgres(_: Path) -> psutil.Process:
         found["database"] = Settings()
-        return sleeper("PostgreSQL of its own")
+        return psutil.Process(sleeper("PostgreSQL of its own").pid)
 
-    monkeypatch.setattr(Site, "_start_mlflow", starts("mlflow"))
-    monkeypatch.setattr(Site, "_start_ray", starts("ray"))
-    monkeypatch.setattr(services, "_start_postgres", postgres)
-    monkeypatch.setattr(services, "_stop_postgres", quiet)
+    monkeypatch.setattr(Site, "_launch_mlflow", starts("mlflow"))
+    monkeypatch.setattr(Site, "_launch_ray", starts("ray"))
+    monkeypatch.setattr(Site, "_wait", lambda *_: None)
+    monkeypatch.setattr(postgres, "start", start_postgres)
+    monkeypatch.setattr(postgres, "stop", quiet)
     yield found
     for process in sleeping:
         process.kill()
@@ -123,7 +125,7 @@ def test_what_never_came_up_binds_nobody(
         raise StudyError("cannot listen")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Site, "_start_mlflow", taken)
+        patched.setattr(Site, "_launch_mlflow", taken)
         with pytest.raises(StudyError):
             again(tmp_path, mlflow_port=1)
     assert begun(Site(tmp_path)) == {}
@@ -137,3 +139,60 @@ def test_a_site_of_an_older_vitsearch_has_to_be_stopped(tmp_path: Path):
     (tmp_path / "site.json").write_text(json.dumps({"mlflow": running}))
     with pytest.raises(InputError, match="was started by an older vitsearch"):
         again(tmp_path)
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[Service]:
+    """An MLflow of the site that never answers."""
+    environment = {**os.environ, MARK: f"{tmp_path}:mlflow"}
+    with subprocess.Popen(["sleep", "60"], env=environment) as process:
+        yield Service.of(psutil.Process(process.pid), "http://127.0.0.1:1")
+        process.kill()
+
+
+@pytest.mark.usefixtures("started")
+def test_a_service_that_is_waited_for_is_known_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whoever kills `up` then leaves nothing that `down` would not find."""
+    seen: list[dict[str, Any]] = []
+
+    def killed(site: Site, *_: object) -> None:
+        seen.append(begun(site))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Site, "_launch_mlflow", lambda *_: unmarked)
+    monkeypatch.setattr(Site, "_wait", killed)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        unmarked = Service.of(psutil.Process(process.pid), "http://127.0.0.1:1")
+        with pytest.raises(KeyboardInterrupt):
+            again(tmp_path)
+    known = Service(**seen[0]["mlflow"])
+    assert known.process is None, "an interrupted `up` ends what it has started"
+    assert begun(Site(tmp_path)) == {}
+
+
+@pytest.mark.usefixtures("started")
+def test_what_a_killed_up_has_not_recorded_is_stopped(tmp_path: Path, silent: Service):
+    assert Site(tmp_path).stop(quiet) == ["mlflow"]
+    assert silent.process is None
+
+
+def test_a_site_is_one_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(_: Path) -> None:
+        assert Site(tmp_path).exists
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(postgres, "start", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my site", "site's", "x" * 120])
+def test_a_folder_in_which_postgresql_cannot_be_is_refused_before_anything_starts(
+    name: str, tmp_path: Path, started: dict[str, Settings]
+):
+    folder = tmp_path / name
+    with pytest.raises(InputError, match=r"--dir: must .* with --database-file"):
+        again(folder)
+    assert not started
+    assert not folder.exists()
+    again(folder, database_url=DATABASE)

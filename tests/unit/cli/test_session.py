@@ -22,6 +22,7 @@ from tests.unit.train.factory import image_data
 from vitsearch.cli import session
 from vitsearch.cli.session import JOB_FILE, Display, begun_study, keep_private, new_study, open_study, search
 from vitsearch.cli.stopping import Stopping
+from vitsearch.config import load_job
 from vitsearch.errors import InputError, StudyError, StudyLockedError
 from vitsearch.messages import TrialRequest, TrialResult
 from vitsearch.report import files
@@ -294,3 +295,12 @@ def test_a_database_that_refuses_a_study_leaves_no_folder(tmp_path: Path, monkey
     with pytest.raises(StudyError, match=r"refuses a new study .*readonly"):
         new_study(factory.job(), tmp_path / "deep" / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_may_be_called_like_a_number(tmp_path: Path):
+    """Its job.yaml was written without quotes, and refused by every command that read it again."""
+    job = factory.job(name="12e4", tracking={"experiment": "1e-3"})
+    new_study(job, tmp_path / "study")
+    stored = open_study(tmp_path / "study").study()
+    assert (stored.name, stored.job) == ("12e4", job)
+    assert load_job(tmp_path / "study" / JOB_FILE) == job

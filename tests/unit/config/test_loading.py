@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vitsearch.config import Spec, load_job, load_json, load_yaml, parse
-from vitsearch.config.loading import MAX_FILE_BYTES
+from vitsearch.config.loading import MAX_FILE_BYTES, dump_yaml
 from vitsearch.errors import InputError
 
 JOB = "name: first\ndataset: {kind: digits}\nspace: vit_micro_8\n"
@@ -293,3 +293,13 @@ def test_a_path_that_leads_nowhere_is_for_whoever_opens_it(job_file, tmp_path: P
     (tmp_path / "loop").symlink_to("loop")
     job = load_job(job_file(base=f"name: a\ndataset: {{kind: npz, path: {name}}}\nspace: vit_micro_8\n"))
     assert job.dataset.path == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "text", ["12e4", "1e-3", "1_0.5E+7", "1e5", "0x10", "12:30", "null", "yes", "2001-01-01", "é"]
+)
+def test_text_that_looks_like_a_number_is_read_back_as_text(tmp_path: Path, text: str):
+    path = tmp_path / "job.yaml"
+    written = {"name": text, "lr": 1e-5, "tracking": {"experiment": text, text: 1.5e300}}
+    path.write_text(dump_yaml(written), encoding="utf-8")
+    assert load_yaml(path) == written

@@ -26,6 +26,26 @@ def test_the_server_of_a_folder(tmp_path: Path):
     assert command[command.index("--port") + 1] == "5001"
 
 
+@pytest.mark.parametrize("host", ["203.0.113.7", "Head.example.com", "10.0.0.5"])
+def test_a_server_that_others_reach_answers_to_its_address(host: str, tmp_path: Path):
+    """MLflow refuses every host that it is not told of, with 403."""
+    security = pytest.importorskip("mlflow.server.security_utils")
+    command = server_command(tmp_path, 5001, host)
+    allowed = command[command.index("--allowed-hosts") + 1].split(",")
+    for asked in (host.lower(), f"{host.lower()}:5001", f"{host}:5001", "localhost:5001", "127.0.0.1:5001"):
+        assert security.is_allowed_host_header(allowed, asked)
+    for asked in ("evil.example.com", f"{host}.evil.example.com:5001", f"{host}:80"):
+        assert not security.is_allowed_host_header(allowed, asked)
+    origins = command[command.index("--cors-allowed-origins") + 1].split(",")
+    assert not security.should_block_cors_request(f"http://{host.lower()}:5001", "POST", origins), "its own pages"
+    assert security.should_block_cors_request("http://evil.example.com", "POST", origins)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+def test_a_server_of_this_machine_alone_answers_as_mlflow_does(host: str, tmp_path: Path):
+    assert "--allowed-hosts" not in server_command(tmp_path, 5001, host)
+
+
 def test_the_page_of_a_study(tmp_path: Path):
     job, base = factory.job(), "http://127.0.0.1:5000"
     listing = f"{base}/#/experiments?workflowType=machine_learning"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,10 +65,19 @@ def test_what_is_no_cluster_is_one_line(status: int, body: str, message: str):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["", "http://", "ftp://host", "http://host:x", "host:99999"])
+@pytest.mark.parametrize(
+    "address", ["", "http://", "ftp://host", "http://host:x", "host:99999", "http://[::1:8265", "http://[x]:8265"]
+)
 def test_what_is_no_address_is_refused(address: str):
     with pytest.raises(InputError, match="must be the address of a Ray dashboard"):
         Cluster(address)
+
+
+@pytest.mark.parametrize("host", ["head..local", f"{'x' * 70}.local"])
+def test_a_name_that_no_machine_has_is_one_line(host: str):
+    with pytest.raises(StudyError, match=f"no Ray cluster answers at http://{host}:8265") as caught:
+        Cluster(f"http://{host}:8265")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["http://me:geheim@h:8265", "me:geheim@h", "http://h:8265?token=geheim"])
@@ -105,8 +117,50 @@ def test_a_job_that_is_none_is_one_line(more: dict[str, str]):
 
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # of Ray's client
 def test_a_log_that_cannot_be_followed_is_one_line():
-    job = Submitted(
-        id="a", study="a", out="/a", status="RUNNING", message="", submitted_at=0.0, ended_at=None, node_id="n"
-    )
     with answering(200, json.dumps(VERSION)) as address, pytest.raises(StudyError, match="does not answer"):
-        list(Cluster(address).follow(job))
+        list(Cluster(address).follow(RUNNING))
+
+
+RUNNING = Submitted(
+    id="a", study="a", out="/a", status="RUNNING", message="", submitted_at=0.0, ended_at=None, node_id="n"
+)
+
+
+def saying(lines: Callable[[str], AsyncIterator[str]], address: str) -> Cluster:
+    """A cluster whose jobs print these lines."""
+    cluster = Cluster(address)
+    cluster._client = SimpleNamespace(tail_job_logs=lines)
+    return cluster
+
+
+def test_a_log_is_followed_to_its_end():
+    async def two(_: str) -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.sleep(0)
+        yield "second"
+
+    with answering(200, json.dumps(VERSION)) as address:
+        assert list(saying(two, address).follow(RUNNING)) == ["first", "second"]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_ctrl_c_while_a_log_is_followed_is_just_that(waiting: bool):
+    """The rest of the log was still being waited for, and could not be closed."""
+    closed = []
+
+    async def endless(_: str) -> AsyncIterator[str]:
+        try:
+            yield "first"
+            if not waiting:
+                signal.raise_signal(signal.SIGINT)
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    with answering(200, json.dumps(VERSION)) as address:
+        said = saying(endless, address).follow(RUNNING)
+        assert next(said) == "first"
+        with pytest.raises(KeyboardInterrupt):
+            next(said)
+    assert closed
