@@ -27,6 +27,9 @@ FACTS = MachineFacts(
 ).model_dump_json()
 
 
+measured: list[ProfileRequest] = []
+
+
 class Ray:
     """References are what they lead to, here and now; an error is raised where it is fetched."""
 
@@ -57,12 +60,13 @@ class Desk:
         self.asked.append(request)
         try:
             return self._exporter.run(request.model_dump_json())
-        except Exception as error:
+        except OSError as error:
             return error
 
 
 @pytest.fixture(autouse=True)
 def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured.clear()
     monkeypatch.setattr(turns, "FOLDER", tmp_path / "turns")
     monkeypatch.setattr(measuring, "ray", Ray())
     monkeypatch.setattr(measuring, "has_died", lambda _: False)
@@ -81,9 +85,16 @@ def profiler(place: str) -> Any:
     def run(request_json: str, exported: Any) -> str:
         if isinstance(exported, Exception):
             raise exported
-        return noop_profile(ProfileRequest.model_validate_json(request_json)).model_dump_json()
+        measured.append(ProfileRequest.model_validate_json(request_json))
+        return noop_profile(measured[-1]).model_dump_json()
 
     return SimpleNamespace(facts=SimpleNamespace(remote=lambda: FACTS), run=SimpleNamespace(remote=run))
+
+
+def measured_by(target: Target, desk: Desk) -> ProfileDone:
+    while (done := target.advance(desk)) is None:  # type: ignore[arg-type]
+        pass
+    return done
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
@@ -95,9 +106,7 @@ def test_a_full_disk_at_an_export_is_waited_for(tmp_path: Path) -> None:
     while len(desk.asked) < 2:
         assert target.advance(desk) is None  # type: ignore[arg-type]
     full.unlink()
-    while (done := target.advance(desk)) is None:  # type: ignore[arg-type]
-        pass
-    assert isinstance(done, ProfileDone)
+    done = measured_by(target, desk)
     assert done.profile is not None, done.reason
 
 
@@ -110,6 +119,28 @@ def test_a_disk_that_stays_full_ends_the_search_and_blames_no_candidate(
     target.add(request_for(tmp_path, TargetSpec(runtime="onnxruntime")))
     (tmp_path / "model.onnx.partial").symlink_to("/dev/full")
     with pytest.raises(StudyError, match=r"No space left on device.*; mend the store or make room there"):
-        while True:
-            assert target.advance(desk) is None  # type: ignore[arg-type]
+        measured_by(target, desk)
     assert len(desk.asked) == measuring.MOST_DEATHS
+
+
+def test_a_fallback_measures_all_itself(tmp_path: Path) -> None:
+    """What is known of the target's own machine was told as the fallback's, and compared with its figures."""
+
+    def start(place: str) -> Any:
+        here = profiler(place)
+        if place == "jetson":
+            here.facts.remote = ray.exceptions.RayActorError
+        return here
+
+    spec = TargetSpec(name="jetson", runtime="pytorch", also=("pytorch_bf16",), wait_s=0.0, fallback="local")
+    request = request_for(tmp_path, spec)
+    earlier = noop_profile(request)
+    reused = earlier.conditions.model_copy(update={"runtime": "pytorch 2.0", "reused": True})
+    known = earlier.model_copy(update={"latency_ms_p50": 1e-9, "conditions": reused})
+    target, desk = Target(name="jetson", start=start), Desk()
+    target.add(request.model_copy(update={"known": (known,)}))
+    done = measured_by(target, desk)
+    assert [one.known for one in (*desk.asked, *measured)] == [(), ()]
+    assert done.profile is not None
+    assert done.profile.conditions.measured_by == "local"
+    assert not done.profile.conditions.reused
