@@ -123,6 +123,8 @@ class RayExecutor:
     def wait_until_ready(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Block until every trainer holds the data; with a share of a cluster, until one of them does.
 
+        Those that die at their start while others work are not waited for.
+
         Args:
             on_wait: Told, again and again, what is waited for.
 
@@ -134,7 +136,7 @@ class RayExecutor:
             self._follow_share()
             self._pool.settle()
             starting, ready = self._pool.starting(), self._ready()
-            if ready and (self._share is not None or len(ready) == len(self._pool.workers)):
+            if ready and (self._share is not None or not starting):
                 return
             if starting:
                 ray.wait(starting, timeout=READY_POLL_S)
