@@ -104,6 +104,17 @@ class Mortal(Trainer):
         return np.full((1, 4, 1), epoch, np.uint16), np.full((1, 4, 1), -0.1, np.float16)
 
 
+class Lacking(Trainer):
+    """Each lacks the teacher, until a file tells otherwise."""
+
+    def teach(self, train_json: str, seed: int, epoch: int) -> Any:
+        told = Path(TrainSpec.model_validate_json(train_json).distill.teachers[0].bundle)
+        if not told.exists():
+            told.touch()
+            raise OSError(errno.EIO, "the store is away")
+        return np.full((1, 4, 1), epoch, np.uint16), np.full((1, 4, 1), -0.1, np.float16)
+
+
 class Elsewhere(Trainer):
     """On another machine than the target."""
 
@@ -521,10 +532,13 @@ def test_a_store_that_is_away_for_a_while_costs_no_measurement(
 
 
 @pytest.mark.slow
-def test_a_trainer_that_dies_while_a_teacher_is_asked_costs_an_epoch(on_ray: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", [Mortal, Lacking])
+def test_a_trainer_that_fails_while_a_teacher_is_asked_costs_an_epoch(
+    trainer: type[Trainer], on_ray: Make, tmp_path: Path
+) -> None:
     spec = DistillSpec(method="hard", teacher=NetworkSpec(bundle=tmp_path / "died"))
     told: list[int] = []
-    with on_ray(Mortal, workers=2) as executor:
+    with on_ray(trainer, workers=2) as executor:
         classes, _ = executor.ask_teacher(TrainSpec(epochs=3, distill=spec), 1, told.append)
         assert classes[:, 0, 0].tolist() == [0, 1, 2]
         assert told == [1, 2, 3]
