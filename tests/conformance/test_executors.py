@@ -43,6 +43,7 @@ from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 from workers import RayExecutor, SharedData, local_ray, measuring, pool, turns
 from workers.exporter import Exported, Exporter
+from workers.inside import log_folder
 from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
@@ -73,6 +74,14 @@ class Unborn(Trainer):
 
     def __init__(self, *arguments: Any) -> None:
         raise RuntimeError("no such data")
+
+
+class Only(Trainer):
+    """The first on a Ray; others cannot start."""
+
+    def __init__(self, *arguments: Any) -> None:
+        (log_folder() / "only").mkdir()
+        super().__init__(*arguments)
 
 
 class Unfit(Profiler):
@@ -553,6 +562,16 @@ def test_trainers_that_cannot_start_end_the_search_with_the_reason(
     why = r"trainers die at their start, the last one because: .*no such data"
     with pytest.raises(StudyError, match=why), on_ray(Unborn):
         pass
+
+
+@pytest.mark.slow
+def test_trainers_that_cannot_start_are_not_waited_for_while_others_work(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    with on_ray(Only, workers=2) as executor:
+        (worker,) = executor.idle_workers()
+        executor.submit(worker, trial(tmp_path, data))
+        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone)
 
 
 class Limited(Share):
