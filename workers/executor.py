@@ -76,12 +76,17 @@ class RayExecutor:
         self._desk = Desk(data)
         self._sample: tuple[Any, Any] | None = None  # references of the validation images and their classes
         self._events: list[Event] = []
+        self._error: StudyError | None = None  # why the search is to end, once what has happened is told
+        self._is_told = False
         self._losses = 0  # before the first trial
 
     def idle_workers(self) -> list[str]:
         """Trainers without a trial."""
-        self._pool.settle()
-        return [name for name, worker in self._pool.workers.items() if worker.is_idle]
+        try:
+            self._pool.settle()
+        except StudyError as error:
+            self._error = self._error or error
+        return self._idle()
 
     def submit(self, worker: str, request: TrialRequest) -> None:
         """Start a trial."""
@@ -114,7 +119,7 @@ class RayExecutor:
             asked = worker.actor.fastest_autocast.remote(architecture.model_dump_json(), batch_size)
             try:
                 mode: Autocast = ray.get(asked)
-            except ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayError as error:
                 self._replace_lost(name, error)
                 self.wait_until_ready()
             else:
@@ -122,6 +127,8 @@ class RayExecutor:
 
     def wait_until_ready(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Block until every trainer holds the data; with a share of a cluster, until one of them does.
+
+        Those that die at their start while others work are not waited for.
 
         Args:
             on_wait: Told, again and again, what is waited for.
@@ -134,7 +141,7 @@ class RayExecutor:
             self._follow_share()
             self._pool.settle()
             starting, ready = self._pool.starting(), self._ready()
-            if ready and (self._share is not None or len(ready) == len(self._pool.workers)):
+            if ready and (self._share is not None or not starting):
                 return
             if starting:
                 ray.wait(starting, timeout=READY_POLL_S)
@@ -161,7 +168,8 @@ class RayExecutor:
         answers: dict[int, Answers] = {}
         while len(answers) < train.epochs:
             self._follow_share()
-            for name in self.idle_workers():
+            self._pool.settle()
+            for name in self._idle():
                 if left:
                     worker = self._pool.workers[name]
                     worker.trial = left.popleft()
@@ -193,9 +201,16 @@ class RayExecutor:
                 ray.get(told[id(worker)])
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Wait for a trial, a report or a measurement."""
+        """Wait for a trial, a report or a measurement.
+
+        Raises:
+            StudyError: No trial or measurement would fare better now; once all that has happened is told.
+        """
+        if self._error is not None and self._is_told:
+            raise self._error
         self._follow_share()
         self._measure()
+        timeout_s = timeout_s if self._error is None else 0.0
         self._ask_for_reports()
         waiting = [w.task for w in self._pool if w.task is not None]
         waiting += [w.report for w in self._pool if w.report is not None]
@@ -210,6 +225,9 @@ class RayExecutor:
             time.sleep(min(timeout_s, 0.05))
         self._measure()
         events, self._events = self._events, []
+        self._is_told = self._error is not None
+        if self._error is not None and not events:
+            raise self._error
         return events
 
     def close(self) -> None:
@@ -230,6 +248,9 @@ class RayExecutor:
         cls = ray.remote(self._trainer).options(**options, runtime_env={"env_vars": environment})
         data = self._data
         return cls.remote(data.images_ref, data.labels_ref, data.meta, self._threads, "auto", *data.answers)
+
+    def _idle(self) -> list[str]:
+        return [name for name, worker in self._pool.workers.items() if worker.is_idle]
 
     def _ready(self) -> list[Worker]:
         return [worker for worker in self._pool if worker.is_ready]
@@ -289,10 +310,10 @@ class RayExecutor:
         self._release(name)
 
     def _answer(self, name: str) -> Answers | None:
-        """What a trainer was asked for; None where it has died, and another is in its place."""
+        """What a trainer was asked for; None where it or its answer is lost, and another is in its place."""
         try:
             found: Answers = ray.get(self._pool.workers[name].task)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._replace_lost(name, error)
             return None
         self._release(name)
@@ -305,7 +326,7 @@ class RayExecutor:
             self._pool.remove(name)
 
     def _replace_lost(self, name: str, error: Exception) -> None:
-        """A trainer that died while the search was being prepared.
+        """A trainer that died, or could not do what others may, while the search was being prepared.
 
         Raises:
             StudyError: Too many have.
@@ -313,16 +334,20 @@ class RayExecutor:
         self._losses += 1
         if self._losses > MOST_LOSSES:
             raise StudyError(
-                f"trainers die while the search is prepared, the last one because: {reason_of(error)}"
-            )
+                f"trainers fail while the search is prepared, the last one because: {reason_of(error)}; "
+                f"mend that, and resume"
+            ) from error
         self._pool.replace(name)
 
     def _measure(self) -> None:
         """Bring measurements on."""
         for target in self._targets.values():
-            done = target.advance(self._desk)
-            if done is not None:
-                self._events.append(done)
+            try:
+                done = target.advance(self._desk)
+            except StudyError as error:  # nobody would tell again what else this poll has found
+                self._error = self._error or error
+            else:
+                self._events += [done] if done is not None else []
 
     def _target(self, name: str) -> Target:
         if name not in self._targets:

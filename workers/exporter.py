@@ -51,14 +51,14 @@ class Exporter:
         Raises:
             Exception: The trained model is not there; the executor reports it with the measurement.
         """
-        from vitsearch.profile.choice import able_runtimes, runtime_of
-        from vitsearch.profile.files import files_for
-        from vitsearch.trial import load_model
-
         request = ProfileRequest.model_validate_json(request_json)
-        known = {runtime_of(one) for one in request.known}
-        runtimes = [name for name in able_runtimes(request.target, request.candidate) if name not in known]
-        with AtWork(), workspace(request.artifact_dir) as place:
+        with AtWork(), workspace(request.artifact_dir) as place:  # first of all: the imports below take seconds
+            from vitsearch.profile.choice import able_runtimes, runtime_of
+            from vitsearch.profile.files import files_for
+            from vitsearch.trial import load_model
+
+            known = {runtime_of(one) for one in request.known}
+            runtimes = [name for name in able_runtimes(request.target, request.candidate) if name not in known]
             model = load_model(request.candidate, place.folder)
             made, errors = files_for(runtimes, model, request.candidate, place.folder, self._data())
             files = {kind: (file.name, np.fromfile(file, np.uint8)) for kind, file in made.items()}

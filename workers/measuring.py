@@ -165,11 +165,15 @@ class Target:
                 return self._failed(self._queue.popleft(), reason)
             return self._fall_back()
         self._current = self._queue.popleft()
-        self._current.since, self._current.exported = time.monotonic(), desk.export(self._current.request)
+        self._current.since, self._current.exported = time.monotonic(), desk.export(self._asked(self._current))
         return None
 
+    def _asked(self, current: _Measurement) -> ProfileRequest:
+        """What is asked for here: a fallback measures all of it, as known figures are of another machine."""
+        return current.request.model_copy(update={"known": ()}) if self.stands_in else current.request
+
     def _run(self, current: _Measurement) -> None:
-        request = current.request.model_dump_json()
+        request = self._asked(current).model_dump_json()
         current.since, current.task = time.monotonic(), self._posts[0].actor.run.remote(request, current.exported)
 
     def _fall_back(self) -> ProfileDone | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from workers.resources import reason_of
 PULSE_EVERY_S = 5.0
 MAX_FAILED_STARTS = 5
 RESTART_AFTER_S = 10.0  # a node that is going down takes new actors for a while, and them along
+MOST_RESTART_AFTER_S = 300.0
 STARTING_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -32,6 +36,7 @@ class Worker:
         asked_at: When progress was last asked for.
         idle_since: When it was started, or last given back.
         restart_at: When another is to take its place, as it died at its start.
+        failed_starts: How many of its name have done so, one after the other.
         leaving: Whether its place is wanted by others: it goes at the end of an epoch.
     """
 
@@ -45,6 +50,7 @@ class Worker:
     idle_since: float
     leaving: bool = False
     restart_at: float | None = None
+    failed_starts: int = 0
     pulse: Any = None
     pulse_at: float = 0.0
 
@@ -69,7 +75,8 @@ class Pool:
 
     def __init__(self, start: Callable[[], Any], size: int) -> None:
         self._start = start
-        self._failed_starts = 0
+        self._failed_rounds = 0
+        self._failed_at = float("-inf")
         self.workers: dict[str, Worker] = {}
         self.resize(size)
 
@@ -105,6 +112,7 @@ class Pool:
             del self.workers[name]
         else:
             self.workers[name] = self._new()
+            self.workers[name].failed_starts = worker.failed_starts
 
     def remove(self, name: str) -> None:
         """Kill a trainer for good."""
@@ -114,24 +122,25 @@ class Pool:
         """Notice who has started since the last call, and who has died without work.
 
         Raises:
-            StudyError: Trainers do nothing but die at their start.
+            StudyError: Trainers do nothing but die at their start, and none is there that works.
         """
         now = time.monotonic()
-        reasons = []
+        reasons: list[str] = []
         for name, worker in list(self.workers.items()):
             if worker.restart_at is not None:
                 if now > worker.restart_at:
                     self.replace(name)
             elif not worker.is_ready:
-                reasons += self._await_start(worker)
+                reasons += self._await_start(name, worker)
             elif worker.task is None:
                 self._feel_pulse(name, worker, now)
-        if reasons:  # however many die at once: their node may be the reason
-            self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS:
-            raise StudyError(
-                f"trainers die at their start, the last one because: {reasons[-1]}; mend that, and resume"
-            )
+        if reasons and not self._some_work and now - self._failed_at > RESTART_AFTER_S:
+            self._failed_at = now  # however many die together: their node may be the reason
+            self._failed_rounds += 1
+            if self._failed_rounds >= MAX_FAILED_STARTS:
+                raise StudyError(
+                    f"trainers die at their start, the last one because: {reasons[-1]}; mend that, and resume"
+                )
 
     def starting(self) -> list[Any]:
         """References that arrive when a trainer has started."""
@@ -150,18 +159,27 @@ class Pool:
         actor = self._start()
         return Worker(actor=actor, started=actor.ping.remote(), idle_since=time.monotonic())
 
-    def _await_start(self, worker: Worker) -> list[str]:
+    @property
+    def _some_work(self) -> bool:
+        return any(worker.is_ready for worker in self)
+
+    def _await_start(self, name: str, worker: Worker) -> list[str]:
         """Notice that it has started, or why it has not."""
         if not _has_arrived(worker.started):
             return []
         try:
             ray.get(worker.started)
         except ray.exceptions.RayError as error:
-            worker.restart_at = time.monotonic() + RESTART_AFTER_S
-            return [reason_of(error)]
-        worker.is_ready = True
+            reason, wait_s = reason_of(error), RESTART_AFTER_S
+            if self._some_work:  # it is the fault of a node, which may last
+                wait_s = min(RESTART_AFTER_S * 2.0 ** min(worker.failed_starts, 10), MOST_RESTART_AFTER_S)
+                log.warning("trainer %s dies at its start: %s; another try in %.0f s", name, reason, wait_s)
+            worker.failed_starts += 1
+            worker.restart_at = time.monotonic() + wait_s
+            return [reason]
+        worker.is_ready, worker.failed_starts = True, 0
         worker.idle_since = worker.pulse_at = time.monotonic()
-        self._failed_starts = 0
+        self._failed_rounds = 0
         return []
 
     def _feel_pulse(self, name: str, worker: Worker, now: float) -> None:

@@ -17,6 +17,8 @@ NAME = "shares"
 ASK_EVERY_S = 2.0
 FORGET_AFTER_S = 20.0
 TURN_S = 300.0
+STARVES_AFTER_S = 60.0  # as long as a trainer that starts passes for one that has a place (``pool.STARTING_S``)
+GIVE_UP_ALL_IN_S = 120.0
 TIDY_EVERY_S = 10.0
 LEAVE_TIMEOUT_S = 5.0
 
@@ -88,6 +90,35 @@ def fair_shares(claims: Mapping[str, Claim], capacity: Mapping[str, float], turn
     return shares
 
 
+def make_way(shares: Mapping[str, int], waits_s: Mapping[str, float]) -> dict[str, int]:
+    """Less for the others, where a study has had no place for a while: its trainers must be larger than theirs.
+
+    What others give back may lie about in pieces on many nodes, and a trainer that takes more than any piece would
+    wait for ever. So after a minute they are left less and less, and after two more nothing, until it has a place:
+    by then there are whole nodes. But their trainers leave at the end of an epoch only, and what stands in the way
+    may not be theirs. So this lasts for five minutes, then they have their shares again for fifteen, and so on,
+    each time twice as long: at some time longer than any epoch, and never for more than a quarter of the time.
+
+    Args:
+        shares: Trainers by study, as ``fair_shares`` finds them.
+        waits_s: How long studies without any place have waited for one, of those whose share it is.
+
+    Returns:
+        Trainers by study; of those that wait, as many as before.
+    """
+    left = min((_left_to_others(wait_s) for wait_s in waits_s.values()), default=1.0)
+    return {name: share if name in waits_s else math.floor(share * left) for name, share in shares.items()}
+
+
+def _left_to_others(wait_s: float) -> float:
+    """The part of their shares that others keep."""
+    since, lasts_s = wait_s - STARVES_AFTER_S, TURN_S
+    while since >= 4 * lasts_s:
+        since -= 4 * lasts_s
+        lasts_s *= 2
+    return max(0.0, 1.0 - since / GIVE_UP_ALL_IN_S) if 0 <= since < lasts_s else 1.0
+
+
 def capacity_for(
     claims: Mapping[str, Claim], free: Mapping[str, float], nodes: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
@@ -115,11 +146,13 @@ def capacity_for(
 class Shares:
     """The actor that knows all studies of a cluster.
 
-    It remembers nothing that the next round of questions would not tell it again, so it may die at any time.
+    It remembers nothing that the next rounds of questions would not tell it again, so it may die at any time.
     """
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
+        self._placeless_since: dict[str, float] = {}
+        self._held_since: dict[str, float] = {}
         self._requested: int | None = None  # a predecessor may have asked for something
         self._lock = threading.Lock()
         threading.Thread(target=self._tidy, daemon=True).start()
@@ -136,14 +169,33 @@ class Shares:
             self._forget(now)
             self._ask_for_nodes()
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            capacity = capacity_for(self._claims, ray.available_resources(), nodes)
-            return fair_shares(self._claims, capacity, int(now // TURN_S))[study]
+            free = ray.available_resources()
+            shares = fair_shares(self._claims, capacity_for(self._claims, free, nodes), int(now // TURN_S))
+            return make_way(shares, self._waits_s(shares, free, now))[study]
 
     def leave(self, study: str) -> None:
         """A study has ended."""
         with self._lock:
             self._claims.pop(study, None)
+            self._forget(time.time())
             self._ask_for_nodes()
+
+    def _waits_s(self, shares: Mapping[str, int], free: Mapping[str, float], now: float) -> dict[str, float]:
+        """How long those without any place have waited while there was room for one, in pieces."""
+        for name, claim in self._claims.items():
+            if claim.held:
+                held_s = now - self._held_since.setdefault(name, now)
+                if held_s > STARVES_AFTER_S:  # until then it may be one that only waits for room
+                    self._placeless_since.pop(name, None)
+            else:
+                self._held_since.pop(name, None)
+                if shares[name] and all(free.get(one, 0.0) >= amount for one, amount in claim.takes.items()):
+                    self._placeless_since.setdefault(name, now)
+        return {
+            name: now - since
+            for name, since in self._placeless_since.items()
+            if shares[name] and not self._claims[name].held
+        }
 
     def _tidy(self) -> None:
         """Where drivers are killed, nobody else takes their nodes back: an autoscaler keeps what was asked for."""
@@ -155,6 +207,9 @@ class Shares:
 
     def _forget(self, now: float) -> None:
         self._claims = {n: c for n, c in self._claims.items() if now - c.seen_at < FORGET_AFTER_S}
+        for since in (self._placeless_since, self._held_since):
+            for name in since.keys() - self._claims.keys():
+                del since[name]
 
     def _ask_for_nodes(self) -> None:
         """Tell an autoscaler what would be used; where there is none, nobody listens."""

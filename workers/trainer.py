@@ -45,21 +45,22 @@ class Trainer:
         device: str = "auto",
         *answers: npt.NDArray[Any],
     ) -> None:
-        import torch
+        self._at_work = AtWork()
+        with self._at_work:  # first of all: the imports below take seconds
+            import torch
 
-        from vitsearch.train.data import ImageData
-        from vitsearch.train.tensors import TensorData
+            from vitsearch.train.data import ImageData
+            from vitsearch.train.tensors import TensorData
 
-        torch.set_num_threads(threads)
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        data = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
-        self._data = TensorData(data, torch.device(chosen))
-        self._remembered: tuple[RememberedAnswers, ...] = ()
-        self.learn_from(*answers)
+            torch.set_num_threads(threads)
+            chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+            data = ImageData(images_NHWC=images_NHWC, labels_N=labels_N, **meta)  # type: ignore[arg-type]
+            self._data = TensorData(data, torch.device(chosen))
+            self._remembered: tuple[RememberedAnswers, ...] = ()
+            self.learn_from(*answers)
         self._starts: dict[str, VisionTransformer] = {}
         self._teachers: dict[str, LiveAnswers] = {}
         self._reports: deque[EpochReport] = deque(maxlen=1000)
-        self._at_work = AtWork()
 
     def ping(self) -> int:
         """The process id; answers once the data is in place."""
@@ -99,21 +100,22 @@ class Trainer:
 
     def fastest_autocast(self, architecture_json: str, batch_size: int) -> str:
         """Measure which number format trains fastest in this process."""
-        from vitsearch.train.autocast import fastest_autocast
+        with self._at_work:
+            from vitsearch.train.autocast import fastest_autocast
 
-        architecture = Architecture.model_validate_json(architecture_json)
-        return fastest_autocast(architecture, batch_size, self._data.device)
+            architecture = Architecture.model_validate_json(architecture_json)
+            return fastest_autocast(architecture, batch_size, self._data.device)
 
     def teach(
         self, train_json: str, seed: int, epoch: int
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float16]]:
         """Ask the recipe's teacher about one epoch of batches; classes and log-probabilities, (1, N, T)."""
-        from vitsearch.train.batches import TrainingBatches
-        from vitsearch.train.distill import remember
-
-        spec = TrainSpec.model_validate_json(train_json)
-        (teacher,) = spec.distill.teachers
         with self._at_work:
+            from vitsearch.train.batches import TrainingBatches
+            from vitsearch.train.distill import remember
+
+            spec = TrainSpec.model_validate_json(train_json)
+            (teacher,) = spec.distill.teachers
             found = remember(
                 self._live_teacher(teacher),
                 TrainingBatches(self._data, spec),

@@ -20,7 +20,8 @@ MEASURING, COMPUTING = "measuring.lock", "computing.lock"
 POLL_S = 0.02
 TURN_TIMEOUT_S = 60.0
 REST_TIMEOUT_S = 120.0
-MOST_REST_S = 1800.0  # longer than any measurement: who holds the machine that long is no measurement of ours
+MOST_REST_S = 1800.0  # longer than any measurement: who holds the machine that long is no measurement of ours,
+# and is not waited for again until the machine has been free once
 
 
 class AtWork:
@@ -33,6 +34,7 @@ class AtWork:
     def __init__(self) -> None:
         self._measuring, self._computing = _open(MEASURING), _open(COMPUTING)
         self.rests = False
+        self._in_vain = False  # whether it has waited for too long for a machine that has not been free since
 
     def __enter__(self) -> Self:
         self._begin()
@@ -43,16 +45,19 @@ class AtWork:
 
     def give_way(self) -> None:
         """Rest while something is measured; to be called between batches."""
-        if not self._may_begin():
-            fcntl.flock(self._computing, fcntl.LOCK_UN)
+        if not (self._may_begin() and _take(self._computing, fcntl.LOCK_SH)):
+            if not self._in_vain:
+                fcntl.flock(self._computing, fcntl.LOCK_UN)
             self._begin()
 
     def _begin(self) -> None:
         began = time.monotonic()
         while not (self._may_begin() and _take(self._computing, fcntl.LOCK_SH)):
-            self.rests = True
-            if time.monotonic() - began > MOST_REST_S:
+            if self._in_vain or time.monotonic() - began > MOST_REST_S:
+                self._in_vain = True
+                _take(self._computing, fcntl.LOCK_SH)  # whoever does measure is to know that it is not alone
                 break
+            self.rests = True
             time.sleep(POLL_S)
         self.rests = False
 
@@ -60,6 +65,7 @@ class AtWork:
         free = _take(self._measuring, fcntl.LOCK_SH)
         if free:
             fcntl.flock(self._measuring, fcntl.LOCK_UN)
+            self._in_vain = False
         return free
 
     def __del__(self) -> None:

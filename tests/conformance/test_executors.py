@@ -43,6 +43,7 @@ from vitsearch.train.tensors import TensorData
 from vitsearch.trial import TrialContext, run_trial
 from workers import RayExecutor, SharedData, local_ray, measuring, pool, turns
 from workers.exporter import Exported, Exporter
+from workers.inside import log_folder
 from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
@@ -75,6 +76,14 @@ class Unborn(Trainer):
         raise RuntimeError("no such data")
 
 
+class Only(Trainer):
+    """The first on a Ray; others cannot start."""
+
+    def __init__(self, *arguments: Any) -> None:
+        (log_folder() / "only").mkdir()
+        super().__init__(*arguments)
+
+
 class Unfit(Profiler):
     """On a target that lacks something."""
 
@@ -101,6 +110,17 @@ class Mortal(Trainer):
         if not told.exists():
             told.touch()
             os._exit(1)
+        return np.full((1, 4, 1), epoch, np.uint16), np.full((1, 4, 1), -0.1, np.float16)
+
+
+class Lacking(Trainer):
+    """Each lacks the teacher, until a file tells otherwise."""
+
+    def teach(self, train_json: str, seed: int, epoch: int) -> Any:
+        told = Path(TrainSpec.model_validate_json(train_json).distill.teachers[0].bundle)
+        if not told.exists():
+            told.touch()
+            raise OSError(errno.EIO, "the store is away")
         return np.full((1, 4, 1), epoch, np.uint16), np.full((1, 4, 1), -0.1, np.float16)
 
 
@@ -521,10 +541,13 @@ def test_a_store_that_is_away_for_a_while_costs_no_measurement(
 
 
 @pytest.mark.slow
-def test_a_trainer_that_dies_while_a_teacher_is_asked_costs_an_epoch(on_ray: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", [Mortal, Lacking])
+def test_a_trainer_that_fails_while_a_teacher_is_asked_costs_an_epoch(
+    trainer: type[Trainer], on_ray: Make, tmp_path: Path
+) -> None:
     spec = DistillSpec(method="hard", teacher=NetworkSpec(bundle=tmp_path / "died"))
     told: list[int] = []
-    with on_ray(Mortal, workers=2) as executor:
+    with on_ray(trainer, workers=2) as executor:
         classes, _ = executor.ask_teacher(TrainSpec(epochs=3, distill=spec), 1, told.append)
         assert classes[:, 0, 0].tolist() == [0, 1, 2]
         assert told == [1, 2, 3]
@@ -539,6 +562,16 @@ def test_trainers_that_cannot_start_end_the_search_with_the_reason(
     why = r"trainers die at their start, the last one because: .*no such data"
     with pytest.raises(StudyError, match=why), on_ray(Unborn):
         pass
+
+
+@pytest.mark.slow
+def test_trainers_that_cannot_start_are_not_waited_for_while_others_work(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    with on_ray(Only, workers=2) as executor:
+        (worker,) = executor.idle_workers()
+        executor.submit(worker, trial(tmp_path, data))
+        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone)
 
 
 class Limited(Share):

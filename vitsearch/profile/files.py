@@ -63,14 +63,19 @@ def files_for(
 
     Returns:
         The files by their kind, and what went wrong with the others.
+
+    Raises:
+        OSError: They cannot be written now, as where a disk is full, which is no fault of the model.
     """
     made: dict[str, Path] = {}
     errors: dict[str, str] = {}
     for kind in dict.fromkeys(RUNTIMES[name].file for name in runtimes):
         try:
             made[kind] = MAKERS[kind](model, candidate, folder, data)
-        except Exception as error:  # noqa: BLE001 - one file's failure is no reason to lose the others' figures
-            errors[kind] = one_line(error)
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise
+            errors[kind] = one_line(error)  # one file's failure is no reason to lose the others' figures
     return made, errors
 
 

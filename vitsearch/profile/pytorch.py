@@ -13,6 +13,8 @@ from vitsearch.compress.saved import load_weights
 from vitsearch.config import TargetSpec
 from vitsearch.profile.runnable import Images, Model, Runnable
 
+MOST_GRAPHS = 64  # of one function in one network: as many as blocks that differ, where a reducer parts the graph
+
 
 def load_eager(model: Model, target: TargetSpec) -> Runnable:
     """In float32; bits are simulated as they were in the trial."""
@@ -28,8 +30,9 @@ def load_compiled(model: Model, target: TargetSpec) -> Runnable:
     """Through ``torch.compile``, for the batch it is measured with; the first call compiles.
 
     Raises:
-        RuntimeError: On a CPU, if there is no C++ compiler.
+        RuntimeError: On a CPU, if there is no C++ compiler. A call raises where the compiler gives up.
     """
+    import torch._dynamo.config as dynamo
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -38,6 +41,10 @@ def load_compiled(model: Model, target: TargetSpec) -> Runnable:
             get_cpp_compiler()
         except InvalidCxxCompiler as error:
             raise RuntimeError("pytorch_compiled needs a C++ compiler on the target; install g++ there") from error
+    # The compiler counts its graphs of a function over all networks of the process, and runs what goes beyond its
+    # limit uncompiled, which would be recorded as compiled: each network begins anew, and beyond the limit fails.
+    torch.compiler.reset()
+    dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_GRAPHS, True
     return _runnable(torch.compile(_network(model, target), dynamic=False), target)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vitsearch.errors import MeasurementError
 from vitsearch.messages import Conditions, Profile, ProfileRequest, TrialRequest, TrialResult
 from vitsearch.models import VisionTransformer
 from vitsearch.onnx import OnnxModel
-from vitsearch.profile import RUNTIMES, Model, Runnable, facts, run_profile
+from vitsearch.profile import RUNTIMES, Model, Runnable, facts, pytorch, run_profile
 from vitsearch.profile import run as module
 from vitsearch.profile.choice import executes
 from vitsearch.profile.files import files_for, sample_images
@@ -373,6 +374,33 @@ def test_a_runtime_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: 
         profiled(tmp_path, c, runtime="pytorch", also=["onnxruntime"])
 
 
+def test_a_file_that_cannot_be_made_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    c = candidate()
+    for error in (ValueError("no such operator"), FileNotFoundError("no compiler")):
+        monkeypatch.setattr("vitsearch.profile.files.export_onnx", raising(error))
+        made, errors = files_for(["pytorch", "onnxruntime"], assemble(c), c, tmp_path, None)
+        assert (set(made), set(errors)) == ({"weights"}, {"onnx"})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
+@pytest.mark.parametrize("runtime", ["onnxruntime", *INT8])
+def test_a_full_disk_is_not_the_models_fault(runtime: str, tmp_path: Path):
+    """Its measurement failed for good, though the next try might find room."""
+    data, c = tensor_data(size=8), candidate(WIDE, precision=W8A8)
+    model = quantised(c, data)
+    for name in ("model.onnx", "model.int8-dynamic.onnx", "model.int8-qdq.onnx"):
+        (tmp_path / f"{name}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        files_for([runtime], model, c, tmp_path, data)
+
+
+def raising(error: Exception) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_every_runtime_computes_the_same(tmp_path: Path):
     """Each from what a target is sent: a file, and the candidate."""
     data = tensor_data(size=8)
@@ -401,6 +429,52 @@ def test_a_compiled_network_computes_the_same(tmp_path: Path):
     runnable = RUNTIMES["pytorch_compiled"](Model(file=tmp_path / "model.safetensors", candidate=c), TargetSpec())
     with torch.inference_mode():
         np.testing.assert_allclose(runnable.run(images), model(torch.from_numpy(images)).numpy(), atol=1e-4)
+    runnable.close()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been done with compiled graphs, which are run as they were traced: that takes no compiler."""
+    done: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        def run(*arguments: torch.Tensor) -> Any:
+            done.append("run")
+            return graph.forward(*arguments)
+
+        done.append("made")
+        return run
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    return done
+
+
+def test_however_many_networks_were_compiled_before_the_next_one_is(graphs: list[str], tmp_path: Path):
+    """The compiler's limit is one of all networks in a process: the ninth ran as it was, under another's name."""
+    for number in range(10):
+        c = candidate({"width": 4 * (number + 1), "depth": 1})
+        save_model(assemble(c), c, tmp_path)
+        runnable = RUNTIMES["pytorch_compiled"](
+            Model(file=tmp_path / "model.safetensors", candidate=c), TargetSpec()
+        )
+        graphs.clear()
+        for _ in range(2):
+            runnable.run(np.zeros((1, 1, 8, 8), np.float32))
+        assert graphs == ["made", "run", "run"], number
+        runnable.close()
+
+
+def test_a_network_that_is_no_longer_compiled_fails(
+    graphs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pytorch, "MOST_GRAPHS", 2)
+    c = candidate({"depth": 1})
+    save_model(assemble(c), c, tmp_path)
+    runnable = RUNTIMES["pytorch_compiled"](Model(file=tmp_path / "model.safetensors", candidate=c), TargetSpec())
+    for batch in (1, 2):
+        runnable.run(np.zeros((batch, 1, 8, 8), np.float32))
+    with pytest.raises(Exception, match="recompile_limit"):
+        runnable.run(np.zeros((3, 1, 8, 8), np.float32))
     runnable.close()
 
 

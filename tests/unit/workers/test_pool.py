@@ -74,6 +74,47 @@ def test_trainers_that_die_round_after_round_end_the_search(fake: Ray) -> None:
     assert fake.started == 2 * pool.MAX_FAILED_STARTS
 
 
+def test_one_bad_node_does_not_end_the_search_while_others_work(
+    fake: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainers = Pool(fake.start, 1)
+    trainers.settle()
+    fake.lives = False
+    trainers.resize(2)
+    for _ in range(600):
+        trainers.settle()
+        now[0] += 5
+    assert trainers.workers["w0"].is_ready
+    assert 3000 / pool.MOST_RESTART_AFTER_S < fake.started < 20, "it is tried more and more seldom"
+    assert "trainer w1 dies at its start" in caplog.text
+    fake.lives = True
+    now[0] += pool.MOST_RESTART_AFTER_S + 1
+    trainers.settle()
+    trainers.settle()
+    assert all(worker.is_ready for worker in trainers)
+    fake.lives = False
+    trainers.replace("w1")
+    trainers.settle()
+    now[0] += pool.RESTART_AFTER_S + 1
+    before = fake.started
+    trainers.settle()
+    assert fake.started == before + 1, "what is past is forgotten"
+
+
+def test_trainers_of_a_bad_node_that_die_one_after_the_other_are_one_failure(fake: Ray) -> None:
+    """Those of other nodes need longer to start than these to die."""
+    fake.lives = False
+    trainers = Pool(fake.start, 0)
+    for size in range(1, 3 * pool.MAX_FAILED_STARTS):
+        trainers.resize(size)
+        trainers.settle()
+        now[0] += 0.1
+    fake.lives = True
+    trainers.resize(trainers.num_staying + 1)
+    trainers.settle()
+    assert sum(worker.is_ready for worker in trainers) == 1
+
+
 def test_one_that_waits_for_room_has_no_place_after_a_while(fake: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_has_arrived", lambda _: False)
     trainers = Pool(fake.start, 1)

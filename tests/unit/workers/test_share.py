@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers import share
 from workers.pool import STARTING_S
-from workers.share import Claim, capacity_for, fair_shares
+from workers.share import Claim, capacity_for, fair_shares, make_way
 
 
 def claim(wanted: int = 100, priority: float = 1.0, since: float = 0.0, held: int = 0, **takes: float) -> Claim:
@@ -128,3 +135,122 @@ def test_a_study_that_comes_later_gets_its_half_beside_other_peoples_work(foreig
     room = 16 - foreign
     assert a.placed + b.placed == room
     assert abs(a.placed - b.placed) <= 1
+
+
+MINUTE_S = 60.0
+
+
+def test_others_make_way_step_by_step_and_for_a_quarter_of_the_time():
+    def left(minutes: float) -> int:
+        found = make_way({"a": 8, "b": 1}, {"b": minutes * MINUTE_S})
+        assert found["b"] == 1
+        return found["a"]
+
+    assert [left(minutes) for minutes in (0, 0.9, 1, 2, 3, 5.9, 6, 20.9)] == [8, 8, 8, 4, 0, 0, 8, 8]
+    assert [left(minutes) for minutes in (21, 22, 23, 30.9, 31, 60.9, 61, 63)] == [8, 4, 0, 0, 8, 8, 8, 0]
+    assert make_way({"a": 8, "b": 1}, {}) == {"a": 8, "b": 1}
+    assert make_way({"a": 8, "b": 1, "c": 2}, {"b": 200.0, "c": 0.0}) == {"a": 0, "b": 1, "c": 2}
+
+
+@dataclass
+class OnNode:
+    """A trainer that has a place."""
+
+    node: int
+    epoch_ends: float
+    leaving: bool = False
+
+
+class Driver:
+    """A study whose trainers are on nodes, and leave at the end of an epoch."""
+
+    def __init__(self, name: str, *, cpus: float, wanted: int, epoch_s: float, came_at: float = 0.0) -> None:
+        self.name, self.cpus, self.wanted, self.epoch_s, self.came_at = name, cpus, wanted, epoch_s, came_at
+        self.placed: list[OnNode] = []
+        self.waiting: list[float] = []
+
+    def held(self, now: float) -> int:
+        return len(self.placed) + sum(now - since < STARTING_S for since in self.waiting)
+
+    def go_by(self, allowance: int, now: float, rng: random.Random) -> None:
+        staying = [one for one in self.placed if not one.leaving]
+        for one in self.placed:
+            if one.leaving and len(staying) < allowance:
+                one.leaving = False
+                staying.append(one)
+        wait_for = max(0, allowance - len(staying))
+        self.waiting = self.waiting[:wait_for] + [now] * (wait_for - len(self.waiting))
+        for one in rng.sample(staying, max(0, len(staying) - allowance)):
+            one.leaving = True
+        for one in [one for one in self.placed if now >= one.epoch_ends]:
+            one.epoch_ends += self.epoch_s
+            if one.leaving:
+                self.placed.remove(one)
+
+
+class Nodes:
+    """Whole nodes, what foreign work holds of them, and studies that ask the real actor for their shares."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, sizes: list[float], foreign: float = 0.0) -> None:
+        self.sizes, self.foreign, self.now, self.rng = sizes, foreign, 0.0, random.Random(0)
+        self.drivers: list[Driver] = []
+        fake = SimpleNamespace(
+            nodes=lambda: [{"Alive": True, "Resources": {"CPU": size}} for size in sizes],
+            available_resources=lambda: {"CPU": sum(self.free(node) for node in range(len(sizes)))},
+        )
+        monkeypatch.setattr(share, "ray", fake)
+        monkeypatch.setattr(share, "time", SimpleNamespace(time=lambda: self.now))
+        monkeypatch.setattr(share.Shares, "_ask_for_nodes", lambda _: None)
+        monkeypatch.setattr(share.Shares, "_tidy", lambda _: None)
+        self.shares = share.Shares()
+
+    def free(self, node: int) -> float:
+        ours = sum(one.cpus for one in self.drivers for place in one.placed if place.node == node)
+        return self.sizes[node] - self.foreign - ours
+
+    def run(self, until: float, stop: Callable[[], bool] = lambda: False) -> None:
+        while self.now < until and not stop():
+            self.now += 2.0
+            for one in self.drivers:
+                if one.came_at <= self.now:
+                    allowance = self.shares.claim(one.name, 1.0, one.wanted, one.held(self.now), {"CPU": one.cpus})
+                    one.go_by(allowance, self.now, self.rng)
+                    self._place(one)
+
+    def _place(self, one: Driver) -> None:
+        for _ in list(one.waiting):
+            roomy = [node for node in range(len(self.sizes)) if self.free(node) >= one.cpus]
+            if roomy:
+                ends = self.now + self.rng.uniform(0, one.epoch_s)
+                one.placed.append(OnNode(max(roomy, key=self.free), ends))
+                one.waiting.pop(0)
+
+
+@pytest.mark.parametrize("epoch_s", [5.0, 60.0, 1000.0, 4000.0])
+@pytest.mark.parametrize(("nodes", "size", "cpus"), [(3, 4.0, 4.0), (8, 4.0, 3.0), (2, 16.0, 16.0)])
+def test_a_study_of_larger_trainers_does_not_starve(
+    nodes: int, size: float, cpus: float, epoch_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other gave back lay on several nodes, a little on each."""
+    cluster = Nodes(monkeypatch, [size] * nodes)
+    small = Driver("a", cpus=1.0, wanted=int(nodes * size), epoch_s=epoch_s)
+    large = Driver("b", cpus=cpus, wanted=1, epoch_s=epoch_s, came_at=600.0)
+    cluster.drivers = [small, large]
+    cluster.run(20 * (600.0 + epoch_s), lambda: bool(large.placed))
+    assert large.placed, cluster.now
+    cluster.run(cluster.now + 2 * epoch_s + 100)
+    assert len(large.placed) == 1
+    assert len([one for one in small.placed if not one.leaving]) >= int(nodes * size) - size
+
+
+def test_a_study_that_fits_nowhere_takes_at_most_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign work holds a processor of each node."""
+    cluster = Nodes(monkeypatch, [4.0] * 3, foreign=1.0)
+    small = Driver("a", cpus=1.0, wanted=12, epoch_s=10.0)
+    cluster.drivers = [small, Driver("b", cpus=4.0, wanted=1, epoch_s=10.0)]
+    trained = []
+    for minute in range(11 * 60):
+        cluster.run(60.0 * minute)
+        trained.append(len(small.placed))
+    assert sum(trained) / len(trained) >= 0.75 * 5 * 0.97
+    assert min(trained[-300:]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -115,6 +118,57 @@ def test_a_machine_that_is_never_given_back_is_used_all_the_same(monkeypatch: py
         time.sleep(0.4)
         assert training.batches > 0
         training.end()
+
+
+def test_patience_with_who_never_gives_back_the_machine_is_lost_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch and each trial waited half an hour of its own."""
+    monkeypatch.setattr(turns, "MOST_REST_S", 0.5)
+    with flock_of_another(tmp_path, turns.MEASURING):
+        at_work = AtWork()
+        started = time.monotonic()
+        for _ in range(3):
+            with at_work:
+                for _ in range(10):
+                    at_work.give_way()
+        assert time.monotonic() - started < 1.0
+        assert not at_work.rests
+        monkeypatch.setattr(turns, "REST_TIMEOUT_S", 0.0)
+        with at_work:
+            assert not turns._take_within(turns._open(turns.COMPUTING), 0.0), "a measurement is not alone"
+    with at_work:
+        at_work.give_way()
+        resting = threading.Thread(target=at_work.give_way)
+        with machine_to_itself():
+            resting.start()
+            time.sleep(0.1)
+            assert at_work.rests, "the machine has been seen free since"
+        resting.join(5)
+
+
+def test_who_lost_patience_takes_its_part_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MOST_REST_S", 0.0)
+    with flock_of_another(tmp_path, turns.MEASURING):
+        at_work = AtWork()
+        with flock_of_another(tmp_path, turns.COMPUTING):
+            at_work.__enter__()
+        at_work.give_way()
+        assert not turns._take_within(turns._open(turns.COMPUTING), 0.0)
+        at_work.__exit__()
+
+
+@contextmanager
+def flock_of_another(folder: Path, name: str) -> Iterator[None]:
+    AtWork()  # makes the files
+    file = os.open(folder / "turns" / name, os.O_RDONLY)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(file)
 
 
 def test_a_second_measurement_waits_for_the_first(tmp_path: Path) -> None:
