@@ -71,10 +71,10 @@ def resume(
 ) -> None:
     """Go on with a study of this cluster."""
     from vitsearch.cli.run import Further, drive_named, drive_on
-    from vitsearch.cli.session import open_study
+    from vitsearch.cli.session import begun_study
 
     if out is not None:
-        board = _board(open_study(out).study().name)
+        board = _board(begun_study(out).study().name)
         drive_on(out, Further(trials=trials, workers=workers, board=board))
         return
     with _on_ray():
