@@ -99,12 +99,6 @@ class Workspace:
                 else:
                     _put_whole(store, self.folder / name, root)
 
-    def withdraw(self, name: str) -> None:
-        """Delete a file in both places; one that is not there is no error."""
-        (self.folder / name).unlink(missing_ok=True)
-        if not is_folder(self.place):
-            remove(self.place, [name])
-
 
 @contextmanager
 def workspace(place: str, fetch: Sequence[str] = ("*",)) -> Iterator[Workspace]:

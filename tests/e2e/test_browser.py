@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.harness import CLI, ENVIRONMENT, run, write_job
 from tests.unit.report import factory
-from vitsearch.cli.session import job_yaml
+from vitsearch.cli.run_folder import job_yaml
 from vitsearch.report import StudyReport
 from vitsearch.report.plots import front_html
 from vitsearch.tracking.addresses import run_url

@@ -43,7 +43,7 @@ from tests.property.mutations import (
     state_of,
 )
 from vitsearch.cli.run import validate
-from vitsearch.cli.session import job_yaml
+from vitsearch.cli.run_folder import job_yaml
 from vitsearch.config import TrainSpec, load_job
 from vitsearch.errors import VitsearchError
 from vitsearch.fetching import fetched
@@ -238,7 +238,7 @@ def study_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     from tests.unit.report.factory import DATA, add_trials, job
     from vitsearch.cli.copying import pack_study, unpack_study
     from vitsearch.cli.finding import in_folder
-    from vitsearch.cli.session import new_study
+    from vitsearch.cli.run_folder import new_study
 
     root = tmp_path_factory.mktemp("study")
     store = new_study(job(), root / "study")

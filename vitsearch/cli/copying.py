@@ -60,7 +60,7 @@ class _GoneError(Exception):
 
 
 def _pack(found: FoundStudy, weights: str, file: Path) -> None:
-    from vitsearch.cli.session import JOB_FILE, job_yaml
+    from vitsearch.cli.run_folder import JOB_FILE, job_yaml
 
     with tempfile.TemporaryDirectory(prefix="vitsearch-") as temporary:
         copy = Path(temporary)
@@ -99,7 +99,7 @@ def require_alone(folder: Path) -> None:
     Raises:
         StudyError: Its job names a database or a place of artifacts.
     """
-    from vitsearch.cli.session import JOB_FILE, open_study
+    from vitsearch.cli.run_folder import JOB_FILE, open_study
     from vitsearch.config import load_job
 
     def check(storage: StorageSpec) -> None:

@@ -143,7 +143,7 @@ def in_folder(folder: Path) -> FoundStudy:
     Raises:
         InputError: It holds none.
     """
-    from vitsearch.cli.session import open_study
+    from vitsearch.cli.run_folder import open_study
 
     return FoundStudy(store=open_study(folder), folder=folder, words=shlex.quote(str(folder)))
 

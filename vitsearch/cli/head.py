@@ -37,7 +37,7 @@ def run(out: Out = None) -> None:
     from vitsearch.cli.job_checks import check_lasting, check_written, checked_data
     from vitsearch.cli.packing import copy_files, keep_files
     from vitsearch.cli.run import drive
-    from vitsearch.cli.session import new_study, study_folder
+    from vitsearch.cli.run_folder import new_study, study_folder
     from vitsearch.config import read_job
     from vitsearch.search import Places
 
@@ -71,7 +71,7 @@ def resume(
 ) -> None:
     """Go on with a study of this cluster."""
     from vitsearch.cli.run import Further, drive_named, drive_on
-    from vitsearch.cli.session import begun_study
+    from vitsearch.cli.run_folder import begun_study
 
     if out is not None:
         board = _board(begun_study(out).study().name)

@@ -46,7 +46,7 @@ def write_package(
     Raises:
         InputError: A file that the job names is missing, or they are too large together.
     """
-    from vitsearch.cli.session import job_yaml
+    from vitsearch.cli.run_folder import job_yaml
 
     brought: dict[Path, str] = {}
 

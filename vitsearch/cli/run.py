@@ -65,7 +65,7 @@ def run(
     from vitsearch.cli.folder_job import job_of_folder
     from vitsearch.cli.head import with_site_defaults
     from vitsearch.cli.job_checks import check_lasting, check_written, checked_data
-    from vitsearch.cli.session import new_study, study_folder
+    from vitsearch.cli.run_folder import new_study, study_folder
     from vitsearch.config import load_job
 
     job = job_of_folder(job_or_folder) if job_or_folder.is_dir() else load_job(job_or_folder)
@@ -136,7 +136,7 @@ def drive_on(folder: Path, further: Further) -> None:
     """
     from vitsearch.cli.job_checks import check_tracking
     from vitsearch.cli.resuming import as_written, resumed_job
-    from vitsearch.cli.session import JOB_FILE, begun_study, keep_private, write_job
+    from vitsearch.cli.run_folder import JOB_FILE, begun_study, keep_private, write_job
     from vitsearch.search import Places
 
     folder = folder.resolve()
@@ -165,7 +165,7 @@ def drive_named(found: FoundStudy, further: Further) -> None:
         InputError: It has a folder, and that must be given.
     """
     from vitsearch.cli.job_checks import check_lasting
-    from vitsearch.cli.session import study_folder, write_job
+    from vitsearch.cli.run_folder import study_folder, write_job
     from vitsearch.errors import InputError
 
     store = found.store

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def ui(folder: RunDir, port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000) -> None:
     """Browse a run in MLflow; serves this machine only, until Ctrl-C."""
     from vitsearch.cli.ports import is_free
-    from vitsearch.cli.session import open_study
+    from vitsearch.cli.run_folder import open_study
     from vitsearch.errors import InputError, StudyError
     from vitsearch.tracking import SERVER_SETTINGS, server_command, study_url
 

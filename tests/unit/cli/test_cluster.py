@@ -13,7 +13,7 @@ import pytest
 from tests.unit.report import factory
 from vitsearch.cli import cluster, remote
 from vitsearch.cli.finding import StudyName
-from vitsearch.cli.session import job_yaml
+from vitsearch.cli.run_folder import job_yaml
 from vitsearch.errors import StudyError
 from vitsearch.messages import LiveState, Progress
 from workers import Submitted

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from tests.unit.report import factory
 from vitsearch.cli.main import app
-from vitsearch.cli.session import new_study
-from vitsearch.cli.session import write_job as write_study_job
+from vitsearch.cli.run_folder import new_study
+from vitsearch.cli.run_folder import write_job as write_study_job
 from vitsearch.config import load_job
 from vitsearch.errors import InputError, StudyError
 

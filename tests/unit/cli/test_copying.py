@@ -16,7 +16,7 @@ from vitsearch.cli import copying
 from vitsearch.cli.copying import pack_study, require_alone, unpack_study
 from vitsearch.cli.finding import in_folder
 from vitsearch.cli.results import front_json
-from vitsearch.cli.session import new_study, open_study, write_job
+from vitsearch.cli.run_folder import new_study, open_study, write_job
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport
 from vitsearch.search import Places

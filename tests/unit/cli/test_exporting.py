@@ -12,7 +12,7 @@ from tests.unit.report.factory import DATA, add_trials, job
 from vitsearch.cli import exporting
 from vitsearch.cli.exporting import export_trial
 from vitsearch.cli.finding import in_folder
-from vitsearch.cli.session import new_study
+from vitsearch.cli.run_folder import new_study
 from vitsearch.errors import InputError
 from vitsearch.search import Places
 from vitsearch.search.places import SAMPLE_FILE

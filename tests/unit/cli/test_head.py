@@ -15,7 +15,7 @@ from vitsearch.cli import head
 from vitsearch.cli.head import DATABASE_VARIABLE, TRACKING_VARIABLE, with_site_defaults
 from vitsearch.cli.packing import check_files
 from vitsearch.cli.run import Further
-from vitsearch.cli.session import write_job
+from vitsearch.cli.run_folder import write_job
 from vitsearch.config import JobSpec
 from vitsearch.errors import InputError
 from vitsearch.storage import StudyStore
@@ -104,7 +104,7 @@ def test_a_study_is_resumed_only_with_all_files_wherever_it_keeps_them(
         written = driven[0].model_copy(
             update={"storage": driven[0].storage.model_copy(update={"artifacts": str(store)})}
         )
-        study = vitsearch.cli.session.open_study(out)
+        study = vitsearch.cli.run_folder.open_study(out)
         study.acquire()
         study.set_job(written)
         study.release("interrupted")

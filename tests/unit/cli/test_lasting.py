@@ -17,7 +17,8 @@ from tests.unit.report import factory
 from vitsearch.cli.ending import next_steps
 from vitsearch.cli.job_checks import check_lasting
 from vitsearch.cli.packing import DATABASE_NAME, check_files, copy_files, keep_files, write_package
-from vitsearch.cli.session import Ended, study_folder
+from vitsearch.cli.run_folder import study_folder
+from vitsearch.cli.session import Ended
 from vitsearch.config import JobSpec
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport

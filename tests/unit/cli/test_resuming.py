@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vitsearch.cli.resuming import as_written, resumed_job
-from vitsearch.cli.session import JOB_FILE, new_study, write_job
+from vitsearch.cli.run_folder import JOB_FILE, new_study, write_job
 from vitsearch.config import JobSpec, load_job
 from vitsearch.errors import InputError
 

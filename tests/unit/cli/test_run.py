@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -263,20 +262,3 @@ def sparse_space(**dimensions: dict[str, Any]) -> SearchSpace:
         }
     )  # fmt: skip
     return SearchSpace(spec, in_chans=1, num_classes=10)
-
-
-@pytest.mark.parametrize(
-    ("url", "mode"),
-    [
-        ("postgresql+psycopg://me:geheim@host/db", 0o600),
-        ("postgresql+psycopg://host/db?user=me&password=geheim", 0o600),
-        ("postgresql+psycopg://me@host:5432/db", 0o644),
-    ],
-)
-def test_a_job_with_a_password_is_its_owners_alone(tmp_path: Path, url: str, mode: int):
-    before = os.umask(0o022)
-    try:
-        session.write_job(factory.job(storage={"url": url}), tmp_path)
-    finally:
-        os.umask(before)
-    assert (tmp_path / "job.yaml").stat().st_mode & 0o777 == mode

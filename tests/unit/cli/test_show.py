@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.unit.report import factory
 from vitsearch.cli.finding import StudyName
 from vitsearch.cli.main import app
-from vitsearch.cli.session import new_study
+from vitsearch.cli.run_folder import new_study
 from vitsearch.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.unit.report.factory import DATA, add_trials, job, report
 from vitsearch.cli import exporting
 from vitsearch.cli.main import app
-from vitsearch.cli.session import new_study
+from vitsearch.cli.run_folder import new_study
 from vitsearch.errors import InputError, StudyError
 from vitsearch.report import StudyReport, find_trial, select_trial
 
