@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from vitsearch.config import METRICS, SAMPLERS, JobSpec, MetricName, parse
 from vitsearch.errors import InputError
@@ -19,9 +20,10 @@ from vitsearch.report import space_of
 from vitsearch.report.figures import objective_values
 from vitsearch.search import Asker
 from vitsearch.search import asker as asker_module
-from vitsearch.search.asker import Past, distribution
+from vitsearch.search.asker import Asked, Past, distribution
 from vitsearch.search.samplers import build_sampler
-from vitsearch.search.samplers.known_space import KnownSpace, _View
+from vitsearch.search.samplers.known_space import KnownSpace
+from vitsearch.search.samplers.views import Generations, Latest, Seen
 from vitsearch.testing import noop_profile
 from vitsearch.testing.study import noop_data, noop_driver
 
@@ -76,12 +78,10 @@ def test_seed_and_population_arrive(sampler: str) -> None:
     assert getattr(built(sampler)._inner, "_population_size", EARLY) == EARLY
 
 
-def built(sampler: str, view: int | None = None) -> KnownSpace:
-    """The sampler of a job, with another view if one is given."""
+def built(sampler: str) -> KnownSpace:
     job = job_with(sampler)
     axes = {axis.name: distribution(axis) for axis in space_of(job, noop_data()).dimensions}
-    made = build_sampler(job, seed=0, distributions=axes, front=lambda: ())
-    return made if view is None else KnownSpace(made._inner, axes, view=view, front=lambda: ())
+    return build_sampler(job, seed=0, distributions=axes, front=lambda: ())
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -103,7 +103,7 @@ def test_a_view_is_the_front_the_latest_and_all_that_run(sampler: str) -> None:
     asker = Asker(space, job)
     past = play(asker, 30)
     running = [asker.ask().number for _ in range(3)]
-    seen = _View(asker.study, 5, asker._front)
+    seen = Seen(asker.study, Latest(5, lambda: asker._front).choose(asker.study))
     numbers = {trial.number for trial in seen._get_trials(states=[TrialState.COMPLETE])}
     feasible = [one for one in past if one.violation <= 0 and one.values is not None]
     best = non_dominated([list(one.values) for one in feasible if one.values is not None], [True, False])
@@ -114,6 +114,63 @@ def test_a_view_is_the_front_the_latest_and_all_that_run(sampler: str) -> None:
     assert seen.directions == asker.study.directions
     rebuilt = Asker(space, job, past)
     assert rebuilt._front == asker._front
+
+
+def play_many(asker: Asker, count: int, workers: int) -> list[Asked]:
+    """Ask as many at a time as there are workers, and tell them in another order."""
+    running: list[Asked] = []
+    all_asked = []
+    for number in range(count):
+        while len(running) < workers:
+            running.append(asker.ask())
+            all_asked.append(running[-1])
+        ended = running.pop(zlib.crc32(str(number).encode()) % len(running))
+        noise = zlib.crc32(str(sorted(ended.draw.items())).encode()) % 80
+        depth = int(ended.draw["architecture.depth"])
+        asker.tell(ended.number, [0.1 + noise / 100, float(depth)], 1.0 if depth % 2 else -1.0)
+    return all_asked
+
+
+@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.has_population])
+@pytest.mark.parametrize("workers", [1, 25])
+def test_a_generation_and_its_parents_are_all_that_a_genetic_sampler_needs(
+    sampler: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    draws = [asked.draw for asked in play_many(Asker(space, job), 120, workers)]
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            asker_module, "build_sampler", lambda *args, **options: build_sampler(*args, **options)._inner
+        )
+        assert [asked.draw for asked in play_many(Asker(space, job), 120, workers)] == draws
+
+
+@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.has_population])
+def test_an_ask_of_a_genetic_sampler_looks_at_no_more_trials_after_many(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    choose = Generations.choose
+
+    def counted(self: Generations, study: Study) -> list[FrozenTrial]:
+        found = choose(self, study)
+        looked.append(len(found))
+        return found
+
+    monkeypatch.setattr(Generations, "choose", counted)
+    job = job_with(sampler)
+    space = space_of(job, noop_data())
+    asker, workers = Asker(space, job), 5
+    all_asked = play_many(asker, 200, workers)
+    # a generation and those that ended while it was full, its parents, and what runs of this and earlier ones
+    assert max(looked) <= 2 * (EARLY + 2 * workers)
+    trials = asker.study.get_trials(deepcopy=False)
+    past = [Past(asked=asked, values=trials[asked.number].values) for asked in all_asked]
+    looked.clear()
+    play_many(Asker(space, job, past), 20, workers)
+    assert looked
+    assert max(looked) <= 2 * (EARLY + 2 * workers), "rebuilt, too"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ from vitsearch.config import SAMPLERS as TABLE
 from vitsearch.config import JobSpec
 from vitsearch.config.named import Imported
 from vitsearch.search.samplers.known_space import KnownSpace
+from vitsearch.search.samplers.views import Generations, Latest, View
 
 
 class SamplerFactory(Protocol):
@@ -55,7 +56,15 @@ def build_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         inner = SAMPLERS[job.search.sampler](seed, population)
-    return KnownSpace(inner, distributions, view=TABLE[job.search.sampler].view, front=front)
+    return KnownSpace(inner, distributions, _view_of(inner, TABLE[job.search.sampler].view, front))
+
+
+def _view_of(
+    sampler: optuna.samplers.BaseSampler, latest: int | None, front: Callable[[], Collection[int]]
+) -> View | None:
+    if isinstance(sampler, optuna.samplers.BaseGASampler):
+        return Generations(sampler)
+    return None if latest is None else Latest(latest, front)
 
 
 __all__ = ["SAMPLERS", "SamplerFactory", "build_sampler"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna import Study
@@ -10,30 +10,26 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from vitsearch.search.samplers.views import Seen, View
+
 
 class KnownSpace(BaseSampler):
     """A sampler of Optuna's over axes that all trials share.
 
     Optuna compares the axes of all trials since the oldest that still runs at every ask, which with a thousand
     workers takes longer than the ask itself. And a sampler whose every ask takes longer the more it has seen looks
-    at a bounded view: the front, the latest finished trials, and all that run.
+    at a bounded view.
 
     Args:
         inner: The sampler.
         distributions: Every axis.
-        view: Finished trials beside the front that it looks at; None for all.
-        front: Numbers of the trials on the front.
+        view: The trials that it looks at; None for all.
     """
 
     def __init__(
-        self,
-        inner: BaseSampler,
-        distributions: Mapping[str, BaseDistribution],
-        *,
-        view: int | None,
-        front: Callable[[], Collection[int]],
+        self, inner: BaseSampler, distributions: Mapping[str, BaseDistribution], view: View | None
     ) -> None:
-        self._inner, self._view, self._front = inner, view, front
+        self._inner, self._view = inner, view
         self._axes = {name: distributions[name] for name in sorted(distributions)}
         self._has_seen_one = False
 
@@ -72,29 +68,4 @@ class KnownSpace(BaseSampler):
         self._inner.reseed_rng()
 
     def _seen(self, study: Study) -> Study:
-        return study if self._view is None else _View(study, self._view, self._front())  # type: ignore[return-value]
-
-
-class _View:
-    """A study with fewer trials; everything else is the study's own."""
-
-    def __init__(self, study: Study, latest: int, front: Collection[int]) -> None:
-        self._whole = study
-        finished = 0
-        self._chosen: list[FrozenTrial] = []
-        for trial in reversed(study.get_trials(deepcopy=False)):
-            if trial.state.is_finished():
-                finished += 1
-                if finished > latest and trial.number not in front:
-                    continue
-            self._chosen.append(trial)
-        self._chosen.reverse()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Collection[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        del deepcopy, use_cache
-        return [trial for trial in self._chosen if states is None or trial.state in states]
+        return study if self._view is None else Seen(study, self._view.choose(study))  # type: ignore[return-value]
