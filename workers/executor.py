@@ -264,6 +264,8 @@ class RayExecutor:
         idle = [worker for worker in ready if worker.task is None]
         rests = bool(idle) and all(now - worker.idle_since > REST_S for worker in idle)
         held = sum(worker.has_place for worker in self._pool)
+        if not held and any(worker.restart_at is not None for worker in self._pool):
+            held = 1  # it died at its start, and so had found a node: there is no lack of room
         size = self._share.refresh(held, busy, rests=rests)
         if size != self._pool.num_staying:
             self._pool.resize(size)

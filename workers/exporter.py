@@ -52,16 +52,17 @@ class Exporter:
             Exception: The trained model is not there; the executor reports it with the measurement.
         """
         request = ProfileRequest.model_validate_json(request_json)
-        with AtWork(), workspace(request.artifact_dir) as place:  # first of all: the imports below take seconds
+        with AtWork():  # first of all: the imports below take seconds
             from vitsearch.profile.choice import able_runtimes, runtime_of
             from vitsearch.profile.files import files_for
-            from vitsearch.trial import load_model
+            from vitsearch.trial import CANDIDATE_FILE, WEIGHTS_FILE, load_model
 
             known = {runtime_of(one) for one in request.known}
             runtimes = [name for name in able_runtimes(request.target, request.candidate) if name not in known]
-            model = load_model(request.candidate, place.folder)
-            made, errors = files_for(runtimes, model, request.candidate, place.folder, self._data())
-            files = {kind: (file.name, np.fromfile(file, np.uint8)) for kind, file in made.items()}
+            with workspace(request.artifact_dir, [CANDIDATE_FILE, WEIGHTS_FILE]) as place:
+                model = load_model(request.candidate, place.folder)
+                made, errors = files_for(runtimes, model, request.candidate, place.folder, self._data())
+                files = {kind: (file.name, np.fromfile(file, np.uint8)) for kind, file in made.items()}
         return Exported(files=files, errors=errors)
 
     def _data(self) -> TensorData:

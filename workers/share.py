@@ -17,7 +17,8 @@ NAME = "shares"
 ASK_EVERY_S = 2.0
 FORGET_AFTER_S = 20.0
 TURN_S = 300.0
-STARVES_AFTER_S = 60.0  # as long as a trainer that starts passes for one that has a place (``pool.STARTING_S``)
+HOLDS_FROM_S = 60.0  # as long as a trainer that starts passes for one that has a place (``pool.STARTING_S``)
+STARVES_AFTER_S = 240.0  # a trainer that has a place may rest beside a measurement while it starts
 GIVE_UP_ALL_IN_S = 120.0
 TIDY_EVERY_S = 10.0
 LEAVE_TIMEOUT_S = 5.0
@@ -94,10 +95,10 @@ def make_way(shares: Mapping[str, int], waits_s: Mapping[str, float]) -> dict[st
     """Less for the others, where a study has had no place for a while: its trainers must be larger than theirs.
 
     What others give back may lie about in pieces on many nodes, and a trainer that takes more than any piece would
-    wait for ever. So after a minute they are left less and less, and after two more nothing, until it has a place:
-    by then there are whole nodes. But their trainers leave at the end of an epoch only, and what stands in the way
-    may not be theirs. So this lasts for five minutes, then they have their shares again for fifteen, and so on,
-    each time twice as long: at some time longer than any epoch, and never for more than a quarter of the time.
+    wait for ever. So after four minutes they are left less and less, and after two more nothing, until it has a
+    place: by then there are whole nodes. But their trainers leave at the end of an epoch only, and what stands in
+    the way may not be theirs. So this lasts for five minutes, then they have their shares again for fifteen, and so
+    on, each time twice as long: at some time longer than any epoch, and never for more than a quarter of the time.
 
     Args:
         shares: Trainers by study, as ``fair_shares`` finds them.
@@ -151,6 +152,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
+        self._told: dict[str, int] = {}
         self._placeless_since: dict[str, float] = {}
         self._held_since: dict[str, float] = {}
         self._requested: int | None = None  # a predecessor may have asked for something
@@ -171,7 +173,8 @@ class Shares:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             free = ray.available_resources()
             shares = fair_shares(self._claims, capacity_for(self._claims, free, nodes), int(now // TURN_S))
-            return make_way(shares, self._waits_s(shares, free, now))[study]
+            self._told[study] = make_way(shares, self._waits_s(shares, free, now))[study]
+            return self._told[study]
 
     def leave(self, study: str) -> None:
         """A study has ended."""
@@ -181,15 +184,19 @@ class Shares:
             self._ask_for_nodes()
 
     def _waits_s(self, shares: Mapping[str, int], free: Mapping[str, float], now: float) -> dict[str, float]:
-        """How long those without any place have waited while there was room for one, in pieces."""
+        """How long those without any place have waited while there was room for one, in pieces.
+
+        Who makes way has none either, but was told so.
+        """
         for name, claim in self._claims.items():
             if claim.held:
                 held_s = now - self._held_since.setdefault(name, now)
-                if held_s > STARVES_AFTER_S:  # until then it may be one that only waits for room
+                if held_s > HOLDS_FROM_S:  # until then it may be one that only waits for room
                     self._placeless_since.pop(name, None)
             else:
                 self._held_since.pop(name, None)
-                if shares[name] and all(free.get(one, 0.0) >= amount for one, amount in claim.takes.items()):
+                is_room = all(free.get(one, 0.0) >= amount for one, amount in claim.takes.items())
+                if self._told.get(name) and shares[name] and is_room:
                     self._placeless_since.setdefault(name, now)
         return {
             name: now - since
@@ -207,9 +214,9 @@ class Shares:
 
     def _forget(self, now: float) -> None:
         self._claims = {n: c for n, c in self._claims.items() if now - c.seen_at < FORGET_AFTER_S}
-        for since in (self._placeless_since, self._held_since):
-            for name in since.keys() - self._claims.keys():
-                del since[name]
+        for notes in (self._told, self._placeless_since, self._held_since):
+            for name in notes.keys() - self._claims.keys():
+                notes.pop(name)
 
     def _ask_for_nodes(self) -> None:
         """Tell an autoscaler what would be used; where there is none, nobody listens."""

@@ -2,7 +2,8 @@
 
 By locks on two files, which hold across studies, clusters and users, and which the kernel releases whatever way a
 process ends. Whoever measures takes the first for itself; whoever trains looks there between batches, and while it
-is taken lets go of its part of the second, whose last part gone tells that nothing computes any more.
+is taken lets go of its part of the second, whose last part gone tells that nothing computes any more. The third is
+for who has waited in vain and computes all the same: whoever measures only looks whether anybody has a part of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 FOLDER = Path("/tmp/vitsearch-turns")  # noqa: S108 - of the machine, whatever a process's own temporary folder is
-MEASURING, COMPUTING = "measuring.lock", "computing.lock"
+MEASURING, COMPUTING, INSISTING = "measuring.lock", "computing.lock", "insisting.lock"
 POLL_S = 0.02
 TURN_TIMEOUT_S = 60.0
 REST_TIMEOUT_S = 120.0
@@ -32,7 +33,7 @@ class AtWork:
     """
 
     def __init__(self) -> None:
-        self._measuring, self._computing = _open(MEASURING), _open(COMPUTING)
+        self._measuring, self._computing, self._insisting = map(_open, (MEASURING, COMPUTING, INSISTING))
         self.rests = False
         self._in_vain = False  # whether it has waited for too long for a machine that has not been free since
 
@@ -41,7 +42,8 @@ class AtWork:
         return self
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._computing, fcntl.LOCK_UN)
+        for file in (self._computing, self._insisting):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def give_way(self) -> None:
         """Rest while something is measured; to be called between batches."""
@@ -55,7 +57,7 @@ class AtWork:
         while not (self._may_begin() and _take(self._computing, fcntl.LOCK_SH)):
             if self._in_vain or time.monotonic() - began > MOST_REST_S:
                 self._in_vain = True
-                _take(self._computing, fcntl.LOCK_SH)  # whoever does measure is to know that it is not alone
+                _take(self._insisting, fcntl.LOCK_SH)  # who measures next is to know that it is not alone
                 break
             self.rests = True
             time.sleep(POLL_S)
@@ -64,12 +66,13 @@ class AtWork:
     def _may_begin(self) -> bool:
         free = _take(self._measuring, fcntl.LOCK_SH)
         if free:
-            fcntl.flock(self._measuring, fcntl.LOCK_UN)
+            for file in (self._measuring, self._insisting):
+                fcntl.flock(file, fcntl.LOCK_UN)
             self._in_vain = False
         return free
 
     def __del__(self) -> None:
-        for file in (self._measuring, self._computing):
+        for file in (self._measuring, self._computing, self._insisting):
             os.close(file)
 
 
@@ -83,14 +86,16 @@ def machine_to_itself() -> Iterator[bool]:
     Raises:
         TimeoutError: Others have been measuring for a minute.
     """
-    measuring, computing = _open(MEASURING), _open(COMPUTING)
+    measuring, computing, insisting = map(_open, (MEASURING, COMPUTING, INSISTING))
     try:
         if not _take_within(measuring, TURN_TIMEOUT_S):
             raise TimeoutError("others measure on this machine")
-        yield _take_within(computing, REST_TIMEOUT_S)
+        all_rest = _take_within(computing, REST_TIMEOUT_S) and _take(insisting, fcntl.LOCK_EX)
+        fcntl.flock(insisting, fcntl.LOCK_UN)
+        yield all_rest
     finally:
-        os.close(computing)
-        os.close(measuring)
+        for file in (insisting, computing, measuring):
+            os.close(file)
 
 
 def _open(name: str) -> int:

@@ -125,12 +125,26 @@ def find(out: Out = None, study: Name = "") -> None:
         try:
             store = _opened(out, study).store
         except InputError as error:
-            StateFile(submission).write(json.dumps({"unknown": str(error)}))
+            told = _only_begun(out)
+            StateFile(submission).write(told or json.dumps({"unknown": str(error)}))
             return
         record = store.study()
         progress = None if record.data is None else stored_progress(StudyReport.load(store))
         answer = Stored(study=record.name, state=record.state, progress=progress)
         StateFile(submission).write(answer.model_dump_json())
+
+
+def _only_begun(out: Path | None) -> str | None:
+    """What is told of a study whose driver died while it made the folder: its name, for whoever resumes it."""
+    from vitsearch.cli.remote import Stored
+    from vitsearch.cli.run_folder import JOB_FILE, has_only_begun
+    from vitsearch.config import load_job
+    from vitsearch.errors import InputError
+
+    with suppress(InputError):
+        if out is not None and has_only_begun(out):
+            return Stored(study=load_job(out / JOB_FILE).name, state="created").model_dump_json()
+    return None
 
 
 @app.command()

@@ -78,6 +78,8 @@ def start(folder: Path) -> psutil.Process:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if running(folder) is None:
+            # left by one that was killed: the library takes whatever has its number now for the server
+            (folder / "postmaster.pid").unlink(missing_ok=True)
             try:
                 library.get_server(folder, cleanup_mode=None)
             except subprocess.TimeoutExpired:  # after ten seconds, which a slow disk or a recovery may well need

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,9 +49,8 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
     ours = False
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / JOB_FILE).touch(exist_ok=False)  # of two that find the folder free, one gets it
+        write_job(job, out, new=True)  # of two that find the folder free, one gets it
         ours = True
-        write_job(job, out)
         if engine is None:
             keep_private(job, out)
             engine = open_engine(database_url(out))
@@ -74,14 +75,34 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
 
 
 def _require_no_artifacts(job: JobSpec, out: Path) -> None:
+    if place := _artifacts_there(job, out):
+        raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
+                         remedy="change the job's name, or choose another place")  # fmt: skip
+
+
+def _artifacts_there(job: JobSpec, out: Path) -> str:
+    """The job's place of artifacts, if it names one and something is there; else empty."""
     if job.storage.artifacts is None:
-        return
+        return ""
     from vitsearch.search import Places
 
     place = Places.of(job, out).root
-    if _names_in(place):
-        raise InputError("holds the artifacts of a study already", field="storage.artifacts", value=place,
-                         remedy="change the job's name, or choose another place")  # fmt: skip
+    return place if _names_in(place) else ""
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name that must be free; False where the file system knows no such names.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _names_in(place: str) -> list[str]:
@@ -126,29 +147,41 @@ def begun_study(folder: Path) -> StudyStore:
     try:
         return open_study(folder)
     except (InputError, StudyError):
-        if not _has_only_begun(folder):
+        if not has_only_begun(folder):
             raise
     job = load_job(folder / JOB_FILE)
-    _require_no_artifacts(job, folder)
     if job.storage.url is None:
         keep_private(job, folder)
     return StudyStore.create(open_engine(database_url(folder, job.storage.url)), job)
 
 
-def _has_only_begun(folder: Path) -> bool:
-    """Whether there is nothing in a folder but its job and its database, if that."""
+def has_only_begun(folder: Path) -> bool:
+    """Whether there is nothing of a study but its job and its database, if that, in its folder or elsewhere.
+
+    Raises:
+        InputError: The job cannot be read, or its place of artifacts not be reached.
+    """
     if not (folder / JOB_FILE).is_file():
         return False
-    return all(file.name == JOB_FILE or file.name.startswith(DATABASE_FILE) for file in folder.iterdir())
+    if any(file.name != JOB_FILE and not file.name.startswith(DATABASE_FILE) for file in folder.iterdir()):
+        return False
+    return not _artifacts_there(load_job(folder / JOB_FILE), folder)
 
 
-def write_job(job: JobSpec, out: Path) -> None:
-    """Keep the job in the run's folder, whole or not at all; for its owner alone where it holds a password."""
-    partial, text = out / f".{JOB_FILE}.partial", job_yaml(job)
+def write_job(job: JobSpec, out: Path, *, new: bool = False) -> None:
+    """Keep the job in the run's folder, whole or not at all; for its owner alone where it holds a password.
+
+    Raises:
+        FileExistsError: It is to be ``new``, and there is one.
+        OSError: The folder cannot be written.
+    """
+    file, partial = out / JOB_FILE, out / f".{JOB_FILE}.{uuid.uuid4().hex}.partial"
     try:
         partial.touch(mode=0o600 if fields_with_password(job) else 0o666)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / JOB_FILE)
+        partial.write_text(job_yaml(job), encoding="utf-8")
+        if new and not _linked(partial, file):
+            file.touch(exist_ok=False)
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 

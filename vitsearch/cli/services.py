@@ -182,6 +182,8 @@ class Site:
             if "ray" not in before:
                 on_step("starting Ray")
                 self._begin("ray", self._launch_ray(settings))
+            for name in sorted(before & HEALTH.keys()):  # an `up` that was killed may have left it to start
+                self._wait(name, self._services[name])
         except BaseException:
             self._settings = settled  # what never came up binds nobody
             for name in SERVICES:

@@ -65,6 +65,9 @@ class Finisher:
 
     def run(self) -> list[str]:
         """Measure and retrain; returns sentences about what failed."""
+        for trial in self.winners():
+            if trial.final is not None:  # the last driver may have died before it was tidy
+                forget_checkpoints(self.places.final(trial.number))
         self._retrain()  # first: a target may be away
         self._profile_front()
         self.study.store.enqueue("front", {"members": [trial.number for trial in self.study.front]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import sqlite3
 import sys
@@ -103,6 +104,13 @@ def server_command(out: Path, port: int, host: str = "127.0.0.1") -> list[str]:
     ]  # fmt: skip
 
 
+LOCAL_HOSTS = [
+    "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[[]::1]:*",
+    "10.*", "192.168.*", *(f"172.{number}.*" for number in range(16, 32)), "fc00:*", "fd00:*",
+]  # fmt: skip
+"""What MLflow admits where nothing is said: this machine, and private addresses, whatever they are mapped to."""
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -113,14 +121,17 @@ def _is_loopback(host: str) -> bool:
 def _reached_at(host: str, port: int) -> list[str]:
     """What lets MLflow answer there: by itself it refuses names, public addresses and its own pages there.
 
-    A tunnel ends at any port of the machine that it begins at. Clients write a name in small letters.
+    A tunnel ends at any port of the machine that it begins at. Clients write a name in small letters. What MLflow
+    admits by itself is admitted still, and what its own variables say counts more.
     """
     there = list(dict.fromkeys((f"{host}:{port}", host, f"{host.lower()}:{port}", host.lower())))
     origins = list(dict.fromkeys((f"http://{host}:{port}", f"http://{host.lower()}:{port}")))
-    return [
-        "--allowed-hosts", ",".join([*there, "localhost:*", "127.0.0.1:*"]),
-        "--cors-allowed-origins", ",".join(origins),
-    ]  # fmt: skip
+    options = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ("--allowed-hosts", [*there, *LOCAL_HOSTS]),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ("--cors-allowed-origins", origins),
+    }
+    given = [(option, values) for name, (option, values) in options.items() if not os.environ.get(name)]
+    return [word for option, values in given for word in (option, ",".join(values))]
 
 
 def _page(base_url: str) -> str:

@@ -93,6 +93,34 @@ def test_a_study_whose_driver_died_while_it_made_the_folder_begins_when_it_is_re
     assert begun_study(out).study().id == open_study(out).study().id
 
 
+def test_a_study_with_artifacts_elsewhere_does_not_begin_anew_either(tmp_path: Path):
+    """Its database is away, or another one; nothing else lies in the folder during a search."""
+    out, url = tmp_path / "run", f"sqlite:///{tmp_path}/shared.db"
+    job = factory.job(storage={"url": url, "artifacts": str(tmp_path / "store")})
+    new_study(job, out)
+    (tmp_path / "store" / job.name / "trials").mkdir(parents=True)
+    (tmp_path / "shared.db").rename(tmp_path / "moved.db")
+    with pytest.raises(StudyError, match="no single study matches"):
+        begun_study(out)
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(1, "not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_job_file_is_never_seen_half(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if not links:  # as on some network and USB disks
+        monkeypatch.setattr(os, "link", refuse)
+    run_folder.write_job(factory.job(name="first"), tmp_path, new=True)
+    with pytest.raises(FileExistsError):
+        run_folder.write_job(factory.job(name="second"), tmp_path, new=True)
+    assert load_job(tmp_path / JOB_FILE).name == "first"
+    run_folder.write_job(factory.job(name="third"), tmp_path)
+    assert load_job(tmp_path / JOB_FILE).name == "third"
+    assert [file.name for file in tmp_path.iterdir()] == [JOB_FILE]
+
+
 def test_a_study_whose_database_is_lost_does_not_begin_anew(tmp_path: Path):
     out = tmp_path / "run"
     new_study(factory.job(), out)

@@ -109,8 +109,13 @@ def test_a_retrained_winner_keeps_no_checkpoint(tmp_path: Path) -> None:
             (folder / "epoch.pt").write_bytes(b"weights")
             return super().remember(request)
 
-    finish(searched(tmp_path), tmp_path, Trainer())
-    assert [list(place.iterdir()) for place in (tmp_path / "artifacts" / "finals").iterdir()] == [[]]
+    store, finals = searched(tmp_path), tmp_path / "artifacts" / "finals"
+    finish(store, tmp_path, Trainer())
+    (place,) = finals.iterdir()
+    assert not list(place.iterdir())
+    (place / "epoch.pt").write_bytes(b"weights")
+    finish(store, tmp_path, Executor())
+    assert not list(place.iterdir()), "the last driver died before it was tidy"
 
 
 def test_a_lost_worker_is_tried_again_and_then_reported(tmp_path: Path) -> None:

@@ -34,11 +34,20 @@ def test_a_server_that_others_reach_answers_to_its_address(host: str, tmp_path: 
     allowed = command[command.index("--allowed-hosts") + 1].split(",")
     for asked in (host.lower(), f"{host.lower()}:5001", f"{host}:5001", "localhost:5001", "127.0.0.1:5001"):
         assert security.is_allowed_host_header(allowed, asked)
-    for asked in ("evil.example.com", f"{host}.evil.example.com:5001", f"{host}:80"):
+    for asked in ("192.168.1.10:5001", "172.20.0.3", "[::1]:5001"):
+        assert security.is_allowed_host_header(allowed, asked), "as where nothing is said: a port is mapped to it"
+    for asked in ("evil.example.com", "evil.example.com:5001", "172.32.0.1:5001"):
         assert not security.is_allowed_host_header(allowed, asked)
     origins = command[command.index("--cors-allowed-origins") + 1].split(",")
     assert not security.should_block_cors_request(f"http://{host.lower()}:5001", "POST", origins), "its own pages"
     assert security.should_block_cors_request("http://evil.example.com", "POST", origins)
+
+
+def test_what_mlflow_is_told_by_its_own_variables_counts_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "proxy.example.com")
+    command = server_command(tmp_path, 5001, "203.0.113.7")
+    assert "--allowed-hosts" not in command
+    assert "--cors-allowed-origins" in command
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])

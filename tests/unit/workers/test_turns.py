@@ -93,6 +93,25 @@ def test_training_that_begins_beside_a_measurement_waits() -> None:
     training.end()
 
 
+def test_who_insists_is_known_to_the_next_who_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which follows so closely that those who wait in vain never see the machine free."""
+    monkeypatch.setattr(turns, "MOST_REST_S", 0.05)
+    monkeypatch.setattr(turns, "REST_TIMEOUT_S", 0.0)
+    at_work = AtWork()
+    with machine_to_itself() as alone:
+        assert alone
+        at_work.__enter__()
+    with machine_to_itself() as alone:
+        assert not alone
+        at_work.give_way()
+    at_work.give_way()  # it has seen the machine free
+    with machine_to_itself() as alone:
+        assert not alone, "it computes"
+    at_work.__exit__()
+    with machine_to_itself() as alone:
+        assert alone
+
+
 def test_what_is_not_at_work_disturbs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "REST_TIMEOUT_S", 0.0)
     at_work = AtWork()
@@ -136,7 +155,7 @@ def test_patience_with_who_never_gives_back_the_machine_is_lost_once(
         assert not at_work.rests
         monkeypatch.setattr(turns, "REST_TIMEOUT_S", 0.0)
         with at_work:
-            assert not turns._take_within(turns._open(turns.COMPUTING), 0.0), "a measurement is not alone"
+            assert not turns._take_within(turns._open(turns.INSISTING), 0.0), "a measurement is not alone"
     with at_work:
         at_work.give_way()
         resting = threading.Thread(target=at_work.give_way)
@@ -145,19 +164,6 @@ def test_patience_with_who_never_gives_back_the_machine_is_lost_once(
             time.sleep(0.1)
             assert at_work.rests, "the machine has been seen free since"
         resting.join(5)
-
-
-def test_who_lost_patience_takes_its_part_as_soon_as_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turns, "MOST_REST_S", 0.0)
-    with flock_of_another(tmp_path, turns.MEASURING):
-        at_work = AtWork()
-        with flock_of_another(tmp_path, turns.COMPUTING):
-            at_work.__enter__()
-        at_work.give_way()
-        assert not turns._take_within(turns._open(turns.COMPUTING), 0.0)
-        at_work.__exit__()
 
 
 @contextmanager
