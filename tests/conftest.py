@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres import postgres_server, url_of
+
+settings.register_profile("no deadline", deadline=None)  # a machine that others use has slow moments
+settings.load_profile("no deadline")
 
 ONE_PROCESS = ("unit/export", "unit/onnx")  # folders whose fixtures export networks, which takes seconds each
 

@@ -97,8 +97,8 @@ def make_way(shares: Mapping[str, int], waits_s: Mapping[str, float]) -> dict[st
     What others give back may lie about in pieces on many nodes, and a trainer that takes more than any piece would
     wait for ever. So after four minutes they are left less and less, and after two more nothing, until it has a
     place: by then there are whole nodes. But their trainers leave at the end of an epoch only, and what stands in
-    the way may not be theirs. So this lasts for five minutes, then they have their shares again for fifteen, and so
-    on, each time twice as long: at some time longer than any epoch, and never for more than a quarter of the time.
+    the way may not be theirs. So this lasts for five minutes, then they have their shares again for fifteen, and
+    so on, each time twice as long: at some time longer than any epoch, and for a quarter of the time at most.
 
     Args:
         shares: Trainers by study, as ``fair_shares`` finds them.

@@ -73,7 +73,7 @@ def layers_of(model: VisionTransformer) -> list[torch.nn.Linear]:
 
 
 @given(WEIGHTS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_two_of_four(w: Array):
     kept = two_of_four(torch.from_numpy(w)).numpy()
     np.testing.assert_array_equal(kept, two_of_four_by_loops(w))
@@ -81,7 +81,7 @@ def test_two_of_four(w: Array):
 
 
 @given(WEIGHTS, st.floats(0, 0.999))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_unstructured(w: Array, zeros: float):
     kept = largest(torch.from_numpy(w), zeros).numpy()
     assert kept.sum() == non_zeros("unstructured", zeros, *w.shape) == w.size - int(zeros * w.size + 1e-9)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -41,7 +41,6 @@ def values_for(codes: Codes, x: np.ndarray) -> torch.Tensor:
 
 @ALL
 @given(x=VALUES, bits=BITS, index=st.integers(0, 7))
-@settings(deadline=None)
 def test_idempotent_monotone_and_within_2_to_the_bits_codes(codes: Codes, x: np.ndarray, bits: int, index: int):
     values = values_for(codes, x).sort().values
     ranges = codes.choices(codes.covering(values[0], values[-1], bits), torch.linspace(0.3, 1.2, 8), bits)
@@ -56,7 +55,6 @@ def test_idempotent_monotone_and_within_2_to_the_bits_codes(codes: Codes, x: np.
 
 @pytest.mark.parametrize(("codes", "bits"), [(Sign(), 1), (Unsigned(), 1), (Ternary(), 2)], ids=["1", "1u", "2"])
 @given(x=VALUES, theta=st.floats(0.01, 1e3))
-@settings(deadline=None)
 def test_few_bits_are_idempotent_and_monotone(codes: Codes, bits: int, x: np.ndarray, theta: float):
     values = values_for(codes, x).sort().values
     once = codes.quantize(values, torch.tensor([theta]), bits)
@@ -84,7 +82,6 @@ def test_the_error_falls_with_every_bit(codes: Codes, seed: int):
 
 
 @given(x=VALUES, bits=st.integers(3, 8), largest=st.floats(0.01, 1e4))
-@settings(deadline=None)
 def test_powers_of_two_are_idempotent_and_monotone(x: np.ndarray, bits: int, largest: float):
     theta = torch.tensor([largest / (2 ** (bits - 1) - 1), 1])
     values = torch.from_numpy(x).sort().values

@@ -28,28 +28,24 @@ DELTAS = st.floats(1e-3, 1e3, allow_subnormal=False)
 
 
 @given(ARRAYS, BITS, DELTAS)
-@settings(deadline=None)
 def test_idempotent(x: np.ndarray, bits: int, delta: float):
     once = quantize(torch.from_numpy(x), torch.tensor(delta), bits)
     assert torch.equal(quantize(once, torch.tensor(delta), bits), once)
 
 
 @given(ARRAYS, st.integers(2, 8))
-@settings(deadline=None)
 def test_quantised_weights_are_their_own_quantisation(x: np.ndarray, bits: int):
     once = quantized_weight(torch.from_numpy(x), bits)
     torch.testing.assert_close(quantized_weight(once, bits), once, rtol=1e-5, atol=1e-30)
 
 
 @given(ARRAYS, BITS, DELTAS)
-@settings(deadline=None)
 def test_monotone(x: np.ndarray, bits: int, delta: float):
     ascending = torch.from_numpy(np.sort(x.ravel()))
     assert (quantize(ascending, torch.tensor(delta), bits).diff() >= 0).all()
 
 
 @given(ARRAYS, BITS)
-@settings(deadline=None)
 def test_weights_stay_within_their_range_and_half_a_step(x: np.ndarray, bits: int):
     weight = torch.from_numpy(x)
     delta = channel_delta(weight, bits)
@@ -78,7 +74,6 @@ def test_the_error_falls_with_every_bit(seed: int):
 
 
 @given(ARRAYS)
-@settings(deadline=None)
 def test_32_and_16_bits(x: np.ndarray):
     weight = torch.from_numpy(x)
     assert quantized_weight(weight, 32) is weight
