@@ -19,11 +19,12 @@ from vitsearch.config.train import Autocast
 from vitsearch.errors import StudyError, WorkerError
 from vitsearch.messages import MachineFacts, Outcome, ProfileRequest, TrialRequest, WorkerReport
 from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerRests, WorkerTaken
+from workers.deaths import reason_of
 from workers.desk import Desk
 from workers.measuring import Target
 from workers.pool import Pool, Worker
 from workers.profiler import Profiler
-from workers.resources import TARGET_SHARE, place_of_target, reason_of
+from workers.resources import TARGET_SHARE, place_of_target
 from workers.share import Share
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
