@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import ray
 
 from vitsearch.errors import WorkerError
-from workers.deaths import MOST_CHARACTERS, reason_of
+from workers.deaths import MOST_CHARACTERS, reason_of, took_the_memory
 
 KILLED = """The actor died unexpectedly before finishing this task.
 \tclass_name: Trainer
@@ -67,3 +70,23 @@ def test_the_reason_of_a_death_is_its_cause_and_place() -> None:
     assert "killed by the OOM killer" in reason, "which is all that is known where the kernel kills"
     assert reason.endswith(" ...")
     assert len(reason) <= MOST_CHARACTERS
+
+
+def actor(number: str) -> Any:
+    return SimpleNamespace(_actor_id=SimpleNamespace(hex=lambda: number))
+
+
+def test_of_those_killed_for_want_of_memory_the_largest_is_at_fault() -> None:
+    error = ray.exceptions.OutOfMemoryError(NO_MEMORY)
+    assert took_the_memory(error, actor("00bb"))
+    assert not took_the_memory(error, actor("00aa")), "it was only the latest to start"
+    assert not took_the_memory(error, actor("00cc"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [died(KILLED), died(""), ray.exceptions.OutOfMemoryError("in other words"), WorkerError(NO_MEMORY)],
+    ids=lambda error: type(error).__name__,
+)
+def test_whoever_cannot_be_told_to_be_at_fault_is_not(error: Exception) -> None:
+    assert not took_the_memory(error, actor("00bb"))
