@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from vitsearch.messages import ProfileRequest
+from workers.deaths import DEATHS
 from workers.exporter import Exporter
 from workers.resources import TARGET_SHARE, place_of_driver
 from workers.shared_data import SharedData
@@ -52,7 +53,7 @@ def has_died(answer: Any) -> bool:
     """Whether the process died that was to answer; one that has not answered has not."""
     try:
         ray.get(answer, timeout=0)
-    except ray.exceptions.RayActorError:
+    except DEATHS:
         return True
     except ray.exceptions.RayError:  # not yet, or it raised
         return False

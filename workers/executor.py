@@ -17,13 +17,14 @@ from vitsearch.candidate import Architecture
 from vitsearch.config import TrainSpec
 from vitsearch.config.train import Autocast
 from vitsearch.errors import StudyError, WorkerError
-from vitsearch.messages import MachineFacts, Outcome, ProfileRequest, TrialRequest, WorkerReport
+from vitsearch.messages import MachineFacts, Outcome, ProfileRequest, TrialFailure, TrialRequest, WorkerReport
 from vitsearch.search import EpochDone, Event, TrialDone, WorkerLost, WorkerRests, WorkerTaken
+from workers.deaths import DEATHS, reason_of, took_the_memory
 from workers.desk import Desk
 from workers.measuring import Target
 from workers.pool import Pool, Worker
 from workers.profiler import Profiler
-from workers.resources import TARGET_SHARE, place_of_target, reason_of
+from workers.resources import TARGET_SHARE, place_of_target
 from workers.share import Share
 from workers.shared_data import SharedData
 from workers.trainer import Trainer
@@ -197,7 +198,7 @@ class RayExecutor:
         self._data = replace(self._data, answers=references)
         told = {id(worker): worker.actor.learn_from.remote(*references) for worker in self._pool}
         for worker in self._ready():  # the others learn when they have started
-            with suppress(ray.exceptions.RayActorError):  # as does who takes its place
+            with suppress(*DEATHS):  # as does who takes its place
                 ray.get(told[id(worker)])
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -300,12 +301,8 @@ class RayExecutor:
         assert worker.trial is not None
         try:
             outcome = _parse_outcome(ray.get(worker.task))
-        except ray.exceptions.RayError as error:
-            self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=reason_of(error)))
-            self._pool.replace(name)
-            return
-        except WorkerError as error:
-            self._events.append(WorkerLost(worker=name, trial=worker.trial, reason=str(error)))
+        except (ray.exceptions.RayError, WorkerError) as error:
+            self._events.append(_loss(name, worker.trial, error, worker.actor))
             self._pool.replace(name)
             return
         self._events.append(TrialDone(worker=name, outcome=outcome))
@@ -369,6 +366,15 @@ class RayExecutor:
 
 def _has_ended(task: Any) -> bool:
     return bool(ray.wait([task], timeout=0)[0])
+
+
+def _loss(worker: str, trial: int, error: Exception, actor: Any) -> TrialDone | WorkerLost:
+    """What an end without an outcome is: the trial's own, or that of a worker which may have been anyone's."""
+    reason = reason_of(error)
+    if not took_the_memory(error, actor):
+        return WorkerLost(worker=worker, trial=trial, reason=reason)
+    failure = TrialFailure(trial=trial, stage="worker", failure="out_of_memory", message=reason)
+    return TrialDone(worker=worker, outcome=failure)
 
 
 def _parse_outcome(text: str) -> Any:

@@ -17,8 +17,8 @@ import ray
 from vitsearch.errors import StudyError
 from vitsearch.messages import MachineFacts, Profile, ProfileRequest
 from vitsearch.search import ProfileDone
+from workers.deaths import DEATHS, reason_of
 from workers.desk import Desk, has_died
-from workers.resources import reason_of
 
 PROFILE_TIMEOUT_S = 900.0
 AWAY_AFTER_S = 15.0  # a process on a target that is there has answered by then
@@ -217,7 +217,7 @@ class Target:
         except OSError as error:  # its disk is full
             self._wait_for_storage(current, error)
             return None
-        except ray.exceptions.RayActorError as error:
+        except DEATHS as error:
             self._drop()
             self._not_before = time.monotonic() + RESTART_AFTER_S
             if self._again(current):

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from vitsearch.errors import StudyError
-from workers.resources import reason_of
+from workers.deaths import reason_of
 
 PULSE_EVERY_S = 5.0
 MAX_FAILED_STARTS = 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -41,13 +40,6 @@ def place_of_target(name: str) -> str:
 def place_of_driver() -> str:
     """The Ray resource that leads to the driver's node."""
     return f"node:{ray.util.get_node_ip_address()}"
-
-
-def reason_of(error: Exception) -> str:
-    """One line for people: what an actor raised, or how it died."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    raised_inside = isinstance(error, ray.exceptions.RayTaskError) or "its creation task" in lines[0]
-    return lines[-1 if raised_inside else 0].removeprefix("vitsearch.errors.MeasurementError: ")[:300]
 
 
 def default_workers() -> int:

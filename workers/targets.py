@@ -7,7 +7,8 @@ import time
 import ray
 
 from vitsearch.messages import MachineFacts, TargetFacts
-from workers.resources import OWN_TARGET, TARGET_SHARE, place_of_target, reason_of
+from workers.deaths import reason_of
+from workers.resources import OWN_TARGET, TARGET_SHARE, place_of_target
 
 PREFIX = "target_"
 ANSWER_TIMEOUT_S = 60.0

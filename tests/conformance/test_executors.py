@@ -23,6 +23,7 @@ from vitsearch.messages import ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
 from vitsearch.search import (
     EpochDone,
+    Event,
     Executor,
     InlineExecutor,
     ProfileDone,
@@ -243,19 +244,31 @@ def test_epochs_are_reported_while_the_trial_runs(on_ray: Make, data: ImageData,
         assert [report.epoch for report in reports] == list(range(1, len(reports) + 1))
 
 
-def test_a_killed_process_is_a_lost_worker_and_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+def test_a_killed_process_is_a_lost_worker_and_its_trial_goes_on_with_the_next_epoch(
+    on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
     import ray
+
+    def latest(events: list[Event]) -> int:
+        return max(event.report.epoch for event in events if isinstance(event, EpochDone))
 
     with on_ray() as executor:
         process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
-        executor.submit("w0", trial(tmp_path, data, epochs=500))
-        events_until(executor, EpochDone)
+        request = trial(tmp_path, data, epochs=500)
+        executor.submit("w0", request)
+        events = events_until(executor, EpochDone)
         os.kill(process, signal.SIGKILL)
-        *_, lost = events_until(executor, WorkerLost)
+        events += events_until(executor, WorkerLost)
+        lost = events[-1]
         assert isinstance(lost, WorkerLost)
         assert (lost.worker, lost.trial) == ("w0", 0)
+        assert "worker process has died" in lost.reason
+        assert "\n" not in lost.reason
         wait_until_idle(executor, ["w0"])
         assert ray.get(executor._pool.workers["w0"].actor.ping.remote()) != process
+        executor.submit("w0", request)
+        (first, *_) = (e.report for e in events_until(executor, EpochDone) if isinstance(e, EpochDone))
+        assert latest(events) < first.epoch < 500, "it goes on where it was"
 
 
 def test_a_process_whose_device_failed_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import workers.executor
 from tests.unit.compress.factory import candidate
 from vitsearch.config import TrainSpec
 from vitsearch.errors import StudyError, WorkerError
-from vitsearch.search import ProfileDone
-from workers import RayExecutor
+from vitsearch.messages import TrialFailure
+from vitsearch.search import Event, ProfileDone, TrialDone, WorkerLost
+from workers import RayExecutor, SharedData
 from workers.executor import MOST_LOSSES, _parse_outcome
 from workers.pool import Worker
 
@@ -78,7 +79,7 @@ class Trainers:
     def __init__(self, error: Exception) -> None:
         self.replaced = 0
         ask = SimpleNamespace(remote=lambda *_: error)
-        actor = SimpleNamespace(teach=ask, fastest_autocast=ask)
+        actor = SimpleNamespace(teach=ask, fastest_autocast=ask, learn_from=ask)
         self.workers = {"w0": Worker(actor=actor, started=None, is_ready=True, idle_since=0.0)}
 
     def __iter__(self) -> Any:
@@ -112,6 +113,7 @@ class Ray:
     [
         ray.exceptions.RayActorError(),
         ray.exceptions.RayTaskError("teach", "Traceback\nOSError: no such store", OSError("no such store")),
+        ray.exceptions.OutOfMemoryError("1 worker(s) were killed"),
         ray.exceptions.ObjectLostError("00", "", ""),
     ],
     ids=lambda error: type(error).__name__,
@@ -133,3 +135,54 @@ def test_trainers_that_fail_before_the_first_trial_are_replaced_so_many_times(
     with pytest.raises(StudyError, match="trainers fail while the search is prepared, the last one because: "):
         ask(executor)
     assert executor._pool.replaced == MOST_LOSSES  # type: ignore[attr-defined]
+
+
+def text_of_a_kill(pid: int) -> str:
+    """As Ray tells of one actor that it killed beside a larger and a smaller process."""
+    killed = f"(Actor(00aa): job ID=01, pid={pid}, actual memory used=2.00GB, worker ID=02)"
+    return f"killed, as the node runs low on memory\n{killed}\n7\t2.00\tray::A\n8\t1.00\tray::B\n"
+
+
+@pytest.mark.parametrize(
+    ("pid", "event"),
+    [
+        (
+            7,
+            TrialDone(
+                worker="w0",
+                outcome=TrialFailure(
+                    trial=3,
+                    stage="worker",
+                    failure="out_of_memory",
+                    message="killed, as the node runs low on memory",
+                ),
+            ),
+        ),
+        (8, WorkerLost(worker="w0", trial=3, reason="killed, as the node runs low on memory")),
+    ],
+    ids=["its own", "another's"],
+)
+def test_a_trial_that_takes_all_memory_has_failed_and_is_not_to_be_tried_again(
+    pid: int, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ray.exceptions.OutOfMemoryError(text_of_a_kill(pid))
+    trainers = Trainers(error)
+    worker = trainers.workers["w0"]
+    worker.actor._actor_id = SimpleNamespace(hex=lambda: "00aa")
+    worker.task, worker.trial, worker.asked_at = error, 3, float("inf")
+    executor = executor_of()
+    executor._pool = trainers  # type: ignore[assignment]
+    monkeypatch.setattr(workers.executor, "ray", Ray())
+    assert executor.poll(0.0) == [event]
+    assert trainers.replaced == 1
+
+
+def test_teachers_answers_are_shared_though_a_trainer_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of memory, which is no death of an actor to Ray's classes; who takes its place is told from the start."""
+    trainers = Trainers(ray.exceptions.OutOfMemoryError("1 worker(s) were killed"))
+    executor = executor_of()
+    executor._pool = trainers  # type: ignore[assignment]
+    executor._data = SharedData(images_ref=None, labels_ref=None, meta={})
+    monkeypatch.setattr(workers.executor, "ray", Ray())
+    executor.share_answers([])
+    assert executor._data.answers == ()

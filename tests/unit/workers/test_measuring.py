@@ -144,3 +144,25 @@ def test_a_fallback_measures_all_itself(tmp_path: Path) -> None:
     assert done.profile is not None
     assert done.profile.conditions.measured_by == "local"
     assert not done.profile.conditions.reused
+
+
+@pytest.mark.parametrize("death", [ray.exceptions.RayActorError(), ray.exceptions.OutOfMemoryError("killed")])
+def test_a_process_that_dies_of_a_model_is_replaced_and_the_next_model_is_measured(
+    death: Exception, tmp_path: Path
+) -> None:
+    """Of one that Ray had killed for want of memory every later measurement was asked, in vain."""
+    started: list[str] = []
+
+    def start(place: str) -> Any:
+        here = profiler(place)
+        started.append(place)
+        if len(started) <= measuring.MOST_ATTEMPTS:
+            here.run.remote = lambda *_: death
+        return here
+
+    target, desk = Target(name="local", start=start), Desk()
+    for _ in range(2):
+        target.add(request_for(tmp_path, TargetSpec(runtime="pytorch")))
+    assert measured_by(target, desk).profile is None
+    assert measured_by(target, desk).profile is not None
+    assert len(started) == measuring.MOST_ATTEMPTS + 1
