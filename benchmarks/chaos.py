@@ -44,8 +44,15 @@ from vitsearch.tracking import SERVER_SETTINGS, server_command
 CLI = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
 KINDS = ("trainer", "driver", "database", "MLflow")
 HEALTHY_FOR_S = 5.0
-MIN_KILLS, MIN_OF_EACH = 40, 5
 GIVE_UP_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Least:
+    """Kills without which nothing is shown, in all and of each kind."""
+
+    kills: int
+    of_each: int
 
 
 class Victim(Protocol):
@@ -278,6 +285,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--every", type=float, default=15.0, help="seconds between kills, on average")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--min-kills", type=int, default=40, help="fewer are too few for a verdict")
+    parser.add_argument("--min-of-each", type=int, default=5, help="of each kind")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="vitsearch-chaos-", ignore_cleanup_errors=True) as temporary:
@@ -294,7 +303,8 @@ def main() -> None:
                     zip(KINDS, (Trainer(ray, chance), driver, database, mlflow), strict=True)
                 )
                 try:
-                    run(victims, driver, database, folder, options.every, chance)
+                    least = Least(kills=options.min_kills, of_each=options.min_of_each)
+                    run(victims, driver, database, folder, options.every, chance, least)
                 finally:
                     with suppress(ProcessLookupError):
                         driver.kill()
@@ -310,6 +320,7 @@ def run(
     folder: Path,
     every_s: float,
     chance: random.Random,
+    least: Least,
 ) -> None:
     health = {kind: Health() for kind in victims}
     kills: Counter[str] = Counter()
@@ -343,7 +354,7 @@ def run(
         print(f"MLflow was away when the search ended: {waiting} messages wait, and the study is resumed for them")
         driver.deliver()
     problems += changed(seen, database)
-    problems += faults(driver, database, folder, kills)
+    problems += faults(driver, database, folder, kills, least)
     print(f"\n{'kind':<10}{'kills':>6}{'median outage s':>18}{'longest':>10}")
     for kind in KINDS:
         outages = health[kind].outages_s or [0.0]
@@ -365,7 +376,7 @@ def changed(seen: dict[int, str], database: Database) -> list[str]:
     return []
 
 
-def faults(driver: Driver, database: Database, folder: Path, kills: Counter[str]) -> list[str]:
+def faults(driver: Driver, database: Database, folder: Path, kills: Counter[str], least: Least) -> list[str]:
     """Everything that should not be."""
     found = [] if driver.has_finished else [f"the search has not ended within {GIVE_UP_S:.0f} s"]
     store = database.store()
@@ -392,7 +403,7 @@ def faults(driver: Driver, database: Database, folder: Path, kills: Counter[str]
     if waiting := database.undelivered():
         found.append(f"{waiting} messages were not delivered to MLflow")
     found += untold(report, folder / "mlflow")
-    if kills.total() < MIN_KILLS or min(kills[kind] for kind in KINDS) < MIN_OF_EACH:
+    if kills.total() < least.kills or min(kills[kind] for kind in KINDS) < least.of_each:
         found.append(f"too few kills for a verdict: {dict(kills)}; take more trials")
     return found
 

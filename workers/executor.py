@@ -150,7 +150,7 @@ class RayExecutor:
                 time.sleep(READY_POLL_S)
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
-                on_wait(f"waiting for room on the cluster: {told - began:.0f} s")
+                on_wait(f"waiting for trainers to find room and to start: {told - began:.0f} s")
 
     def ask_teacher(
         self, train: TrainSpec, seed: int, on_epoch: Callable[[int], None] = lambda _: None

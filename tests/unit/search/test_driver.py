@@ -110,6 +110,29 @@ def test_a_failure_of_a_candidate_is_data(tmp_path: Path) -> None:
     assert driver.study.counts()["failed"] == 5
 
 
+@pytest.mark.parametrize("failure", ["nan_loss", "out_of_memory", "timeout", "worker_lost"])
+def test_the_sampler_learns_what_a_candidate_came_to(tmp_path: Path, failure: str) -> None:
+    """Told as FAIL, or as feasible, a sampler would go on into the corner that fails."""
+
+    def run(request: TrialRequest) -> TrialResult | TrialFailure:
+        if request.trial % 2:
+            return TrialFailure(trial=request.trial, stage="train", failure=failure, message="no")
+        return noop_result(request)
+
+    driver = make_driver(tmp_path, make_store(tmp_path, make_job()), run)
+    driver.run()
+    optunas = driver._asker.study.get_trials(deepcopy=False)
+    for trial in driver.study.trials.values():
+        told = optunas[trial.number]
+        assert told.state.name == "COMPLETE"
+        fails = isinstance(trial.outcome, TrialFailure)
+        assert (told.constraints["violation"] > 0) == fails
+        if fails:
+            assert told.values == driver.study.told_values(trial)[0]
+            assert told.values[0] == DATA.chance_accuracy
+    assert any(isinstance(trial.outcome, TrialFailure) for trial in driver.study.trials.values())
+
+
 TAUGHT_SPACE = {
     "fixed": {**TINY_SPACE["fixed"], "architecture.width": 16, "train.weight_decay": 0.2},
     "dimensions": {

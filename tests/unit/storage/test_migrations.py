@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import MetaData, create_engine, make_url, text
 
 from vitsearch.config import TargetSpec
 from vitsearch.errors import StudyError
@@ -71,6 +71,34 @@ def test_what_the_first_version_found_is_all_there(written_first: Path) -> None:
     assert isinstance(final, TrialResult)
     assert final.accuracy == 0.25
     assert len(store.undelivered()) == 4
+
+
+def test_the_first_schema_becomes_todays_on_postgresql_too(written_first: Path, postgres_url: str) -> None:
+    """With the rows of the study, and in a database of its own."""
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE early"))
+    server.dispose()
+    url = make_url(postgres_url).set(database="early").render_as_string(hide_password=False)
+    source, target = create_engine(database_url(written_first)), create_engine(url)
+    first = MetaData()
+    first.reflect(source)
+    with source.connect() as old, target.begin() as new:
+        first.create_all(new)
+        for table in first.sorted_tables:
+            if rows := [dict(row._mapping) for row in old.execute(table.select())]:
+                new.execute(table.insert(), rows)
+    source.dispose()
+    target.dispose()
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        report = StudyReport.load(StudyStore.find(engine))
+        assert [trial.number for trial in report.trials] == [0, 1, 2]
+        assert [trial.number for trial in report.front] == [2, 0]
+    finally:
+        engine.dispose()
 
 
 def test_a_study_that_the_first_version_began_goes_on(written_first: Path) -> None:
