@@ -39,9 +39,11 @@ from vitsearch.messages import TrialResult
 from vitsearch.report import StudyReport
 from vitsearch.storage import StudyStore, open_engine
 from vitsearch.storage.tables import OutboxTable, ResultTable
+from vitsearch.testing import front_of_results
 from vitsearch.tracking import SERVER_SETTINGS, server_command
 
 CLI = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
+OBJECTIVES = {"accuracy": True, "eer_pct": False}
 KINDS = ("trainer", "driver", "database", "MLflow")
 HEALTHY_FOR_S = 5.0
 GIVE_UP_S = 3600.0
@@ -109,6 +111,12 @@ class Database:
     def results(self) -> dict[int, str]:
         with Session(self._engine) as session:
             return {row.trial: row.outcome for row in session.scalars(select(ResultTable))}
+
+    def front(self) -> set[int]:
+        """The non-dominated of the stored results, each compared with each."""
+        with Session(self._engine) as session:
+            rows = session.execute(select(ResultTable.trial, ResultTable.outcome, ResultTable.figures)).all()
+        return front_of_results([(trial, outcome, figures) for trial, outcome, figures in rows], OBJECTIVES)
 
     def undelivered(self) -> int:
         with Session(self._engine) as session:
@@ -398,7 +406,7 @@ def faults(driver: Driver, database: Database, folder: Path, kills: Counter[str]
     found += [f"candidate {name} was trained {count} times" for name, count in hashes.items() if count > 1]
     shown = json.loads(subprocess.run([*CLI, "pareto", str(folder / "out"), "--json"], capture_output=True,
                                       text=True, check=True).stdout)  # fmt: skip
-    if [member["trial"] for member in shown["front"]] != [trial.number for trial in report.front]:
+    if sorted(member["trial"] for member in shown["front"]) != sorted(database.front()):
         found.append("the front is not that of the stored results")
     if waiting := database.undelivered():
         found.append(f"{waiting} messages were not delivered to MLflow")

@@ -10,11 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vitsearch.testing import front_of_results
 
 JOB: dict[str, Any] = {
     "name": "tiny",
@@ -27,6 +29,8 @@ JOB: dict[str, Any] = {
     "seed": 3,
 }
 CLI = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
+RESULTS = "SELECT trial, outcome, figures FROM results"
+OBJECTIVES = {"accuracy": True, "eer_pct": False}
 ENVIRONMENT = {**os.environ, "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
@@ -45,12 +49,12 @@ def run(*arguments: str | Path, timeout_s: float = 240) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=ENVIRONMENT)
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
     command = [*CLI, *map(str, arguments)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         env=ENVIRONMENT,
         start_new_session=True,
@@ -67,6 +71,26 @@ def front(out: Path) -> dict[str, Any]:
 def query(out: Path, sql: str) -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True)) as connection:
         return connection.execute(sql).fetchall()
+
+
+def assert_front_is_that_of_the_results(out: Path, rows: Iterable[Any] | None = None) -> None:
+    """What people are shown is the non-dominated set of what is stored.
+
+    Args:
+        out: The run's folder.
+        rows: What ``RESULTS`` finds in the study's database, where that is none of the folder.
+    """
+    rows = [tuple(row) for row in (query(out, RESULTS) if rows is None else rows)]
+    shown = front(out)
+    assert shown["objectives"] == ["accuracy", "eer"]
+    expected = front_of_results(rows, OBJECTIVES)
+    assert expected
+    assert sorted(member["trial"] for member in shown["front"]) == sorted(expected)
+    stored = {trial: json.loads(figures) for trial, _, figures in rows}
+    for member in shown["front"]:
+        assert {key: member[key] for key in OBJECTIVES} == {
+            key: stored[member["trial"]][key] for key in OBJECTIVES
+        }
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120) -> None:

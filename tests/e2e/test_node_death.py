@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import harness
-from tests.e2e.harness import query, results_stored, start, wait_for, write_job
+from tests.e2e.harness import (
+    assert_front_is_that_of_the_results,
+    query,
+    results_stored,
+    start,
+    wait_for,
+    write_job,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e-cluster"), pytest.mark.timeout(600)]
 CLUSTER = """
@@ -79,6 +86,7 @@ def test_a_dead_node_costs_its_trials_an_attempt_and_the_search_goes_on_with_wha
     outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
     assert [outcome["kind"] for outcome in outcomes] == ["result"] * 14
     assert max(attempts for _, _, attempts in trials) == 2, "the trial on the dead node ran twice"
+    assert_front_is_that_of_the_results(out)
 
 
 def both_train(out: Path) -> bool:

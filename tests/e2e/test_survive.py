@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
+import sqlite3
+import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from tests.e2e.harness import front, query, results_stored, run, start, wait_for, write_job
+from tests.e2e.harness import (
+    RESULTS,
+    assert_front_is_that_of_the_results,
+    query,
+    results_stored,
+    run,
+    start,
+    wait_for,
+    write_job,
+)
 from tests.postgres import postgres_server, url_of
 from vitsearch.errors import StudyError
 from vitsearch.storage import StudyStore, open_engine
@@ -44,7 +56,7 @@ def test_a_killed_driver_is_resumed_without_loss(tmp_path: Path) -> None:
     after = dict(query(out, "SELECT trial, outcome FROM results"))
     assert all(after[trial] == outcome for trial, outcome in before)
     all_told_once(out, 8)
-    assert front(out)["front"]
+    assert_front_is_that_of_the_results(out)
 
 
 @pytest.mark.slow  # test_cli_interrupt.py sends signals, too
@@ -87,6 +99,84 @@ def test_a_killed_trainer_costs_one_attempt(tmp_path: Path) -> None:
     assert max(attempts for (attempts,) in query(out, "SELECT attempts FROM trials")) == 2
     outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
     assert {o["kind"] for o in outcomes} == {"result"}
+    assert_front_is_that_of_the_results(out)
+
+
+def kill_trainer(process: subprocess.Popen[str], out: Path, attempt: int) -> None:
+    """Kill the only trainer once trial 0 has trained for an epoch in this attempt."""
+    since, checkpoint = time.time(), out / "artifacts" / "trials" / "00000" / "epoch.pt"
+
+    def trains() -> bool:
+        if not checkpoint.exists() or checkpoint.stat().st_mtime < since:
+            return False
+        return query(out, "SELECT state, attempts FROM trials WHERE number = 0") == [("leased", attempt)]
+
+    wait_for(trains, process)
+    (victim,) = trainers(process.pid)
+    victim.kill()
+
+
+@pytest.mark.slow
+def test_a_trial_whose_trainers_are_all_killed_fails_with_a_reason(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    search = {"trials": 2, "max_workers": 1, "max_retries": 1}
+    job = write_job(tmp_path, search=search, train={"epochs": 30, "early_stop": False})
+    process = start("run", job, "--out", out)
+    for attempt in (1, 2):
+        kill_trainer(process, out, attempt)
+    output, _ = process.communicate(timeout=240)
+
+    assert process.returncode == 0, output
+    all_told_once(out, 2)
+    assert query(out, "SELECT attempts FROM trials WHERE kind = 'evaluate' ORDER BY number") == [(2,), (1,)]
+    lost, well = (json.loads(text) for (text,) in query(out, "SELECT outcome FROM results ORDER BY trial"))
+    assert (lost["kind"], lost["stage"], lost["failure"]) == ("failure", "worker", "worker_lost")
+    assert lost["message"]
+    assert well["kind"] == "result"
+    with (out / "trials.csv").open(encoding="utf-8", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["trial"], first["fate"]) == ("0", "failed")
+    assert first["why"] == f"worker: worker_lost: {lost['message']}"
+    assert_front_is_that_of_the_results(out)
+
+
+def take_over(out: Path) -> int:
+    """Make a driver on another machine the study's, as the one here would find it; returns the results so far."""
+    with closing(sqlite3.connect(out / "study.db", timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE studies SET epoch = epoch + 1, owner = 'elsewhere:1:0', lease_until = 4e9")
+        stored = int(connection.execute("SELECT count(*) FROM results").fetchone()[0])
+        connection.execute("COMMIT")
+    return stored
+
+
+@pytest.mark.slow
+def test_a_driver_that_another_has_replaced_ends_and_writes_nothing_more(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = write_job(tmp_path, search={"trials": 8}, train={"epochs": 8, "early_stop": False})
+    process = start("run", job, "--out", out, stderr=subprocess.PIPE)
+    wait_for(lambda: results_stored(out) >= 1, process)
+    owners = "SELECT epoch, owner, lease_until FROM studies"
+    ((epoch, _, _),) = query(out, owners)
+    stored = take_over(out)
+    _, said = process.communicate(timeout=40)
+
+    assert process.returncode == 1, said
+    assert "another driver has taken over" in said
+    assert "Traceback" not in said
+    assert query(out, owners) == [(epoch + 1, "elsewhere:1:0", 4e9)]
+    assert results_stored(out) == stored
+    time.sleep(5)
+    assert results_stored(out) == stored
+
+    with closing(sqlite3.connect(out / "study.db", timeout=30)) as connection, connection:
+        connection.execute("UPDATE studies SET lease_until = 0")
+    before = query(out, "SELECT trial, outcome FROM results")
+    found = run("resume", out)
+    assert found.returncode == 0, found.stderr
+    all_told_once(out, 8)
+    assert set(before) <= set(query(out, "SELECT trial, outcome FROM results"))
+    assert_front_is_that_of_the_results(out)
 
 
 @pytest.mark.slow
@@ -129,6 +219,8 @@ def test_a_database_that_is_gone_for_a_minute(tmp_path: Path) -> None:
             assert [trial.number for trial in trials] == list(range(len(trials)))
             assert sum(trial.kind == "evaluate" for trial in trials) == 8
             assert all(trial.succeeded for trial in trials if trial.kind == "evaluate")
+            with engine.connect() as connection:
+                assert_front_is_that_of_the_results(tmp_path / "out", connection.execute(text(RESULTS)))
         finally:
             process.kill()
             engine.dispose()

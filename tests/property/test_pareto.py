@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.pareto import hypervolume, knee, non_dominated, reference_point
+from vitsearch.testing import front_by_comparison
 
 Case = tuple[list[tuple[float, ...]], list[bool]]
 
@@ -17,24 +18,11 @@ def cases(draw: st.DrawFn, min_points: int = 0) -> Case:
     return points, draw(st.lists(st.booleans(), min_size=m, max_size=m))
 
 
-def dominates(p: tuple[float, ...], q: tuple[float, ...], maximize: list[bool]) -> bool:
-    at_least = all(a >= b if up else a <= b for a, b, up in zip(p, q, maximize, strict=True))
-    return at_least and p != q
-
-
-def brute_force(points: list[tuple[float, ...]], maximize: list[bool]) -> list[int]:
-    return [
-        i
-        for i, point in enumerate(points)
-        if not any(dominates(other, point, maximize) for other in points) and point not in points[:i]
-    ]
-
-
 @given(case=cases())
 @settings(max_examples=300, deadline=None)
 def test_the_front_is_what_brute_force_finds(case: Case):
     points, maximize = case
-    assert non_dominated(points, maximize) == brute_force(points, maximize)
+    assert non_dominated(points, maximize) == front_by_comparison(points, maximize)
 
 
 @given(case=cases(min_points=1))
