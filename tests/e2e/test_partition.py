@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import harness
-from tests.e2e.harness import query, results_stored, wait_for, write_job
+from tests.e2e.harness import assert_front_is_that_of_the_results, query, results_stored, wait_for, write_job
 from tests.e2e.heads import end
 from tests.e2e.test_node_death import both_train
 
@@ -31,7 +31,9 @@ pytestmark = [
 ]
 RAY = Path(sys.executable).with_name("ray")
 ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-HEAD, NODE, PORT = "10.77.0.1", "10.77.0.2", "26401"
+HEAD, NODE, PORT, NODE_PORT = "10.77.0.1", "10.77.0.2", "26401", "26402"
+CONNECT = f"import socket; socket.create_connection(('{NODE}', {NODE_PORT}), 3)"
+LAST_WORKER = "SELECT worker FROM trials JOIN results ON trial = number ORDER BY finished_at DESC LIMIT 1"
 CUT_S = 60
 
 
@@ -47,6 +49,11 @@ class Link:
 
     def mend(self) -> None:
         ip("-n", self.head, "link", "set", "cable", "up")
+
+    def carries(self) -> bool:
+        """Whether the head reaches the node."""
+        command = ["ip", "netns", "exec", self.head, sys.executable, "-c", CONNECT]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def ip(*words: str) -> None:
@@ -94,7 +101,7 @@ def ray_node(namespace: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_cut_network_doubles_nothing_and_the_node_comes_back(tmp_path: Path, link: Link) -> None:
     out = tmp_path / "out"
     job = write_job(tmp_path, search={"trials": 30}, train={"epochs": 12, "early_stop": False})
-    join = ("--address", f"{HEAD}:{PORT}", "--node-ip-address", NODE)
+    join = ("--address", f"{HEAD}:{PORT}", "--node-ip-address", NODE, "--node-manager-port", NODE_PORT)
     with ExitStack() as stack:
         stack.enter_context(
             ray_node(
@@ -113,12 +120,19 @@ def test_a_cut_network_doubles_nothing_and_the_node_comes_back(tmp_path: Path, l
         stack.callback(driver.kill)
         wait_for(lambda: both_train(out), driver)
 
+        assert link.carries()
         link.cut()
         before, cut_at = results_stored(out), time.monotonic()
+        time.sleep(1)  # what had come through by then has been taken in, and the next trial leased
+        leased = query(out, "SELECT number, worker FROM trials WHERE state = 'leased'")
+        assert not link.carries()
         wait_for(lambda: results_stored(out) >= before + 2, driver, timeout_s=240)  # the head goes on alone
+        ((goes_on,),) = query(out, LAST_WORKER)
+        (cut_off,) = (number for number, worker in leased if worker != goes_on)
         while time.monotonic() - cut_at < CUT_S:
             assert driver.poll() is None
             time.sleep(1)
+        assert not link.carries()
         link.mend()
 
         def is_back() -> bool:
@@ -130,9 +144,12 @@ def test_a_cut_network_doubles_nothing_and_the_node_comes_back(tmp_path: Path, l
         wait_for(is_back, driver, timeout_s=240)
         assert driver.wait(300) == 0, (tmp_path / "log").read_text()
 
-    trials = query(out, "SELECT state, attempts FROM trials WHERE kind = 'evaluate'")
+    trials = query(out, "SELECT number, state, attempts FROM trials WHERE kind = 'evaluate'")
     assert len(trials) == 30
-    assert {state for state, _ in trials} == {"told"}
-    assert max(attempts for _, attempts in trials) <= 2
+    assert {state for _, state, _ in trials} == {"told"}
+    attempts = {number: count for number, _, count in trials}
+    assert attempts[cut_off] == 2, "the trial on the node that was cut off ran twice"
+    assert max(attempts.values()) == 2
     outcomes = [json.loads(text) for (text,) in query(out, "SELECT outcome FROM results")]
     assert [outcome["kind"] for outcome in outcomes] == ["result"] * 30
+    assert_front_is_that_of_the_results(out)
