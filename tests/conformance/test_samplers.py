@@ -31,6 +31,7 @@ ORDERED: tuple[MetricName, ...] = (
     "accuracy", "latency", "throughput", "memory", "eer", "size", "macs", "params", "bits", "energy",
 )  # fmt: skip
 EARLY = 10  # drawn at random by every sampler: the first generation, or what a model needs to start
+GP_SELDOM = [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in SAMPLERS]
 TRIALS = {"gp": 24}  # in place of 100: an ask takes it half a second
 
 
@@ -84,7 +85,7 @@ def built(sampler: str) -> KnownSpace:
     return build_sampler(job, seed=0, distributions=axes, front=lambda: ())
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GP_SELDOM)
 def test_a_known_space_changes_no_draw(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Optuna finds out at every ask is what it is told; and a view that shows all shows all."""
     job = job_with(sampler)
@@ -192,7 +193,7 @@ def test_draws_lie_inside_the_space(sampler: str) -> None:
         space.decode(one.asked.draw)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GP_SELDOM)
 def test_a_rebuilt_sampler_goes_on_without_repeating_its_draws(sampler: str) -> None:
     job = job_with(sampler)
     space = space_of(job, noop_data())
@@ -210,7 +211,7 @@ def test_a_rebuilt_sampler_goes_on_without_repeating_its_draws(sampler: str) -> 
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", GP_SELDOM)
 def test_any_number_of_objectives(sampler: str, count: int, tmp_path: Path) -> None:
     """Told in their natural directions; or refused before anything starts."""
     limit = SAMPLERS[sampler].max_objectives
