@@ -174,6 +174,23 @@ def test_an_ask_of_a_genetic_sampler_looks_at_no_more_trials_after_many(
     assert max(looked) <= 2 * (EARLY + 2 * workers), "rebuilt, too"
 
 
+def test_a_study_of_many_generations_is_rebuilt() -> None:
+    """Optuna finds the parents of a generation by way of all before, two calls deep for each."""
+    job = job_with("nsga2", search={"sampler": "nsga2", "trials": 40, "population": 2})
+    space = space_of(job, noop_data())
+    asked = Asker(space, job).ask()
+    ((key, generation),) = json.loads(asked.sampler_state).items()
+    assert generation == 0
+    past = [
+        Past(
+            asked=Asked(number=number, draw=asked.draw, sampler_state=json.dumps({key: number // 2})),
+            values=[0.5, 1.0],
+        )
+        for number in range(1200)
+    ]
+    assert Asker(space, job, past).ask().number == 1200
+
+
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_a_bounded_view_still_steers(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SAMPLERS, sampler, dataclasses.replace(SAMPLERS[sampler], view=12))

@@ -124,8 +124,10 @@ def find(out: Out = None, study: Name = "") -> None:
     with _on_ray():
         try:
             store = _opened(out, study).store
-        except InputError as error:
+        except (InputError, StudyError) as error:
             told = _only_begun(out)
+            if told is None and isinstance(error, StudyError):
+                raise
             StateFile(submission).write(told or json.dumps({"unknown": str(error)}))
             return
         record = store.study()

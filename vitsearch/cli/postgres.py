@@ -78,8 +78,7 @@ def start(folder: Path) -> psutil.Process:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if running(folder) is None:
-            # left by one that was killed: the library takes whatever has its number now for the server
-            (folder / "postmaster.pid").unlink(missing_ok=True)
+            _forget_killed(folder)
             try:
                 library.get_server(folder, cleanup_mode=None)
             except subprocess.TimeoutExpired:  # after ten seconds, which a slow disk or a recovery may well need
@@ -90,6 +89,15 @@ def start(folder: Path) -> psutil.Process:
         raise StudyError(
             f"PostgreSQL does not come up in {folder} ({_reason(error)}){_last_words(folder)}"
         ) from error
+
+
+def _forget_killed(folder: Path) -> None:
+    """Remove the note of a server that was killed: the library takes whatever has its number now for it."""
+    note = folder / "postmaster.pid"
+    with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        if psutil.Process(int(note.read_text(encoding="utf-8").split()[0])).name() == "postgres":
+            return  # somebody else starts one at this moment
+    note.unlink(missing_ok=True)
 
 
 def stop(process: psutil.Process) -> None:

@@ -41,7 +41,7 @@ def new_study(job: JobSpec, out: Path) -> StudyStore:
     """
     if (out / JOB_FILE).exists() or (out / DATABASE_FILE).exists():
         raise _taken(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or _names(out)):
         raise InputError("must be a new or empty folder", where=str(out), field="--out", remedy="choose another")
     _require_no_artifacts(job, out)
     engine = None if job.storage.url is None else open_engine(job.storage.url)
@@ -88,6 +88,11 @@ def _artifacts_there(job: JobSpec, out: Path) -> str:
 
     place = Places.of(job, out).root
     return place if _names_in(place) else ""
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder, but for a job file whose writer was killed."""
+    return [file.name for file in folder.iterdir() if not file.match(f".{JOB_FILE}.*.partial")]
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -163,7 +168,7 @@ def has_only_begun(folder: Path) -> bool:
     """
     if not (folder / JOB_FILE).is_file():
         return False
-    if any(file.name != JOB_FILE and not file.name.startswith(DATABASE_FILE) for file in folder.iterdir()):
+    if any(name != JOB_FILE and not name.startswith(DATABASE_FILE) for name in _names(folder)):
         return False
     return not _artifacts_there(load_job(folder / JOB_FILE), folder)
 

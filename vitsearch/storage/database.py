@@ -108,7 +108,7 @@ def _new_engine(written: str, url: str) -> Engine:
     try:
         parts = make_url(url)
         remote = parts.get_backend_name() != "sqlite"
-        timeouts = POSTGRES_TIMEOUTS if parts.get_driver_name() == "psycopg" else {}  # and of no other library
+        timeouts = POSTGRES_TIMEOUTS if parts.get_driver_name() in {"psycopg", "psycopg2"} else {}  # libpq's
         return create_engine(
             url,
             pool_pre_ping=remote,

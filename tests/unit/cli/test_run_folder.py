@@ -84,6 +84,7 @@ def test_a_study_whose_driver_died_while_it_made_the_folder_begins_when_it_is_re
 ):
     out = tmp_path / "run"
     out.mkdir()
+    (out / f".{JOB_FILE}.0a1b.partial").write_text("name: ear")  # of a writer that was killed, too
     url = f"sqlite:///{tmp_path}/shared.db" if database == "elsewhere" else None
     run_folder.write_job(factory.job(name="early", storage={"url": url}), out)
     if database == "empty":

@@ -71,10 +71,11 @@ class Generations:
         }
         latest = max(ended.values(), default=0)
         self._counting = [number for number in self._counting if ended.get(number, latest) == latest]
-        if latest != self._latest:
-            self._latest = latest
-            parents = self._sampler.get_parent_population(study, latest)
+        # One after the other, each from those before: after a rebuild Optuna would call itself for all of them.
+        for generation in range(max(1, self._latest + 1), latest + 1):
+            parents = self._sampler.get_parent_population(study, generation)
             self._parents = frozenset(trial.number for trial in parents)
+        self._latest = latest
         return [trials[number] for number in sorted(self._parents.union(self._counting))]
 
 
