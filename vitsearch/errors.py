@@ -133,9 +133,9 @@ _ELSEWHERE = rf"(?:[\w.%~-]*:)?{PLACEHOLDER}|{PLACEHOLDER}:{PLACEHOLDER}|\*{{3}}
 
 
 def holds_password(address: str) -> bool:
-    """Whether an address has a password in it, rather than a user's name or a placeholder alone."""
+    """Whether an address has a password in it, rather than a user's name, an empty one or a placeholder alone."""
     user_and_more = re.match(r"[^:/]*://(?=(.*)@)[^@/]*:", address, re.DOTALL)
-    secrets = [] if user_and_more is None else [user_and_more[1]]
+    secrets = [user_and_more[1]] if user_and_more is not None and user_and_more[1].partition(":")[2] else []
     secrets += [match[2] for match in re.finditer(_in_query("."), address, re.DOTALL)]
     return any(not re.fullmatch(_ELSEWHERE, secret) for secret in secrets)
 

@@ -89,6 +89,7 @@ def test_a_password_may_hold_anything_where_an_address_stands_alone(secret: str)
         told = str(InputError("is wrong", value=address))
         assert not [part for part in ("SEC", "RET") if part in told]
     assert not holds_password("postgresql://me@h/db?sslmode=require")
+    assert not holds_password("postgresql://me:@/db?host=/run/postgresql"), "an empty one opens nothing"
 
 
 @pytest.mark.parametrize(
