@@ -500,20 +500,13 @@ def test_checkpoints_stay_until_the_result_is_stored(tmp_path: Path) -> None:
 def test_files_that_cannot_be_deleted_end_no_search_and_the_next_driver_deletes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(request: TrialRequest) -> TrialResult:
-        folder = Path(request.artifact_dir)
-        folder.mkdir(parents=True)
-        for name in ("model.safetensors", "candidate.json", "epoch-1.pt"):
-            (folder / name).write_bytes(b"weights")
-        return noop_result(request)
-
     def refuse(place: str) -> None:
         raise OSError("slow down")
 
     store = make_store(tmp_path, make_job())
     with monkeypatch.context() as patched:
         patched.setattr(driver_module, "discard", refuse)
-        make_driver(tmp_path, store, run).run()
+        make_driver(tmp_path, store, with_checkpoint).run()
         make_driver(tmp_path, store)
         patched.setattr(driver_module, "names_in", refuse)
         make_driver(tmp_path, store)

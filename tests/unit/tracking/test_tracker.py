@@ -121,26 +121,14 @@ def test_what_cannot_be_delivered_stays_for_the_next_driver(store: StudyStore):
     assert two.fake.calls == [[3]]
 
 
-def test_closing_ends_a_long_pause(store: StudyStore, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("failures", [1, 3], ids=["the server is back", "it comes back while the search ends"])
+def test_closing_ends_a_long_pause(failures: int, store: StudyStore, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tracker, "FIRST_PAUSE_S", 600.0)
     monkeypatch.setattr(tracker, "LONGEST_PAUSE_S", 600.0)
     store.enqueue("front", {"members": [3]})
-    one = FakeTracker(store, FakeView(failures=1))
+    one = FakeTracker(store, FakeView(failures=failures))
     one.start()
-    wait_until(lambda: one.fake.failures == 0)
-    assert one.close(10)
-    assert one.fake.calls == [[3]]
-
-
-def test_a_server_that_comes_back_while_the_search_ends_is_noticed(
-    store: StudyStore, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(tracker, "FIRST_PAUSE_S", 600.0)
-    monkeypatch.setattr(tracker, "LONGEST_PAUSE_S", 600.0)
-    store.enqueue("front", {"members": [3]})
-    one = FakeTracker(store, FakeView(failures=3))
-    one.start()
-    wait_until(lambda: one.fake.failures == 2)
+    wait_until(lambda: one.fake.failures == failures - 1)
     assert one.close(10)
     assert one.fake.calls == [[3]]
 
