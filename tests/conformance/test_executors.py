@@ -19,7 +19,7 @@ import workers.desk
 import workers.executor
 from vitsearch.config import DatasetSpec, DistillSpec, NetworkSpec, TargetSpec, TrainSpec
 from vitsearch.errors import StudyError
-from vitsearch.messages import ProfileRequest, TrialRequest
+from vitsearch.messages import EpochReport, ProfileRequest, TrialRequest
 from vitsearch.profile import run_profile
 from vitsearch.search import (
     EpochDone,
@@ -165,25 +165,62 @@ def on_ray(ray: SharedData) -> Make:
     return make
 
 
+class Standing:
+    """An executor of two trainers that most tests use one after the other: a trainer takes seconds to start."""
+
+    def __init__(self, data: SharedData) -> None:
+        self._data = data
+        self._executor: RayExecutor | None = None
+
+    def __call__(self) -> RayExecutor:
+        if self._executor is None:
+            self._executor = RayExecutor(self._data, workers=2, threads=1, cpus=0.5)
+            self._executor.wait_until_ready()
+        return self._executor
+
+    def tidy(self) -> None:
+        """Let go of what a test has left running."""
+        if self._executor is not None:
+            for worker in {*self._executor._pool.workers} - {*self._executor.idle_workers()}:
+                self._executor.restart(worker, "the test is over")
+            wait_until_idle(self._executor, ["w0", "w1"])
+            self._executor.poll(0)
+
+    def close(self) -> None:
+        """Leave the processors to others."""
+        if self._executor is not None:
+            self._executor.close()
+        self._executor = None
+
+
+@pytest.fixture(scope="module")
+def standing(ray: SharedData) -> Iterator[Standing]:
+    found = Standing(ray)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def inline(data: ImageData) -> Make:
+def shared(standing: Standing) -> Iterator[RayExecutor]:
+    yield standing()
+    standing.tidy()
+
+
+@pytest.fixture
+def inline(data: ImageData) -> InlineExecutor:
     import torch
 
-    @contextmanager
-    def make() -> Iterator[InlineExecutor]:
-        tensors = TensorData(data, torch.device("cpu"))
-        yield InlineExecutor(
-            lambda request: run_trial(request, TrialContext(data=tensors)),
-            lambda request: run_profile(request, {"weights": Path(request.artifact_dir) / "model.safetensors"}),
-        )
-
-    return make
+    tensors = TensorData(data, torch.device("cpu"))
+    return InlineExecutor(
+        lambda request: run_trial(request, TrialContext(data=tensors)),
+        lambda request: run_profile(request, {"weights": Path(request.artifact_dir) / "model.safetensors"}),
+    )
 
 
-@pytest.fixture(params=["inline", "on_ray"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with request.getfixturevalue(request.param)() as executor:
-        yield executor
+@pytest.fixture(params=["inline", "shared"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    found: Executor = request.getfixturevalue(request.param)
+    return found
 
 
 def trial(folder: Path, data: ImageData, number: int = 0, epochs: int = 1) -> TrialRequest:
@@ -209,12 +246,13 @@ def test_a_promise(
     check(executor, data.fingerprint, tmp_path)
 
 
-def test_both_executors_find_the_same_weights(on_ray: Make, inline: Make, data: ImageData, tmp_path: Path) -> None:
+def test_both_executors_find_the_same_weights(
+    shared: RayExecutor, inline: InlineExecutor, data: ImageData, tmp_path: Path
+) -> None:
     checksums = []
-    for name, make in (("ray", on_ray), ("inline", inline)):
-        with make() as executor:
-            executor.submit(executor.idle_workers()[0], trial(tmp_path / name, data, epochs=2))
-            checksums.append(outcome_of(events_until(executor, TrialDone)).weights_sha256)
+    for name, executor in (("ray", shared), ("inline", inline)):
+        executor.submit(executor.idle_workers()[0], trial(tmp_path / name, data, epochs=2))
+        checksums.append(outcome_of(events_until(executor, TrialDone)).weights_sha256)
     assert checksums[0] == checksums[1]
 
 
@@ -226,49 +264,48 @@ def test_threads_of_a_trainer_leave_the_processor_to_others_soon(
         assert 0 < int(executor.fastest_autocast(shape, 8)) < 100_000
 
 
-def test_a_failed_measurement_says_why(on_ray: Make, tmp_path: Path) -> None:
-    with on_ray() as executor:
-        executor.submit_profile(measurement(tmp_path, 7))
-        (done,) = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is None
-        assert "model.safetensors" in done.reason
+def test_a_failed_measurement_says_why(shared: RayExecutor, tmp_path: Path) -> None:
+    shared.submit_profile(measurement(tmp_path, 7))
+    (done,) = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is None
+    assert "model.safetensors" in done.reason
 
 
-def test_epochs_are_reported_while_the_trial_runs(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data, epochs=200))
-        events = events_until(executor, EpochDone)
+def test_epochs_are_reported_while_the_trial_runs(shared: RayExecutor, data: ImageData, tmp_path: Path) -> None:
+    shared.submit("w0", trial(tmp_path, data, number=7, epochs=200))
+    reports: list[EpochReport] = []
+    while not reports:  # those of trials that had ended before they were asked for come along
+        events = events_until(shared, EpochDone)
         assert not any(isinstance(event, TrialDone) for event in events)
-        reports = [event.report for event in events if isinstance(event, EpochDone)]
-        assert [report.epoch for report in reports] == list(range(1, len(reports) + 1))
+        reports = [e.report for e in events if isinstance(e, EpochDone) and e.report.trial == 7]
+    assert [report.epoch for report in reports] == list(range(1, len(reports) + 1))
 
 
 def test_a_killed_process_is_a_lost_worker_and_its_trial_goes_on_with_the_next_epoch(
-    on_ray: Make, data: ImageData, tmp_path: Path
+    shared: RayExecutor, data: ImageData, tmp_path: Path
 ) -> None:
     import ray
 
     def latest(events: list[Event]) -> int:
         return max(event.report.epoch for event in events if isinstance(event, EpochDone))
 
-    with on_ray() as executor:
-        process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
-        request = trial(tmp_path, data, epochs=500)
-        executor.submit("w0", request)
-        events = events_until(executor, EpochDone)
-        os.kill(process, signal.SIGKILL)
-        events += events_until(executor, WorkerLost)
-        lost = events[-1]
-        assert isinstance(lost, WorkerLost)
-        assert (lost.worker, lost.trial) == ("w0", 0)
-        assert "worker process has died" in lost.reason
-        assert "\n" not in lost.reason
-        wait_until_idle(executor, ["w0"])
-        assert ray.get(executor._pool.workers["w0"].actor.ping.remote()) != process
-        executor.submit("w0", request)
-        (first, *_) = (e.report for e in events_until(executor, EpochDone) if isinstance(e, EpochDone))
-        assert latest(events) < first.epoch < 500, "it goes on where it was"
+    process = ray.get(shared._pool.workers["w0"].actor.ping.remote())
+    request = trial(tmp_path, data, epochs=500)
+    shared.submit("w0", request)
+    events = events_until(shared, EpochDone)
+    os.kill(process, signal.SIGKILL)
+    events += events_until(shared, WorkerLost)
+    lost = events[-1]
+    assert isinstance(lost, WorkerLost)
+    assert (lost.worker, lost.trial) == ("w0", 0)
+    assert "worker process has died" in lost.reason
+    assert "\n" not in lost.reason
+    wait_until_idle(shared, ["w0", "w1"])
+    assert ray.get(shared._pool.workers["w0"].actor.ping.remote()) != process
+    shared.submit("w0", request)
+    (first, *_) = (e.report for e in events_until(shared, EpochDone) if isinstance(e, EpochDone))
+    assert latest(events) < first.epoch < 500, "it goes on where it was"
 
 
 def test_a_process_whose_device_failed_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
@@ -294,31 +331,32 @@ def test_a_restarted_worker_is_idle_and_its_trial_forgotten(on_ray: Make, data: 
         assert executor.poll(0.5) == []
 
 
-def test_training_rests_while_something_is_measured(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
-    with on_ray(workers=2) as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        executor.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
-        events_until(executor, EpochDone)
-        executor.submit_profile(measurement(tmp_path, repeats=3000))
-        events = events_until(executor, ProfileDone)
-        assert WorkerRests(worker="w0") in events, "the driver must not take it for one that hangs"
-        (done,) = (e for e in events if isinstance(e, ProfileDone))
-        assert done.profile is not None
-        assert not done.profile.conditions.contended
-        events_until(executor, EpochDone)
+def test_training_rests_while_something_is_measured(shared: RayExecutor, data: ImageData, tmp_path: Path) -> None:
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    shared.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
+    events_until(shared, EpochDone)
+    shared.submit_profile(measurement(tmp_path, repeats=3000))
+    events = events_until(shared, ProfileDone)
+    assert WorkerRests(worker="w0") in events, "the driver must not take it for one that hangs"
+    (done,) = (e for e in events if isinstance(e, ProfileDone))
+    assert done.profile is not None
+    assert not done.profile.conditions.contended
+    events_until(shared, EpochDone)
 
 
 @pytest.mark.slow
-def test_training_of_another_study_rests_too(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
-    with on_ray() as mine, on_ray() as other:
-        mine.submit("w0", trial(tmp_path, data))
-        events_until(mine, TrialDone)
+def test_training_of_another_study_rests_too(
+    shared: RayExecutor, on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    with on_ray() as other:
         other.submit("w0", trial(tmp_path, data, number=1, epochs=5000))
         events_until(other, EpochDone)
-        mine.submit_profile(measurement(tmp_path, repeats=3000))
+        shared.submit_profile(measurement(tmp_path, repeats=3000))
         rested = False
-        while not (done := [e for e in mine.poll(0.1) if isinstance(e, ProfileDone)]):
+        while not (done := [e for e in shared.poll(0.1) if isinstance(e, ProfileDone)]):
             rested |= WorkerRests(worker="w0") in other.poll(0.1)
         assert rested
         assert done[0].profile is not None
@@ -327,12 +365,14 @@ def test_training_of_another_study_rests_too(on_ray: Make, data: ImageData, tmp_
 
 
 @pytest.mark.slow
-def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+def test_two_studies_measure_on_one_target(
+    shared: RayExecutor, on_ray: Make, data: ImageData, tmp_path: Path
+) -> None:
     """Neither holds the target for longer than one measurement."""
-    with on_ray() as first, on_ray() as second:
-        first.submit("w0", trial(tmp_path, data))
-        events_until(first, TrialDone)
-        for executor in (first, second, first, second):
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    with on_ray() as other:
+        for executor in (shared, other, shared, other):
             executor.submit_profile(measurement(tmp_path))
             *_, done = events_until(executor, ProfileDone)
             assert isinstance(done, ProfileDone)
@@ -341,11 +381,10 @@ def test_two_studies_measure_on_one_target(on_ray: Make, data: ImageData, tmp_pa
 
 @pytest.mark.slow
 def test_trainers_of_other_machines_go_on_while_something_is_measured(
-    on_ray: Make, data: ImageData, tmp_path: Path
+    shared: RayExecutor, on_ray: Make, data: ImageData, tmp_path: Path
 ) -> None:
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
     with on_ray(Elsewhere, workers=2) as executor:
         executor.submit("w0", trial(tmp_path, data, number=1, epochs=2000))
         events_until(executor, EpochDone)
@@ -359,110 +398,103 @@ def test_trainers_of_other_machines_go_on_while_something_is_measured(
 
 @pytest.mark.slow
 def test_a_killed_profiler_is_replaced_and_the_measurement_made_again(
-    on_ray: Make, data: ImageData, tmp_path: Path
+    shared: RayExecutor, data: ImageData, tmp_path: Path
 ) -> None:
     import ray
 
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        slow = measurement(tmp_path)
-        executor.submit_profile(
-            slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 5_000})})
-        )
-        target = executor._targets["local"]
-        while target._current is None or target._current.task is None:
-            executor.poll(0.1)
-        ray.kill(target._posts[0].actor)
-        *_, done = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is not None, done.reason
-        assert done.profile.conditions.repeats == 5_000
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    slow = measurement(tmp_path)
+    shared.submit_profile(slow.model_copy(update={"target": slow.target.model_copy(update={"repeats": 5_000})}))
+    target = shared._targets["local"]
+    while target._current is None or target._current.task is None:
+        shared.poll(0.1)
+    ray.kill(target._posts[0].actor)
+    *_, done = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is not None, done.reason
+    assert done.profile.conditions.repeats == 5_000
 
 
 @pytest.mark.slow
 def test_a_model_that_takes_its_target_down_each_time_is_given_up_on(
-    on_ray: Make, data: ImageData, tmp_path: Path
+    shared: RayExecutor, data: ImageData, tmp_path: Path
 ) -> None:
     import ray
 
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        endless = measurement(tmp_path)
-        executor.submit_profile(
-            endless.model_copy(update={"target": endless.target.model_copy(update={"repeats": 10**6})})
-        )
-        target, killed, events = executor._targets["local"], [], []
-        deadline = time.monotonic() + 120
-        while not events:
-            assert time.monotonic() < deadline
-            events = [event for event in executor.poll(0.1) if isinstance(event, ProfileDone)]
-            current = target._current
-            if current is not None and current.task is not None and current.attempt not in killed:
-                killed.append(current.attempt)
-                ray.kill(target._posts[0].actor)
-        assert killed == [1, 2, 3]
-        assert events[0].profile is None
-        assert events[0].reason
-        executor.submit_profile(measurement(tmp_path))
-        *_, done = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is not None, "the next one is innocent"
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    endless = measurement(tmp_path)
+    shared.submit_profile(
+        endless.model_copy(update={"target": endless.target.model_copy(update={"repeats": 10**6})})
+    )
+    target, killed, events = shared._targets["local"], [], []
+    deadline = time.monotonic() + 120
+    while not events:
+        assert time.monotonic() < deadline
+        events = [event for event in shared.poll(0.1) if isinstance(event, ProfileDone)]
+        current = target._current
+        if current is not None and current.task is not None and current.attempt not in killed:
+            killed.append(current.attempt)
+            ray.kill(target._posts[0].actor)
+    assert killed == [1, 2, 3]
+    assert events[0].profile is None
+    assert events[0].reason
+    shared.submit_profile(measurement(tmp_path))
+    *_, done = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is not None, "the next one is innocent"
 
 
-def away(folder: Path, **settings: Any) -> ProfileRequest:
+def away(folder: Path, name: str, **settings: Any) -> ProfileRequest:
     """A measurement on a target that no node offers."""
-    target = TargetSpec(name="jetson", warmup=1, repeats=3, **settings)
+    target = TargetSpec(name=name, warmup=1, repeats=3, **settings)
     return measurement(folder).model_copy(update={"target": target})
 
 
 def test_a_target_that_is_away_is_waited_for_and_training_goes_on(
-    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: RayExecutor, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "AWAY_AFTER_S", 0.5)
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        executor.submit_profile(away(tmp_path))
-        executor.submit("w0", trial(tmp_path, data, number=1))
-        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone), "nothing rests for it"
-        assert executor.idle_workers() == ["w0"]
-        deadline = time.monotonic() + 30
-        while not executor.waits_for():
-            assert time.monotonic() < deadline
-            assert executor.poll(0.2) == []
-        assert executor.waits_for().startswith("waiting for target jetson: away for ")
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    shared.submit_profile(away(tmp_path, "phone"))
+    shared.submit("w0", trial(tmp_path, data, number=1))
+    assert isinstance(events_until(shared, TrialDone)[-1], TrialDone), "nothing rests for it"
+    assert shared.idle_workers() == ["w0", "w1"]
+    deadline = time.monotonic() + 30
+    while not shared.waits_for():
+        assert time.monotonic() < deadline
+        assert shared.poll(0.2) == []
+    assert shared.waits_for().startswith("waiting for target phone: away for ")
 
 
 def test_a_target_that_stays_away_too_long_leaves_the_model_unmeasured(
-    on_ray: Make, data: ImageData, tmp_path: Path
+    shared: RayExecutor, data: ImageData, tmp_path: Path
 ) -> None:
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        executor.submit_profile(away(tmp_path, wait_s=1.0))
-        (done,) = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is None
-        assert done.reason.startswith("target 'jetson' was away for ")
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    shared.submit_profile(away(tmp_path, "tablet", wait_s=1.0))
+    (done,) = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is None
+    assert done.reason.startswith("target 'tablet' was away for ")
 
 
 @pytest.mark.slow
-def test_a_killed_exporter_is_replaced(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+def test_a_killed_exporter_is_replaced(shared: RayExecutor, data: ImageData, tmp_path: Path) -> None:
     import ray
 
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        for _ in range(2):
-            executor.submit_profile(measurement(tmp_path))
-            while executor._desk._last is None:
-                executor.poll(0.01)
-            ray.kill(executor._desk._exporter)
-            *_, done = events_until(executor, ProfileDone)
-            assert isinstance(done, ProfileDone)
-            assert done.profile is not None, done.reason
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    for _ in range(2):
+        shared.submit_profile(measurement(tmp_path))
+        while shared._desk._last is None:
+            shared.poll(0.01)
+        ray.kill(shared._desk._exporter)
+        *_, done = events_until(shared, ProfileDone)
+        assert isinstance(done, ProfileDone)
+        assert done.profile is not None, done.reason
 
 
 def test_a_process_that_dies_at_its_start_again_and_again_says_why(
@@ -479,52 +511,49 @@ def test_a_process_that_dies_at_its_start_again_and_again_says_why(
         assert "no numpy here" in done.reason
 
 
-def test_another_target_stands_in_by_the_jobs_choice(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        executor.submit_profile(away(tmp_path, wait_s=1.0, fallback="local"))
-        (done,) = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is not None, done.reason
-        assert (done.target, done.profile.conditions.target) == ("jetson", "jetson")
-        assert done.profile.conditions.measured_by == "local"
-        assert "measured by local in its place" in done.profile.notes
-        assert executor.facts_of("jetson") is None, "figures of equal hardware are not looked up under another's"
+def test_another_target_stands_in_by_the_jobs_choice(shared: RayExecutor, data: ImageData, tmp_path: Path) -> None:
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    shared.submit_profile(away(tmp_path, "jetson", wait_s=1.0, fallback="local"))
+    (done,) = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is not None, done.reason
+    assert (done.target, done.profile.conditions.target) == ("jetson", "jetson")
+    assert done.profile.conditions.measured_by == "local"
+    assert "measured by local in its place" in done.profile.notes
+    assert shared.facts_of("jetson") is None, "figures of equal hardware are not looked up under another's"
 
 
 @pytest.mark.slow
-def test_the_model_travels_to_the_target_by_value(on_ray: Make, data: ImageData, tmp_path: Path) -> None:
+def test_the_model_travels_to_the_target_by_value(shared: RayExecutor, data: ImageData, tmp_path: Path) -> None:
     """The study's folder may be gone from where it is measured."""
-    with on_ray() as executor:
-        executor.submit("w0", trial(tmp_path, data))
-        events_until(executor, TrialDone)
-        executor.submit_profile(measurement(tmp_path))
-        target = executor._targets["local"]
-        while target._current is None or target._current.task is None:
-            executor.poll(0.05)
-        (tmp_path / "0").rename(tmp_path / "elsewhere")
-        *_, done = events_until(executor, ProfileDone)
-        assert isinstance(done, ProfileDone)
-        assert done.profile is not None, done.reason
+    shared.submit("w0", trial(tmp_path, data))
+    events_until(shared, TrialDone)
+    shared.submit_profile(measurement(tmp_path))
+    target = shared._targets["local"]
+    while target._current is None or target._current.task is None:
+        shared.poll(0.05)
+    (tmp_path / "0").rename(tmp_path / "elsewhere")
+    *_, done = events_until(shared, ProfileDone)
+    assert isinstance(done, ProfileDone)
+    assert done.profile is not None, done.reason
 
 
 def test_an_idle_trainer_that_dies_is_replaced_before_a_trial_is_lost(
-    on_ray: Make, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: RayExecutor, data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
     monkeypatch.setattr(pool, "PULSE_EVERY_S", 0.1)
-    with on_ray() as executor:
-        process = ray.get(executor._pool.workers["w0"].actor.ping.remote())
-        os.kill(process, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while executor._pool.workers["w0"].is_ready and time.monotonic() < deadline:
-            executor.poll(0.1)
-            executor.idle_workers()
-        wait_until_idle(executor, ["w0"])
-        executor.submit("w0", trial(tmp_path, data))
-        assert isinstance(events_until(executor, TrialDone)[-1], TrialDone)
+    process = ray.get(shared._pool.workers["w0"].actor.ping.remote())
+    os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while shared._pool.workers["w0"].is_ready and time.monotonic() < deadline:
+        shared.poll(0.1)
+        shared.idle_workers()
+    wait_until_idle(shared, ["w0", "w1"])
+    shared.submit("w0", trial(tmp_path, data))
+    assert isinstance(events_until(shared, TrialDone)[-1], TrialDone)
 
 
 @pytest.mark.slow
@@ -631,8 +660,11 @@ def test_a_trainer_whose_place_is_wanted_leaves_at_an_epoch_and_its_trial_goes_o
 
 
 @pytest.mark.slow
-def test_studies_share_the_processors(ray: SharedData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_share_the_processors(
+    ray: SharedData, standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the real actor: each gets what its priority says, all of it when the other leaves, little at rest."""
+    standing.close()
     monkeypatch.setattr(workers.executor, "REST_S", 1e6)
     makes = [
         lambda name=name, priority=priority: RayExecutor(

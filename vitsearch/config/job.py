@@ -266,7 +266,7 @@ class StorageSpec(Spec):
         if value is not None and not is_placeholder(value) and not re.match(address, value):
             raise ValueError(
                 f"must be the address of a database, but got {hide_password(value)!r}; "
-                f"write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+                f"write sqlite:////FOLDER/FILE.db or postgresql+psycopg://HOST/DATABASE"
             )
         return _with_placeholders(value)
 

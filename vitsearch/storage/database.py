@@ -104,7 +104,7 @@ def _unreachable(url: str, error: DBAPIError) -> StudyError:
 
 def _new_engine(written: str, url: str) -> Engine:
     """An engine for an address, which messages show as it was written."""
-    remedy = "write sqlite:////FOLDER/FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+    remedy = "write sqlite:////FOLDER/FILE.db or postgresql+psycopg://HOST/DATABASE"
     try:
         parts = make_url(url)
         remote = parts.get_backend_name() != "sqlite"

@@ -38,7 +38,7 @@ def small_measurement(folder: Path, *, number: int = 0) -> ProfileRequest:
     return ProfileRequest(trial=number, artifact_dir=str(folder / str(number)), candidate=CANDIDATE, target=target)
 
 
-def events_until(executor: Executor, last: type[Event], timeout_s: float = 90) -> list[Event]:
+def events_until(executor: Executor, last: type[Event], timeout_s: float = 180) -> list[Event]:
     """Everything that happens up to the first event of a kind."""
     found: list[Event] = []
     deadline = time.monotonic() + timeout_s

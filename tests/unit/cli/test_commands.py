@@ -1,4 +1,4 @@
-"""The commands that need no search, through a real process: exit codes, both output streams, start-up time."""
+"""The commands that need no search: exit codes, both output streams, start-up time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.command_line import PROGRAM, vitsearch
 from tests.unit.report import factory
 from vitsearch.cli.main import app
 from vitsearch.cli.run_folder import new_study
@@ -26,8 +27,8 @@ HELP_S = 0.5
 JOB = {"name": "j", "dataset": {"kind": "digits"}, "space": "vit_micro_8"}
 
 
-def vitsearch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *map(str, arguments)]
+def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -41,6 +42,25 @@ def test_eer_prints_the_published_figure_of_castling() -> None:
     found = vitsearch("eer", "--params-m", "24.1", "--flops-g", "4.5")
     assert found.returncode == 0
     assert found.stdout.strip() == "26.7 %"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eer", "--params-m", "24.1", "--flops-g", "4.5"],
+        ["eer"],
+        ["run", "nowhere.yaml", "--out", "x"],
+        ["run", "job.yaml", "--out", "x", "--trials", "0"],
+        ["run", "job.yaml"],
+        ["spaces", "--json"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_a_process_says_and_ends_with_the_same(arguments: list[str]) -> None:
+    """As most tests of this file ask in their own."""
+    alone, within = process(*arguments), vitsearch(*arguments)
+    assert (alone.returncode, alone.stdout, alone.stderr) == (within.returncode, within.stdout, within.stderr)
 
 
 def test_eer_as_json_over_all_four_metrics() -> None:
@@ -264,7 +284,7 @@ def test_students_must_have_a_token_for_each_teacher_throughout(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("arguments", [["eer", "--params-m", "3"], ["spaces", "vit_micro_8"]])
 def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *arguments]
+    command = [*PROGRAM, *arguments]
     with Path("/dev/full").open("w") as full:
         found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert found.returncode == 1
@@ -327,7 +347,7 @@ def test_validate_accepts_every_example(repository: Path) -> None:
 def test_validate_creates_nothing(tmp_path: Path, overrides: dict[str, object]) -> None:
     job = write_job(tmp_path, **overrides)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "validate", str(job)]
+    command = [*PROGRAM, "validate", str(job)]
     found = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path, env=imports_from_here()
     )
@@ -366,7 +386,7 @@ def test_the_eer_range_of_a_space_reaches_its_costliest_member() -> None:
 
 
 def test_doctor_tries_everything_and_says_what_works() -> None:
-    found = vitsearch("doctor", "--json")
+    found = process("doctor", "--json")
     checks = {check["check"]: check for check in json.loads(found.stdout)}
     assert found.returncode == 0, found.stdout
     tried = {
@@ -408,7 +428,7 @@ def test_the_help_of_every_command_comes_in_a_blink() -> None:
         took_s: list[float] = []
         while not took_s or (min(took_s) > HELP_S and len(took_s) < 3):
             before = processor_s()
-            found = vitsearch(*([command] if command else []), "--help")
+            found = process(*([command] if command else []), "--help")
             took_s.append(processor_s() - before)
             assert found.returncode == 0
             assert "Usage:" in found.stdout

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from vitsearch.errors import InputError, MissingExtraError, StudyError
+from vitsearch.errors import InputError, MissingExtraError, StudyError, hide_passwords
 from vitsearch.storage import check_url, open_engine
 from vitsearch.storage.database import POSTGRES_TIMEOUTS
 
@@ -22,7 +22,7 @@ def test_what_is_no_database_is_refused_with_what_to_write(url: str):
     with pytest.raises(InputError) as caught:
         check_url(url)
     assert caught.value.field == "storage.url"
-    assert "postgresql+psycopg://USER@HOST/DATABASE" in caught.value.remedy
+    assert "postgresql+psycopg://HOST/DATABASE" in hide_passwords(caught.value.remedy), "as the terminal shows it"
     assert "s3cret" not in str(caught.value)
 
 

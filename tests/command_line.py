@@ -1,0 +1,32 @@
+"""The command line, in this process: what starts an interpreter for each command waits for its imports alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest import mock
+
+from vitsearch.cli.main import main
+
+PROGRAM = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
+
+
+def vitsearch(*arguments: str | Path) -> CompletedProcess[str]:
+    """What a process of its own would print and end with; ``tests/unit/cli/test_commands.py`` compares them."""
+    written = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with (
+        mock.patch.object(sys, "argv", ["-c", *map(str, arguments)]),
+        contextlib.redirect_stdout(written[0]),
+        contextlib.redirect_stderr(written[1]),
+    ):
+        try:
+            main()
+            code: str | int | None = 0
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    out, err = (stream.buffer.getvalue().decode() for stream in written)  # type: ignore[attr-defined]
+    return CompletedProcess(sys.argv, code, out, err)
