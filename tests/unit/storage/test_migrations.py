@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, create_engine, make_url, text
 
 from vitsearch.config import TargetSpec
@@ -18,6 +20,7 @@ from vitsearch.messages import ProfileRequest, TrialResult
 from vitsearch.report import StudyReport, space_of
 from vitsearch.search import Driver, InlineExecutor, Study
 from vitsearch.storage import StudyStore, database_url, open_engine
+from vitsearch.storage.database import HEAD, MIGRATIONS
 from vitsearch.storage.tables import Base
 from vitsearch.testing import noop_profile, noop_result
 from vitsearch.testing.storage import CANDIDATE
@@ -56,6 +59,19 @@ def test_a_new_database_has_todays_schema(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
+
+
+def test_a_database_of_today_is_opened_without_alembic(tmp_path: Path) -> None:
+    open_engine(database_url(tmp_path)).dispose()
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+    code = (
+        "import sys\nfrom vitsearch.storage import open_engine\n"
+        f"open_engine({database_url(tmp_path)!r}).dispose()\nprint('alembic' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "False"
 
 
 def test_what_the_first_version_found_is_all_there(written_first: Path) -> None:
