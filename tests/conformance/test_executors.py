@@ -49,7 +49,7 @@ from workers.profiler import Profiler
 from workers.share import Share
 from workers.trainer import Trainer
 
-pytestmark = pytest.mark.xdist_group("executors")
+pytestmark = pytest.mark.xdist_group("ray")
 Make = Callable[[], AbstractContextManager[Any]]
 
 

@@ -23,7 +23,7 @@ from workers.trainer import Trainer
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("executors"),
+    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(sys.platform != "linux", reason="limits of memory, and Ray's watch over it, are Linux's"),
 ]
 GIB = 2**30

@@ -24,7 +24,7 @@ CASES = list(product(QUANTIZERS, CALIBRATIONS))
 # Codes that differ from Eq. 5 in a few places are checked under the calibrations that treat these apart.
 NEAR_UNIFORM = {"auto_vit_acc", "binary", "ternary"}
 CHECKED = [
-    (quantizer, calibration)
+    pytest.param(quantizer, calibration, marks=pytest.mark.slow if calibration == "hessian_full" else ())
     for quantizer, calibration in CASES
     if (calibration != "hessian_full" or quantizer == "twin")
     and (quantizer not in NEAR_UNIFORM or calibration in {"mse", "hessian"})
@@ -121,7 +121,7 @@ def test_only_weights_and_only_activations_and_mixed_bits(quantizer: str) -> Non
 
 @pytest.mark.parametrize(
     "quantizer",
-    [pytest.param(q, marks=[] if q in {"uniform", "twin", "repq"} else pytest.mark.slow) for q in QUANTIZERS],
+    [pytest.param(q, marks=[] if q == "repq" else pytest.mark.slow) for q in QUANTIZERS],
 )
 @torch.no_grad()
 def test_it_is_counted_and_exported(quantizer: str, tmp_path: Path) -> None:

@@ -258,7 +258,14 @@ def test_any_number_of_objectives(sampler: str, count: int, tmp_path: Path) -> N
     assert driver.study.front
 
 
-@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if kind.learns])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "gp" else ())
+        for name, kind in SAMPLERS.items()
+        if kind.learns
+    ],
+)
 def test_it_learns_what_is_infeasible(sampler: str, tmp_path: Path) -> None:
     """A third of all depths is feasible, no objective pulls there, and only a measurement tells."""
 

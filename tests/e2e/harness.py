@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from tests.command_line import PROGRAM, vitsearch
 from vitsearch.testing import front_of_results
 
 JOB: dict[str, Any] = {
@@ -28,7 +28,6 @@ JOB: dict[str, Any] = {
     "tracking": {"enabled": False},
     "seed": 3,
 }
-CLI = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
 RESULTS = "SELECT trial, outcome, figures FROM results"
 OBJECTIVES = {"accuracy": True, "eer_pct": False}
 ENVIRONMENT = {**os.environ, "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -45,12 +44,12 @@ def write_job(folder: Path, **overrides: Any) -> Path:
 
 
 def run(*arguments: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-    command = [*CLI, *map(str, arguments)]
+    command = [*PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=ENVIRONMENT)
 
 
 def start(*arguments: str | Path, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
-    command = [*CLI, *map(str, arguments)]
+    command = [*PROGRAM, *map(str, arguments)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -62,7 +61,7 @@ def start(*arguments: str | Path, stderr: int = subprocess.STDOUT) -> subprocess
 
 
 def front(out: Path) -> dict[str, Any]:
-    found = run("pareto", out, "--json")
+    found = vitsearch("pareto", out, "--json")
     assert found.returncode == 0, found.stderr
     loaded: dict[str, Any] = json.loads(found.stdout)
     return loaded

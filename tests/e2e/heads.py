@@ -43,7 +43,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Ask a process that leads a group to end; with ``--block`` a Ray node takes its own processes along."""
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(10)
+        process.wait(4)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)

@@ -18,7 +18,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from tests.e2e.harness import CLI, ENVIRONMENT, run, write_job
+from tests.command_line import PROGRAM
+from tests.e2e.harness import ENVIRONMENT, run, write_job
 from tests.unit.report import factory
 from vitsearch.cli.run_folder import job_yaml
 from vitsearch.report import StudyReport
@@ -115,7 +116,7 @@ def served(folder: Path) -> Iterator[str]:
     log = folder.parent / f"ui-{port}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*CLI, "ui", str(folder), "--port", str(port)],
+            [*PROGRAM, "ui", str(folder), "--port", str(port)],
             stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True,
         )  # fmt: skip
     children: list[psutil.Process] = []

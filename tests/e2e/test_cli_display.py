@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import CLI, ENVIRONMENT, write_job
+from tests.command_line import PROGRAM
+from tests.e2e.harness import ENVIRONMENT, write_job
 
 pytestmark = pytest.mark.xdist_group("e2e-display")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -21,7 +22,7 @@ def in_a_terminal(*arguments: str | Path) -> tuple[int, str]:
     ours, theirs = os.openpty()
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "180", "LINES": "40"}
     with subprocess.Popen(
-        [*CLI, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [*PROGRAM, *map(str, arguments)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ) as process:
         os.close(theirs)
         chunks = []

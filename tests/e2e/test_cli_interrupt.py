@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.harness import front, results_stored, run, start, wait_for, write_job
 
-pytestmark = pytest.mark.xdist_group("e2e-interrupt")
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 @pytest.mark.slow
@@ -38,7 +38,9 @@ def test_ctrl_c_twice_ends_at_once_and_can_be_resumed(tmp_path: Path) -> None:
     assert front(out)["front"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_while_ray_starts_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "out"
     process = start("run", write_job(tmp_path), "--out", out)

@@ -141,6 +141,7 @@ def test_a_target_is_measured_on_its_own_node_and_trainers_of_all_nodes_map_the_
     assert not any(trainer["copied"] or trainer["writable"] for trainer in told["training"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("client")
 def test_what_the_cluster_lacks_is_said_at_once(tmp_path: Path) -> None:
     found = run("run", write_job(tmp_path, targets=[{"name": "jetson"}]), "--out", tmp_path / "target")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import harness
+from tests.command_line import PROGRAM
 from tests.e2e.harness import assert_front_is_that_of_the_results, query, results_stored, wait_for, write_job
 from tests.e2e.heads import end
 from tests.e2e.test_node_death import both_train
@@ -113,7 +113,7 @@ def test_a_cut_network_doubles_nothing_and_the_node_comes_back(tmp_path: Path, l
         time.sleep(5)
         with (tmp_path / "log").open("w") as log:
             driver = subprocess.Popen(
-                ["ip", "netns", "exec", link.head, *harness.CLI, "run", str(job), "--out", str(out)],
+                ["ip", "netns", "exec", link.head, *PROGRAM, "run", str(job), "--out", str(out)],
                 env={**ENVIRONMENT, "RAY_ADDRESS": f"{HEAD}:{PORT}"}, stdout=log, stderr=log, text=True,
                 start_new_session=True,
             )  # fmt: skip

@@ -15,8 +15,9 @@ import psutil
 import pytest
 import yaml
 
+from tests.command_line import PROGRAM
 from tests.conftest import Guarded
-from tests.e2e.harness import CLI, ENVIRONMENT, run, write_job
+from tests.e2e.harness import ENVIRONMENT, run, write_job
 from vitsearch.errors import InputError
 from vitsearch.storage import StudyStore, open_engine
 
@@ -58,7 +59,7 @@ def test_a_password_is_only_where_it_was_put(
     environment = {**ENVIRONMENT, "TRACKING_PASSWORD": guarded.password, "RAY_TMPDIR": str(ray_folder)}
     with (seen / "output").open("wb") as output:
         process = subprocess.Popen(
-            [*CLI, "run", str(job), "--out", str(seen / "out"), "--json"],
+            [*PROGRAM, "run", str(job), "--out", str(seen / "out"), "--json"],
             stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=seen,
         )  # fmt: skip
         listed = ""

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import vitsearch
+from tests.command_line import vitsearch
 from tests.e2e.harness import front, query, run, write_job
+from vitsearch import load
 
-pytestmark = pytest.mark.xdist_group("e2e-search")
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_an_exported_model_classifies_as_well_as_its_metrics_say(finished: Path,
     out = tmp_path / "bundle"
     found = run("export", finished, "--select", "best-accuracy", "--out", out, "--json")
     assert found.returncode == 0, found.stderr
-    bundle = vitsearch.load(out)
+    bundle = load(out)
     assert {p.name for p in out.iterdir()} == {
         "model.safetensors", "candidate.json", "preprocess.json", "metrics.json", "model.onnx", "MODEL_CARD.md",
     }  # fmt: skip
@@ -79,13 +80,15 @@ def test_an_exported_model_classifies_as_well_as_its_metrics_say(finished: Path,
     assert accuracy == pytest.approx(bundle.metrics.accuracy_val, abs=0.12)
 
     Image.fromarray(images[0, :, :, 0]).save(tmp_path / "zero.png")
-    one = json.loads(run("predict", out, tmp_path / "zero.png", "--json").stdout)[0]
+    one = json.loads(vitsearch("predict", out, tmp_path / "zero.png", "--json").stdout)[0]
     assert one["label"] == predictions[0].label
     assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 
 def test_pictures_are_written_where_asked(finished: Path, tmp_path: Path) -> None:
-    found = run("pareto", finished, "--png", tmp_path / "f.png", "--html", tmp_path / "f.html", "--landmarks")
+    found = vitsearch(
+        "pareto", finished, "--png", tmp_path / "f.png", "--html", tmp_path / "f.html", "--landmarks"
+    )
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "f.html").stat().st_size > 1_000_000  # plotly.js is inside

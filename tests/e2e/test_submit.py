@@ -13,13 +13,14 @@ import psutil
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.command_line import vitsearch
 from tests.e2e import harness
 from tests.e2e.harness import assert_front_is_that_of_the_results, query, run, write_job
 from tests.e2e.heads import Head, ray_head
 from tests.integration.test_mlflow import Server, runs_of
 from vitsearch.cli.ports import any_port
 
-pytestmark = [pytest.mark.xdist_group("e2e-submit"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +101,6 @@ def test_submit_watch_browse_and_export_from_elsewhere(head: Head, here: Path, t
     assert json.loads((bundle / "metrics.json").read_text())["accuracy_val"] == best
     assert not list(head.folder.glob("session_*/logs/vitsearch-copy-*.tar"))
 
-    refused = run("export", "--study", "tiny", "--select", "trial=99", "--out", here / "other")
-    assert refused.returncode == 2
-    assert "names no member of the front" in refused.stderr
-
 
 @pytest.mark.slow
 def test_stop_and_resume(here: Path, tmp_path: Path) -> None:
@@ -148,6 +145,9 @@ def test_a_killed_driver_is_a_failed_submission_that_resumes(here: Path, tmp_pat
     assert len(after) == 8
     assert before.items() <= after.items()
     assert_front_is_that_of_the_results(out)
+    refused = run("export", "--study", "killed", "--select", "trial=99", "--out", here / "bundle")
+    assert refused.returncode == 2
+    assert "names no member of the front" in refused.stderr
 
 
 def test_what_is_wrong_with_a_job_is_told_where_it_was_submitted(here: Path, tmp_path: Path) -> None:
@@ -196,15 +196,25 @@ def test_a_cluster_that_cannot_be_used_is_one_line(
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_an_unknown_study_names_the_known_ones() -> None:
-    for command in (["status", "nobody"], ["pareto", "--study", "nobody"], ["stop", "nobody"]):
-        found = run(*command)
-        assert found.returncode == 2
-        assert "is neither a submission nor a study of this cluster, but got 'nobody'" in found.stderr
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["stop", "nobody"],
+        *(
+            pytest.param([*one], marks=pytest.mark.slow)
+            for one in (["status", "nobody"], ["pareto", "--study", "nobody"])
+        ),
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_study_names_the_known_ones(command: list[str]) -> None:
+    found = run(*command)
+    assert found.returncode == 2
+    assert "is neither a submission nor a study of this cluster, but got 'nobody'" in found.stderr
 
 
 def test_neither_and_both_ways_of_naming_a_run_are_refused(tmp_path: Path) -> None:
     for arguments in ([], [str(tmp_path), "--study", "x"]):
-        found = run("pareto", *arguments)
+        found = vitsearch("pareto", *arguments)
         assert found.returncode == 2
         assert "give one of them" in found.stderr

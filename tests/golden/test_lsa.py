@@ -123,7 +123,13 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param(parts, id=name, marks=() if name == "tome" else pytest.mark.slow)
+        for name, parts in PARTS.items()
+    ],
+)
 def test_a_trial_ends_with_a_network_that_runs_anywhere(parts: dict[str, Any], tmp_path: Path) -> None:
     a = architecture(patch_size=2, attention="lsa", patch_embedding="spt")
     candidate = Candidate.model_validate({"architecture": a.model_dump(), **parts}).canonical()

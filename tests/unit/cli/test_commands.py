@@ -385,6 +385,7 @@ def test_the_eer_range_of_a_space_reaches_its_costliest_member() -> None:
     assert "most: d14 w768 h3 p14 m4" in found
 
 
+@pytest.mark.slow
 def test_doctor_tries_everything_and_says_what_works() -> None:
     found = process("doctor", "--json")
     checks = {check["check"]: check for check in json.loads(found.stdout)}

@@ -30,7 +30,9 @@ def resign(folder: Path):
     edit(folder / "metrics.json", weights_sha256=sha256)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in {"ppt", "evit"} else ()) for name in CANDIDATES]
+)
 def test_a_loaded_model_has_the_logits_of_the_saved_one(name, bundle_of, data):
     bundle = load(bundle_of(name).folder)
     images = normalized(data, data.val)

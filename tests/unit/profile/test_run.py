@@ -211,6 +211,7 @@ def test_energy_is_counted_over_a_second_of_calls(
     assert calls[0] >= 100
 
 
+@pytest.mark.slow
 def test_memory_does_not_depend_on_what_was_measured_before(tmp_path: Path):
     """A library sets itself up at its first call; in a fresh process the first model would pay for it."""
     small, large = candidate(), candidate({"width": 96, "heads": 4})
@@ -336,6 +337,7 @@ def test_ranges_of_a_file_of_integers_need_images(tmp_path: Path):
         profiled(tmp_path, c, runtime=INT8[1])
 
 
+@pytest.mark.slow
 def test_a_trained_model_keeps_its_accuracy_in_integers(tmp_path: Path):
     """Digits, W8A8: simulated, dynamic and QDQ within two points of each other."""
     data = TensorData(load_dataset(DatasetSpec(kind="digits", max_images=900), image_size=8, seed=0), CPU)
@@ -383,7 +385,9 @@ def test_a_file_that_cannot_be_made_takes_no_other_along(tmp_path: Path, monkeyp
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
-@pytest.mark.parametrize("runtime", ["onnxruntime", *INT8])
+@pytest.mark.parametrize(
+    "runtime", ["onnxruntime", *(pytest.param(name, marks=pytest.mark.slow) for name in INT8)]
+)
 def test_a_full_disk_is_not_the_models_fault(runtime: str, tmp_path: Path):
     """Its measurement failed for good, though the next try might find room."""
     data, c = tensor_data(size=8), candidate(WIDE, precision=W8A8)

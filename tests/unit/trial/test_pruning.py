@@ -36,7 +36,7 @@ WITH_ALL = {"tokens": {"reducer": "dynamicvit", "keep": 0.6}, "precision": BITS}
 @pytest.mark.parametrize(
     ("sparsity", "parts"),
     [
-        (MASKS[0], WITH_ALL),
+        pytest.param(MASKS[0], WITH_ALL, marks=pytest.mark.slow),
         pytest.param(MASKS[1], {}, marks=pytest.mark.slow),
         pytest.param(MASKS[1], WITH_ALL, marks=pytest.mark.slow),
         (MASKS[2], {}),

@@ -25,10 +25,8 @@ FEW_BITS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "precision",
-    [pytest.param(p, id=n, marks=[] if n == "ternary" else pytest.mark.slow) for n, p in FEW_BITS.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", FEW_BITS.values(), ids=FEW_BITS)
 def test_digits_in_few_bits_come_back_with_training(
     precision: dict[str, Any], digits: TensorData, tmp_path: Path
 ) -> None:

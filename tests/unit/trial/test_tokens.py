@@ -114,7 +114,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        pytest.param(name, parts, marks=[] if i % len(BESIDE) == j else pytest.mark.slow)
+        pytest.param(name, parts, marks=[] if i % len(BESIDE) == j and name != "learned" else pytest.mark.slow)
         for i, name in enumerate(LEARNING)
         for j, parts in enumerate(BESIDE)
     ],
@@ -143,6 +143,7 @@ def test_learned_thresholds_approach_their_target(digits: TensorData, tmp_path: 
     assert result.accuracy > 3 * digits.source.chance_accuracy
 
 
+@pytest.mark.slow
 def test_when_tokens_come_in(digits: TensorData, tmp_path: Path):
     """Training that has seen few tokens does better with few tokens; the network has the same cost either way."""
     c = on_digits(tokens={"reducer": "evit", "keep": 0.3, "fuse": False, "blocks": (1,)})

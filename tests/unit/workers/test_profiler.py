@@ -27,7 +27,7 @@ def machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "FOLDER", tmp_path)
 
 
-@pytest.mark.parametrize("with_images", [True, False])
+@pytest.mark.parametrize("with_images", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_profiler_measures_what_it_is_sent(with_images: bool, tmp_path: Path) -> None:
     """Files by value, images read-only as the object store hands them over; the study's folder is not there."""
     c = candidate(tokens={"reducer": "tome", "r": 2})
