@@ -65,7 +65,7 @@ ALL = {
 }
 SLOW_CALIBRATIONS = ("percentile", "mse", "blockwise")
 BITS = [
-    pytest.param(quantizer, calibration, marks=pytest.mark.slow if calibration in SLOW_CALIBRATIONS else ())
+    (quantizer, calibration)
     for quantizer, calibration in [(q, "minmax") for q in QUANTIZERS] + [("uniform", c) for c in CALIBRATIONS]
     if calibration != "hessian_full" and (quantizer, calibration) != ("uniform", "minmax")
 ]
@@ -74,6 +74,11 @@ BITS = [
 def reducers(kind: str) -> list[dict[str, Any]]:
     """Those that go with it."""
     return GRID_TOKENS if "pooling_branches" in KINDS[kind] else TOKENS
+
+
+def any_pair(i: int, j: int, k: int) -> bool:
+    """Some of all triples, in which each kind meets each of five others, and each of these each other."""
+    return k == (i + j) % 5
 
 
 def fewer_tokens(kind: str) -> dict[str, Any]:
@@ -100,11 +105,18 @@ def compressed(c: Candidate) -> VisionTransformer:
     return model
 
 
-@pytest.mark.parametrize("sparsity", SPARSITIES, ids=lambda one: one["method"])
 @pytest.mark.parametrize(
-    ("kind", "tokens"),
-    [pytest.param(kind, one, id=f"{kind}-{one['reducer']}") for kind in KINDS for one in reducers(kind)],
-)
+    ("kind", "tokens", "sparsity"),
+    [
+        pytest.param(
+            kind, tokens, sparsity, id=f"{kind}-{tokens['reducer']}-{sparsity['method']}",
+            marks=() if any_pair(i, j, k) or reducers(kind) is GRID_TOKENS else pytest.mark.slow,
+        )
+        for i, kind in enumerate(KINDS)
+        for j, tokens in enumerate(reducers(kind))
+        for k, sparsity in enumerate(SPARSITIES)
+    ],
+)  # fmt: skip
 @torch.no_grad()
 def test_its_cost_is_exact_whatever_is_removed(
     kind: str, tokens: dict[str, Any], sparsity: dict[str, Any]
@@ -194,8 +206,17 @@ def loss_of_bits(c: Candidate, model: VisionTransformer) -> float:
         return float((model(images(32)) - expected).square().mean() / expected.var())
 
 
-@pytest.mark.parametrize(("quantizer", "calibration"), BITS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "quantizer", "calibration"),
+    [
+        pytest.param(
+            kind, *bits, marks=pytest.mark.slow if bits[1] in SLOW_CALIBRATIONS or (i + j) % 2 else (),
+            id=f"{kind}-{'-'.join(bits)}",
+        )
+        for i, kind in enumerate(KINDS)
+        for j, bits in enumerate(BITS)
+    ],
+)  # fmt: skip
 def test_eight_bits_are_close_and_come_back(kind: str, quantizer: str, calibration: str) -> None:
     precision = {"quantizer": quantizer, "calibration": calibration, "weight_bits": 8, "activation_bits": 8}
     c = candidate(KINDS[kind], tokens=fewer_tokens(kind), precision=precision)

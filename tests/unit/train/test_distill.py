@@ -111,7 +111,7 @@ def test_a_teacher_of_another_size_and_of_colour_sees_the_same_picture() -> None
     torch.testing.assert_close(pixels, expected.expand(-1, 3, -1, -1), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["soft", "hard", "deit"])
+@pytest.mark.parametrize("method", ["soft", pytest.param("hard", marks=pytest.mark.slow), "deit"])
 def test_a_student_comes_to_agree_with_its_teacher(method: str) -> None:
     """On labels that say nothing: all a student can learn is what its teacher says."""
     data = tensor_data(120)
