@@ -20,6 +20,7 @@ from vitsearch.scratch import scratch_folder
 
 # they show a file once all of it has arrived, and move it by copying; everything else shows what has come so far
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "tos"}
+CLAIM_FILE = "claim"
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial")
 
 
@@ -82,6 +83,28 @@ class Workspace:
 
     def __init__(self, place: str, folder: Path) -> None:
         self.place, self.folder = place, folder
+        self._claim = ""
+
+    def claim(self) -> None:
+        """Work here alone from now on: whoever has claimed the place before does so no longer.
+
+        Raises:
+            OSError: The store refuses.
+        """
+        self._claim = uuid.uuid4().hex
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CLAIM_FILE).write_text(self._claim, encoding="utf-8")
+        self.publish(CLAIM_FILE)
+
+    def is_claimed(self) -> bool:
+        """Whether nobody has claimed the place since, or has let it go because its work is done."""
+        try:
+            if is_folder(self.place):
+                return (self.folder / CLAIM_FILE).read_text(encoding="utf-8") == self._claim
+            with _store(self.place) as (store, root):
+                return bool(store.cat_file(f"{root}/{CLAIM_FILE}").decode() == self._claim)
+        except FileNotFoundError:
+            return False
 
     def publish(self, *names: str) -> None:
         """Put files where they belong, each whole or not at all: a kill on the way leaves the one of before.

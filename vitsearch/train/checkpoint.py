@@ -37,11 +37,19 @@ class EpochCheckpoint:
     Args:
         path: The file.
         key: What the run is; a checkpoint of another key is ignored.
+        before_save: Called before each save; what it raises prevents it.
         on_saved: Called after each save; may copy the file to where it belongs.
     """
 
-    def __init__(self, path: Path, key: str, on_saved: Callable[[], None] = lambda: None) -> None:
-        self.path, self._on_saved = path, on_saved
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        *,
+        before_save: Callable[[], None] = lambda: None,
+        on_saved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path, self._before_save, self._on_saved = path, before_save, on_saved
         self.key = key
 
     def save(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -50,6 +58,7 @@ class EpochCheckpoint:
         Raises:
             OSError: The file cannot be written, such as on a full disk.
         """
+        self._before_save()
         state = {
             "key": self.key,
             "epoch": progress.epoch,

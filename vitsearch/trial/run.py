@@ -93,7 +93,8 @@ def run_trial(request: TrialRequest, context: TrialContext) -> TrialResult | Tri
 
     Raises:
         TrialStopped: ``on_batch`` raised it.
-        WorkerError: The device refuses all further work; only a new process can go on.
+        WorkerError: The device refuses all further work, and only a new process can go on; or another attempt at
+            the trial has begun, because this worker was taken for lost.
     """
     try:
         return _run(request, context)
@@ -111,6 +112,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     with ExitStack() as stack:
         with _stage("build"):
             place = stack.enter_context(workspace(request.artifact_dir, fetch=[CHECKPOINT_FILES]))
+            place.claim()
         return _run_in(place, request, context)
 
 
@@ -165,6 +167,7 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
         split = indices_of(data.source, request.split)
         with metered(model) as meter:
             score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
+        _require_claim(place)
         checksum = save_model(model, candidate, place.folder)
         place.publish(CANDIDATE_FILE, WEIGHTS_FILE)
     return TrialResult(
@@ -294,7 +297,18 @@ def _checkpoint(place: Workspace, request: TrialRequest, run: int = 0) -> EpochC
     """
     name = f"epoch-{run}.pt" if run else "epoch.pt"
     key = f"{_checkpoint_key(request)}:{run}" if run else _checkpoint_key(request)
-    return EpochCheckpoint(place.folder / name, key=key, on_saved=lambda: place.publish(name))
+    return EpochCheckpoint(
+        place.folder / name,
+        key=key,
+        before_save=lambda: _require_claim(place),
+        on_saved=lambda: place.publish(name),
+    )
+
+
+def _require_claim(place: Workspace) -> None:
+    """Leave the files to another attempt at the trial, if there is one: a worker taken for lost may live on."""
+    if not place.is_claimed():
+        raise WorkerError("another attempt at the trial has begun elsewhere")
 
 
 def _checkpoint_key(request: TrialRequest) -> str:
@@ -356,7 +370,7 @@ def _stage(stage: Stage) -> Iterator[None]:
     """Name the stage of whatever goes wrong inside, and recognise exhausted memory."""
     try:
         yield
-    except (TrialError, TrialStopped):
+    except (TrialError, TrialStopped, WorkerError):
         raise
     except Exception as error:
         if _is_out_of_memory(error):

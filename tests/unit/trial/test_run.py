@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vitsearch.cost import cost_of
 from vitsearch.errors import TrialError, WorkerError
 from vitsearch.messages import EpochReport, TrialFailure, TrialResult
 from vitsearch.models import VisionTransformer, build_dense
+from vitsearch.search.places import forget_checkpoints
 from vitsearch.train.checkpoint import EpochCheckpoint
 from vitsearch.train.data import load_dataset
 from vitsearch.train.evaluate import evaluate
@@ -143,6 +145,30 @@ def test_a_trial_lost_after_any_epoch_repeats_none(parts: dict[str, Any], tmp_pa
     again = succeeded(run_trial(request(tmp_path / "b", c, train=recipe), context(on_epoch=kept)))
     assert reports == expected
     assert (again.weights_sha256, again.accuracy) == (whole.weights_sha256, whole.accuracy)
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["while it trains", "when it is over"])
+@pytest.mark.parametrize("store", [False, True], ids=["folder", "store"])
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_worker_taken_for_lost_leaves_the_next_attempts_files_alone(
+    last: int, store: bool, over: bool, tmp_path: Path
+):
+    """Cut off from the head, but not from a file system that it shares with the one that takes over."""
+    place = f"file://{tmp_path}" if store else str(tmp_path)
+    took_over: list[TrialResult] = []
+
+    def another(report: EpochReport) -> None:
+        if report.epoch == last:
+            other = request(tmp_path, artifact_dir=place, seed=12, attempt=2)  # as another machine's arithmetic
+            took_over.append(succeeded(run_trial(other, context())))
+            if over:
+                forget_checkpoints(place)
+
+    first = request(tmp_path, artifact_dir=place, train=spec(epochs=3))
+    with pytest.raises(WorkerError, match="another attempt at the trial has begun elsewhere"):
+        run_trial(first, context(on_epoch=another))
+    content = (tmp_path / took_over[0].weights_file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == took_over[0].weights_sha256
 
 
 def test_a_trial_lost_while_it_ends_trains_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -398,7 +424,7 @@ def test_a_full_disk_is_worth_another_try(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").touch()
-    failed(run_trial(request(tmp_path / "file" / "trial"), context()), "train", "storage", retryable=True)
+    failed(run_trial(request(tmp_path / "file" / "trial"), context()), "build", "storage", retryable=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
