@@ -61,6 +61,9 @@ def up(
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - refused
         raise InputError("must be an address of this machine, since others are told it", field="--host",
                          value=host, remedy="write the one by which they reach it")  # fmt: skip
+    if host is not None and ":" in host:  # in Ray's addresses a colon comes before the port
+        raise InputError("must be a name or an IPv4 address, as Ray takes them", field="--host", value=host,
+                         remedy="write this machine's IPv4 address")  # fmt: skip
     given = {
         "host": host, "dashboard_port": dashboard_port, "ray_port": ray_port, "mlflow_port": mlflow_port,
         "cpus": cpus, "database_url": None if database_file is None else _url_in(database_file),

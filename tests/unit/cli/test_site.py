@@ -1,4 +1,4 @@
-"""The database that a site is given by a file."""
+"""What a site is given: the file of a database, an address."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import vitsearch
 from vitsearch.cli.site import _url_in
 from vitsearch.config.placeholders import filled_in
 from vitsearch.errors import InputError
@@ -31,3 +32,20 @@ def test_a_path_that_cannot_stand_in_an_address_is_refused(tmp_path: Path):
     file.write_text(URL)
     with pytest.raises(InputError, match="must have no blanks"):
         _url_in(file)
+
+
+@pytest.mark.parametrize(
+    ("host", "rule"),
+    [
+        ("0.0.0.0", "an address of this machine"),  # noqa: S104 - refused
+        ("::", "an address of this machine"),
+        ("::1", "a name or an IPv4 address"),
+    ],
+)
+def test_an_address_that_others_could_not_use_is_refused_before_anything_starts(
+    host: str, rule: str, tmp_path: Path
+):
+    found = vitsearch("up", "--dir", tmp_path / "site", "--host", host)
+    assert found.returncode == 2
+    assert f"--host: must be {rule}" in found.stderr
+    assert not (tmp_path / "site").exists()
