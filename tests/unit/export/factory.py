@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from tests.unit.candidate.factory import micro
@@ -29,6 +30,9 @@ CANDIDATES: dict[str, Candidate] = {
     "evit": micro(tokens={"reducer": "evit", "keep": 0.6}),
     "ppt": micro(tokens={"reducer": "ppt", "r": 4}),
 }
+EACH_CANDIDATE = [
+    pytest.param(name, marks=pytest.mark.slow if name in {"ppt", "evit"} else ()) for name in CANDIDATES
+]
 PROFILE = Profile(
     latency_ms_p50=1.25, latency_ms_p95=1.5, latency_ms_spread=0.08, images_per_s=800.0, peak_memory_mb=12.0,
     file_size_mb=0.2,

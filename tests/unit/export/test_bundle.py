@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vitsearch
-from tests.unit.export.factory import CANDIDATES, normalized, random_model
+from tests.unit.export.factory import CANDIDATES, EACH_CANDIDATE, normalized, random_model
 from vitsearch.errors import ExportError, InputError
 from vitsearch.export import load
 from vitsearch.export.contents import NEEDED_FILES
@@ -30,9 +30,7 @@ def resign(folder: Path):
     edit(folder / "metrics.json", weights_sha256=sha256)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in {"ppt", "evit"} else ()) for name in CANDIDATES]
-)
+@pytest.mark.parametrize("name", EACH_CANDIDATE)
 def test_a_loaded_model_has_the_logits_of_the_saved_one(name, bundle_of, data):
     bundle = load(bundle_of(name).folder)
     images = normalized(data, data.val)
@@ -52,7 +50,7 @@ def test_the_package_itself_offers_load(folder):
     assert isinstance(vitsearch.load(str(folder)), vitsearch.Bundle)
 
 
-@pytest.mark.parametrize("name", ["dense", "ppt"])
+@pytest.mark.parametrize("name", ["dense", pytest.param("ppt", marks=pytest.mark.slow)])
 def test_predictions_are_the_softmax_of_the_logits(name, bundle_of, data):
     bundle = bundle_of(name)
     with torch.inference_mode():

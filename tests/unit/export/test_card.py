@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.unit.export.factory import CANDIDATES, PROFILE
+from tests.unit.export.factory import EACH_CANDIDATE, PROFILE
 from vitsearch.candidate import Sparsity
 from vitsearch.config import EerSpec, TrainSpec
 from vitsearch.export.card import model_card
@@ -31,7 +31,7 @@ def card_of(bundle, notes="", class_names=None, **changes) -> str:
     return model_card(bundle.candidate, preprocess, metrics, weights_file_mb=0.2, notes=notes)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", EACH_CANDIDATE)
 def test_the_snippets_run_and_agree(name, bundle_of, data, tmp_path, monkeypatch):
     bundle = bundle_of(name)
     shutil.copytree(bundle.folder, tmp_path / "copy")

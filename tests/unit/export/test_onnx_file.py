@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.export.factory import CANDIDATES, normalized, random_model
+from tests.unit.export.factory import CANDIDATES, EACH_CANDIDATE, normalized, random_model
 from vitsearch.errors import ExportError
 from vitsearch.export.onnx_file import check_onnx
 
@@ -32,7 +32,7 @@ def swap_best(row):
     row[:] = np.roll(row, 3)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", EACH_CANDIDATE)
 def test_rounding_errors_pass(name, data):
     check = run(name, data, lambda _, row: row.__iadd__(1e-7))
     assert check.images == 64

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.unit.export.factory import CANDIDATES, exported, facts, micro, summary, trained
+from tests.unit.export.factory import CANDIDATES, EACH_CANDIDATE, exported, facts, micro, summary, trained
 from vitsearch.candidate import load_candidate
 from vitsearch.cost import cost_of
 from vitsearch.errors import ExportError, InputError
@@ -15,7 +15,7 @@ from vitsearch.onnx import export_onnx
 DENSE = CANDIDATES["dense"]
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", EACH_CANDIDATE)
 def test_a_bundle_holds_what_it_promises(name, bundle_of, data):
     bundle, candidate = bundle_of(name), CANDIDATES[name]
     assert {path.name for path in bundle.folder.iterdir()} == set(BUNDLE_FILES)
@@ -50,7 +50,7 @@ def test_bits_that_were_shared_out_are_named_as_they_are(data, tmp_path):
     assert bundle.metrics.cost == cost_of(candidate.canonical())
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", EACH_CANDIDATE)
 def test_no_path_of_this_machine_is_inside(name, bundle_of, request):
     bundle = bundle_of(name)
     for path in bundle.folder.iterdir():

@@ -90,7 +90,9 @@ def test_the_runtimes_are_those_a_job_can_name():
     assert set(RUNTIMES) == set(TargetSpec.model_json_schema()["properties"]["runtime"]["enum"])
 
 
-@pytest.mark.parametrize("parts", [{}, COMPRESSED], ids=["dense", "compressed"])
+@pytest.mark.parametrize(
+    "parts", [{}, pytest.param(COMPRESSED, marks=pytest.mark.slow)], ids=["dense", "compressed"]
+)
 @pytest.mark.parametrize(
     "runtime",
     [
