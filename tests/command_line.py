@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,6 +20,10 @@ def vitsearch(*arguments: str | Path) -> CompletedProcess[str]:
     written = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     with (
         mock.patch.object(sys, "argv", ["-c", *map(str, arguments)]),
+        mock.patch.object(sys.modules["__main__"], "__package__", None, create=True),  # names the program in usage
+        mock.patch.object(
+            os, "execve", side_effect=AssertionError("it would take this process for another program")
+        ),
         contextlib.redirect_stdout(written[0]),
         contextlib.redirect_stderr(written[1]),
     ):

@@ -83,28 +83,6 @@ class Workspace:
 
     def __init__(self, place: str, folder: Path) -> None:
         self.place, self.folder = place, folder
-        self._claim = ""
-
-    def claim(self) -> None:
-        """Work here alone from now on: whoever has claimed the place before does so no longer.
-
-        Raises:
-            OSError: The store refuses.
-        """
-        self._claim = uuid.uuid4().hex
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / CLAIM_FILE).write_text(self._claim, encoding="utf-8")
-        self.publish(CLAIM_FILE)
-
-    def is_claimed(self) -> bool:
-        """Whether nobody has claimed the place since, or has let it go because its work is done."""
-        try:
-            if is_folder(self.place):
-                return (self.folder / CLAIM_FILE).read_text(encoding="utf-8") == self._claim
-            with _store(self.place) as (store, root):
-                return bool(store.cat_file(f"{root}/{CLAIM_FILE}").decode() == self._claim)
-        except FileNotFoundError:
-            return False
 
     def publish(self, *names: str) -> None:
         """Put files where they belong, each whole or not at all: a kill on the way leaves the one of before.
@@ -143,6 +121,40 @@ def workspace(place: str, fetch: Sequence[str] = ("*",)) -> Iterator[Workspace]:
                 if not _PARTIAL.fullmatch(name) and any(fnmatch(name, pattern) for pattern in fetch):
                     store.get_file(f"{root}/{name}", str(folder / name))
         yield Workspace(place, folder)
+
+
+def claim(place: str) -> str:
+    """Give a place to one that is to work there; whoever works there already is to find out by ``claim_on``.
+
+    Returns:
+        The claim.
+
+    Raises:
+        OSError: The store refuses.
+    """
+    own = uuid.uuid4().hex
+    with workspace(place, fetch=()) as there:
+        there.folder.mkdir(parents=True, exist_ok=True)
+        partial = there.folder / f".{CLAIM_FILE}.{own}.partial"
+        partial.write_text(own, encoding="utf-8")
+        partial.replace(there.folder / CLAIM_FILE)
+        there.publish(CLAIM_FILE)
+    return own
+
+
+def claim_on(place: str) -> str:
+    """The last claim on a place; empty where there is none.
+
+    Raises:
+        OSError: The store refuses.
+    """
+    try:
+        if is_folder(place):
+            return (Path(place) / CLAIM_FILE).read_text(encoding="utf-8")
+        with _store(place) as (store, root):
+            return str(store.cat_file(f"{root}/{CLAIM_FILE}").decode())
+    except FileNotFoundError:
+        return ""
 
 
 def names_in(place: str) -> list[str]:

@@ -184,6 +184,11 @@ class Standing:
             for worker in {*self._executor._pool.workers} - {*self._executor.idle_workers()}:
                 self._executor.restart(worker, "the test is over")
             wait_until_idle(self._executor, ["w0", "w1"])
+            for name, target in list(self._executor._targets.items()):
+                if target._queue or target._current:
+                    forget(self._executor, name)
+            while any(worker.report is not None for worker in self._executor._pool):
+                self._executor.poll(0.1)
             self._executor.poll(0)
 
     def close(self) -> None:
@@ -288,23 +293,24 @@ def test_a_killed_process_is_a_lost_worker_and_its_trial_goes_on_with_the_next_e
     import ray
 
     def latest(events: list[Event]) -> int:
-        return max(event.report.epoch for event in events if isinstance(event, EpochDone))
+        return max(e.report.epoch for e in events if isinstance(e, EpochDone) and e.report.trial == 8)
 
     process = ray.get(shared._pool.workers["w0"].actor.ping.remote())
-    request = trial(tmp_path, data, epochs=500)
+    request = trial(tmp_path, data, number=8, epochs=500)
     shared.submit("w0", request)
     events = events_until(shared, EpochDone)
     os.kill(process, signal.SIGKILL)
     events += events_until(shared, WorkerLost)
     lost = events[-1]
     assert isinstance(lost, WorkerLost)
-    assert (lost.worker, lost.trial) == ("w0", 0)
+    assert (lost.worker, lost.trial) == ("w0", 8)
     assert "worker process has died" in lost.reason
     assert "\n" not in lost.reason
     wait_until_idle(shared, ["w0", "w1"])
     assert ray.get(shared._pool.workers["w0"].actor.ping.remote()) != process
     shared.submit("w0", request)
     (first, *_) = (e.report for e in events_until(shared, EpochDone) if isinstance(e, EpochDone))
+    assert first.trial == 8
     assert latest(events) < first.epoch < 500, "it goes on where it was"
 
 
@@ -488,8 +494,9 @@ def test_a_killed_exporter_is_replaced(shared: RayExecutor, data: ImageData, tmp
     shared.submit("w0", trial(tmp_path, data))
     events_until(shared, TrialDone)
     for _ in range(2):
+        before = shared._desk._last
         shared.submit_profile(measurement(tmp_path))
-        while shared._desk._last is None:
+        while shared._desk._last is before:
             shared.poll(0.01)
         ray.kill(shared._desk._exporter)
         *_, done = events_until(shared, ProfileDone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -16,18 +17,29 @@ WEIGHTS_FILE = "model.safetensors"
 CANDIDATE_FILE = "candidate.json"
 
 
-def save_model(model: nn.Module, candidate: Candidate, folder: Path) -> str:
+def save_model(
+    model: nn.Module, candidate: Candidate, folder: Path, *, before_save: Callable[[], None] = lambda: None
+) -> str:
     """Write both files; returns the SHA-256 of the weights.
+
+    Args:
+        model: The network.
+        candidate: What it was built of.
+        folder: Where they belong.
+        before_save: Called before they are written, and before the weights are put in their place; what it raises
+            prevents that.
 
     Raises:
         OSError: They cannot be written, such as on a full disk.
     """
+    before_save()
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     partial = folder / (WEIGHTS_FILE + ".partial")
     content = save(state)  # safetensors' own file writer reports a full disk as its own exception
     partial.write_bytes(content)
     (folder / CANDIDATE_FILE).write_text(candidate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    before_save()
     partial.replace(folder / WEIGHTS_FILE)
     return hashlib.sha256(content).hexdigest()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
+from vitsearch.artifacts import claim
 from vitsearch.messages import EpochReport, TrialFailure, TrialRequest
 from vitsearch.search.executor import (
     EpochDone,
@@ -41,13 +43,17 @@ class Dispatcher:
         executor: Runs them.
         timeout_s: Without progress for longer, a trial hangs.
         clock: Seconds from any fixed point.
+        begun: Trials that an earlier driver may have started.
 
     Attributes:
         running: What each busy worker does.
     """
 
-    def __init__(self, executor: Executor, *, timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, executor: Executor, *, timeout_s: float, clock: Callable[[], float], begun: Iterable[int] = ()
+    ) -> None:
         self._executor, self._timeout_s, self._clock = executor, timeout_s, clock
+        self._begun = set(begun)
         self._listened = clock()
         self.running: dict[str, Running] = {}
 
@@ -56,7 +62,15 @@ class Dispatcher:
         return [worker for worker in self._executor.idle_workers() if worker not in self.running]
 
     def start(self, worker: str, request: TrialRequest) -> None:
-        """Give a trial to an idle worker."""
+        """Give a trial to an idle worker.
+
+        One that has been started before gets a claim on its files: a worker that was taken for lost may still be
+        at it, cut off from here but not from a file system that all share.
+        """
+        if request.trial in self._begun:
+            with suppress(OSError):  # the worker will meet it, too, and tell
+                request = request.model_copy(update={"claim": claim(request.artifact_dir)})
+        self._begun.add(request.trial)
         self.running[worker] = Running(trial=request.trial, since=self._clock())
         self._executor.submit(worker, request)
 

@@ -72,7 +72,9 @@ class Driver:
     ) -> None:
         self.study, self.job, self.executor, self.out = study, study.job, executor, out
         self.places = Places.of(study.job, out)
-        self._dispatcher = Dispatcher(executor, timeout_s=study.job.search.trial_timeout_s, clock=clock)
+        self._dispatcher = Dispatcher(
+            executor, timeout_s=study.job.search.trial_timeout_s, clock=clock, begun=study.trials
+        )
         self.running = self._dispatcher.running
         self._on_change, self._clock = on_change, clock
         self._asker = Asker(study.space, study.job, list(self._past()))

@@ -59,7 +59,9 @@ class Finisher:
         self._epochs = final_epochs(study.job)
         self._problems: list[str] = []
         self._queue: deque[int] = deque()
-        self._dispatcher = Dispatcher(executor, timeout_s=study.job.search.trial_timeout_s, clock=clock)
+        self._dispatcher = Dispatcher(
+            executor, timeout_s=study.job.search.trial_timeout_s, clock=clock, begun=study.trials
+        )
         self._attempts: Counter[int] = Counter()
         self.stop_requested = False
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.artifacts import CLAIM_FILE, join, remove
+from vitsearch.artifacts import join, remove
 from vitsearch.config import JobSpec
 from vitsearch.errors import hide_password
 from vitsearch.messages import CHECKPOINT_FILES
@@ -36,9 +36,9 @@ def resume_command(out: Path) -> str:
 
 
 def forget_checkpoints(place: str) -> None:
-    """Delete what a trial would have gone on from, once its result is stored; who still works at it gives up."""
+    """Delete what a trial would have gone on from, once its result is stored."""
     try:
-        remove(place, [CHECKPOINT_FILES, CLAIM_FILE])
+        remove(place, [CHECKPOINT_FILES])
     except OSError as error:
         log.warning(
             "checkpoints in %s, which are not needed, could not be deleted: %s", hide_password(place), error

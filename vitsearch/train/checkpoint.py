@@ -37,7 +37,8 @@ class EpochCheckpoint:
     Args:
         path: The file.
         key: What the run is; a checkpoint of another key is ignored.
-        before_save: Called before each save; what it raises prevents it.
+        before_save: Called before the file is written, and before it is put in its place; what it raises prevents
+            that.
         on_saved: Called after each save; may copy the file to where it belongs.
     """
 
@@ -75,6 +76,7 @@ class EpochCheckpoint:
         with partial.open("wb") as file:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
+        self._before_save()
         partial.replace(self.path)
         self._on_saved()
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitsearch.artifacts import Workspace, workspace
+from vitsearch.artifacts import Workspace, claim_on, workspace
 from vitsearch.candidate import Candidate
 from vitsearch.compress import (
     PruneContext,
@@ -112,7 +112,7 @@ def _run(request: TrialRequest, context: TrialContext) -> TrialResult:
     with ExitStack() as stack:
         with _stage("build"):
             place = stack.enter_context(workspace(request.artifact_dir, fetch=[CHECKPOINT_FILES]))
-            place.claim()
+            _require_claim(request)
         return _run_in(place, request, context)
 
 
@@ -167,8 +167,8 @@ def _run_in(place: Workspace, request: TrialRequest, context: TrialContext) -> T
         split = indices_of(data.source, request.split)
         with metered(model) as meter:
             score = evaluate(model, data, split, batch_size=request.evaluate.batch_size, on_batch=context.on_batch)
-        _require_claim(place)
-        checksum = save_model(model, candidate, place.folder)
+        checksum = save_model(model, candidate, place.folder, before_save=partial(_require_claim, request))
+        _require_claim(request)  # a store has not got them yet
         place.publish(CANDIDATE_FILE, WEIGHTS_FILE)
     return TrialResult(
         trial=request.trial,
@@ -300,14 +300,14 @@ def _checkpoint(place: Workspace, request: TrialRequest, run: int = 0) -> EpochC
     return EpochCheckpoint(
         place.folder / name,
         key=key,
-        before_save=lambda: _require_claim(place),
+        before_save=partial(_require_claim, request),
         on_saved=lambda: place.publish(name),
     )
 
 
-def _require_claim(place: Workspace) -> None:
-    """Leave the files to another attempt at the trial, if there is one: a worker taken for lost may live on."""
-    if not place.is_claimed():
+def _require_claim(request: TrialRequest) -> None:
+    """Leave the files to a later attempt at the trial, if there is one: a worker taken for lost may live on."""
+    if claim_on(request.artifact_dir) != request.claim:
         raise WorkerError("another attempt at the trial has begun elsewhere")
 
 

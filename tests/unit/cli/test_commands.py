@@ -53,6 +53,7 @@ def test_eer_prints_the_published_figure_of_castling() -> None:
         ["run", "job.yaml", "--out", "x", "--trials", "0"],
         ["run", "job.yaml"],
         ["spaces", "--json"],
+        ["predict", "nowhere", "x.png"],
         ["--version"],
     ],
     ids=" ".join,

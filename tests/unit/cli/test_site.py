@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import vitsearch
+from vitsearch.cli.services import Site
 from vitsearch.cli.site import _url_in
 from vitsearch.config.placeholders import filled_in
 from vitsearch.errors import InputError
@@ -43,8 +44,9 @@ def test_a_path_that_cannot_stand_in_an_address_is_refused(tmp_path: Path):
     ],
 )
 def test_an_address_that_others_could_not_use_is_refused_before_anything_starts(
-    host: str, rule: str, tmp_path: Path
+    host: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(Site, "start", lambda *_: pytest.fail("it starts"))
     found = vitsearch("up", "--dir", tmp_path / "site", "--host", host)
     assert found.returncode == 2
     assert f"--host: must be {rule}" in found.stderr

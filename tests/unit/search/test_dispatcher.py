@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tests.unit.search.factory import make_job
 from tests.unit.trial.factory import request
-from vitsearch.messages import EpochReport
+from vitsearch.artifacts import claim_on
+from vitsearch.messages import EpochReport, TrialRequest
 from vitsearch.search import EpochDone, InlineExecutor, ProfileDone, WorkerLost, WorkerRests
 from vitsearch.search.dispatcher import Dispatcher
 from vitsearch.testing import noop_result
@@ -18,12 +19,13 @@ class TwoWorkers(InlineExecutor):
     def __init__(self) -> None:
         super().__init__(noop_result)
         self.restarted: list[str] = []
+        self.claims: list[str] = []
 
     def idle_workers(self) -> list[str]:
         return ["a", "b"]
 
-    def submit(self, worker: str, request: object) -> None:
-        pass
+    def submit(self, worker: str, request: TrialRequest) -> None:
+        self.claims.append(request.claim)
 
     def restart(self, worker: str, reason: str) -> None:
         self.restarted.append(worker)
@@ -47,6 +49,30 @@ def test_only_events_of_what_runs_count(tmp_path: Path) -> None:
     assert one.note(WorkerLost(worker="a", trial=3, reason="killed"))
     assert not one.note(WorkerLost(worker="a", trial=3, reason="killed"))
     assert one.idle_workers() == ["a", "b"]
+
+
+def test_each_start_but_the_first_claims_the_trials_files(tmp_path: Path) -> None:
+    executor, wanted = TwoWorkers(), request(tmp_path)
+    one = Dispatcher(executor, timeout_s=LIMIT_S, clock=lambda: 0.0)
+    one.start("a", wanted)
+    assert not claim_on(str(tmp_path))
+    for _ in range(2):
+        one.note(WorkerLost(worker="a", trial=3, reason="killed"))
+        one.start("a", wanted)
+        assert executor.claims[-1] == claim_on(str(tmp_path))
+    resumed = Dispatcher(executor, timeout_s=LIMIT_S, clock=lambda: 0.0, begun=[3])
+    resumed.start("b", wanted)
+    assert executor.claims[-1] == claim_on(str(tmp_path))
+    assert executor.claims[0] == ""
+    assert len(set(executor.claims)) == 4
+
+
+def test_a_store_that_is_away_is_the_workers_to_tell(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    executor = TwoWorkers()
+    one = Dispatcher(executor, timeout_s=LIMIT_S, clock=lambda: 0.0, begun=[3])
+    one.start("a", request(tmp_path / "file" / "trial"))
+    assert executor.claims == [""]
 
 
 def test_time_in_which_the_driver_was_away_is_not_the_trials(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.unit.train.factory import CPU, image_data, spec, tensor_data
 from tests.unit.trial.factory import COMPRESSED, candidate, context, request
+from vitsearch.artifacts import claim
 from vitsearch.candidate import PRUNERS
 from vitsearch.config import DatasetSpec, EvaluateSpec, TrainSpec
 from vitsearch.cost import cost_of
@@ -147,28 +148,29 @@ def test_a_trial_lost_after_any_epoch_repeats_none(parts: dict[str, Any], tmp_pa
     assert (again.weights_sha256, again.accuracy) == (whole.weights_sha256, whole.accuracy)
 
 
-@pytest.mark.parametrize("over", [False, True], ids=["while it trains", "when it is over"])
 @pytest.mark.parametrize("store", [False, True], ids=["folder", "store"])
-@pytest.mark.parametrize("last", [1, 3])
-def test_a_worker_taken_for_lost_leaves_the_next_attempts_files_alone(
-    last: int, store: bool, over: bool, tmp_path: Path
+@pytest.mark.parametrize("taken_over_after", [0, 1, 3])
+def test_a_worker_taken_for_lost_leaves_the_files_to_the_next_attempt(
+    taken_over_after: int, store: bool, tmp_path: Path
 ):
     """Cut off from the head, but not from a file system that it shares with the one that takes over."""
     place = f"file://{tmp_path}" if store else str(tmp_path)
-    took_over: list[TrialResult] = []
+    found: list[TrialResult] = []
 
-    def another(report: EpochReport) -> None:
-        if report.epoch == last:
-            other = request(tmp_path, artifact_dir=place, seed=12, attempt=2)  # as another machine's arithmetic
-            took_over.append(succeeded(run_trial(other, context())))
-            if over:
-                forget_checkpoints(place)
+    def next_attempt() -> None:
+        other = request(tmp_path, artifact_dir=place, seed=12, claim=claim(place))  # as if of another arithmetic
+        found.append(succeeded(run_trial(other, context())))
+        forget_checkpoints(place)
 
+    if taken_over_after == 0:  # it waits for the machine until all is over
+        next_attempt()
     first = request(tmp_path, artifact_dir=place, train=spec(epochs=3))
+    on_epoch = lambda report: next_attempt() if report.epoch == taken_over_after else None  # noqa: E731
     with pytest.raises(WorkerError, match="another attempt at the trial has begun elsewhere"):
-        run_trial(first, context(on_epoch=another))
-    content = (tmp_path / took_over[0].weights_file).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == took_over[0].weights_sha256
+        run_trial(first, context(on_epoch=on_epoch))
+    content = (tmp_path / found[0].weights_file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == found[0].weights_sha256
+    assert not list(tmp_path.glob("epoch*")), "what nobody would go on from"
 
 
 def test_a_trial_lost_while_it_ends_trains_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -143,6 +143,17 @@ def test_learned_thresholds_approach_their_target(digits: TensorData, tmp_path: 
     assert result.accuracy > 3 * digits.source.chance_accuracy
 
 
+@pytest.mark.parametrize("mode", ["after", "finetune", "start"])
+def test_tokens_come_in_when_the_recipe_says(mode: str, digits: TensorData, tmp_path: Path):
+    c = on_digits(tokens={"reducer": "evit", "keep": 0.3, "fuse": False, "blocks": (1,)})
+    planned: list[int] = []
+    hooks = {"on_epoch": lambda report: planned.append(report.epochs)}
+    one = wanted(tmp_path, c, digits, tokens=mode, epochs=2, finetune_epochs=1)
+    found = succeeded(run_trial(one, context(digits, **hooks)))
+    assert planned == [2, 2] + [1] * (mode == "finetune")
+    assert (found.accuracy == found.dense_accuracy) == (mode == "start")
+
+
 @pytest.mark.slow
 def test_when_tokens_come_in(digits: TensorData, tmp_path: Path):
     """Training that has seen few tokens does better with few tokens; the network has the same cost either way."""
