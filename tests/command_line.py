@@ -10,13 +10,23 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
+from sqlalchemy import Engine
+
 from vitsearch.cli.main import main
+from vitsearch.storage import database
 
 PROGRAM = [sys.executable, "-c", "from vitsearch.cli.main import main; main()"]
 
 
 def vitsearch(*arguments: str | Path) -> CompletedProcess[str]:
     """What a process of its own would print and end with; ``tests/unit/cli/test_commands.py`` compares them."""
+    engines: list[Engine] = []
+
+    def opened(*arguments: str) -> Engine:
+        engines.append(new_engine(*arguments))
+        return engines[-1]
+
+    new_engine = database._new_engine
     written = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     with (
         mock.patch.object(sys, "argv", ["-c", *map(str, arguments)]),
@@ -32,6 +42,9 @@ def vitsearch(*arguments: str | Path) -> CompletedProcess[str]:
             code: str | int | None = 0
         except SystemExit as ended:
             code = ended.code
+        finally:
+            for engine in engines:  # as the end of a process does
+                engine.dispose()
     assert isinstance(code, int)
     out, err = (stream.buffer.getvalue().decode() for stream in written)  # type: ignore[attr-defined]
     return CompletedProcess(sys.argv, code, out, err)
