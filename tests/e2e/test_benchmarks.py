@@ -18,15 +18,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e-benchmarks"), pytes
 def printed(repository: Path, name: str, *options: str) -> str:
     command = [sys.executable, str(repository / "benchmarks" / name), *options]
     with subprocess.Popen(
-        command, cwd=repository, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=repository, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            text, _ = process.communicate(timeout=800)
+            text, problems = process.communicate(timeout=800)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)  # so that it stops what it has started
-            text, _ = process.communicate(timeout=60)
-            pytest.fail(f"it takes too long:\n{text}")
-    assert process.returncode == 0, text
+            text, problems = process.communicate(timeout=60)
+            pytest.fail(f"it takes too long:\n{text}{problems}")
+    assert process.returncode == 0, f"{text}{problems}"
     return text
 
 
