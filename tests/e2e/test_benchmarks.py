@@ -52,7 +52,7 @@ def test_scale(repository: Path) -> None:
 
 
 def test_chaos(repository: Path) -> None:
-    small = ("--trials", "60", "--every", "12", "--min-kills", "4", "--min-of-each", "1")
+    small = ("--trials", "200", "--every", "12", "--min-kills", "4", "--min-of-each", "1")
     text = printed(repository, "chaos.py", *small)
     assert number(r"^all +(\d+) ", text) >= 4
     assert "zero lost, zero doubled, zero stuck" in text
