@@ -34,6 +34,7 @@ def vitsearch(*arguments: str | Path) -> CompletedProcess[str]:
         mock.patch.object(
             os, "execve", side_effect=AssertionError("it would take this process for another program")
         ),
+        mock.patch.object(database, "_new_engine", opened),
         contextlib.redirect_stdout(written[0]),
         contextlib.redirect_stderr(written[1]),
     ):

@@ -36,8 +36,8 @@ class TrialRequest(Spec):
         data_fingerprint: The data set the worker must hold.
         artifact_dir: Folder for weights and checkpoints, which stay until who asked has stored the result: until
             then a lost answer costs no training.
-        claim: What the driver has written there as its claim for this attempt, before a trial's second and later
-            ones; whoever finds another one leaves the files alone.
+        claim: What the driver has written there as its claim for this attempt, where an earlier one may have been;
+            whoever finds another one leaves the files alone.
         accuracy_to_beat: Best accuracy of a model that is at least as good in every other objective; training may
             end early when it is out of reach. None while there is no such model.
     """

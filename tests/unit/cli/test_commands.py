@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from tests.command_line import PROGRAM, vitsearch
@@ -62,6 +63,17 @@ def test_a_process_says_and_ends_with_the_same(arguments: list[str]) -> None:
     """As most tests of this file ask in their own."""
     alone, within = process(*arguments), vitsearch(*arguments)
     assert (alone.returncode, alone.stdout, alone.stderr) == (within.returncode, within.stdout, within.stderr)
+
+
+def test_a_command_in_this_process_leaves_no_connection_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory.report(tmp_path, trials=1)
+    write_study_job(factory.job(), tmp_path)
+    closed: list[Engine] = []
+    monkeypatch.setattr(Engine, "dispose", lambda engine, close=True: closed.append(engine))  # noqa: ARG005
+    assert vitsearch("pareto", tmp_path).returncode == 0
+    assert len(closed) == 1
 
 
 def test_eer_as_json_over_all_four_metrics() -> None:
