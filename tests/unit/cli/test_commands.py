@@ -178,7 +178,7 @@ def test_a_bad_job_names_the_field_and_creates_nothing(
 def test_a_bad_option_is_named_and_creates_nothing(tmp_path: Path, command: str, option: str, value: str) -> None:
     job, out = write_job(tmp_path), tmp_path / "out"
     if command == "resume":
-        new_study(load_job(job), out)
+        new_study(load_job(job), out)._engine.dispose()  # SQLite keeps files beside its own until then
     before = sorted(tmp_path.rglob("*"))
     found = vitsearch(command, *([job, "--out"] if command == "run" else []), out, option, value)
     assert found.returncode == 2
